@@ -1,0 +1,28 @@
+"""The operators of binary networks with instance-aware thresholds, as Relax ops `relax.insta.*`.
+
+Importing this package registers every operator with TVM (type inference, legalisation) and with
+TVMScript (`R.insta.<name>`). One file per operator holds its meaning, builder function, type
+inference, TE compute and legalisation; `reference` holds numpy oracles of the same names, `packing`
+the numpy side of the packed layouts.
+"""
+
+from __future__ import annotations
+
+from .bitserial_conv2d import bitserial_conv2d
+from .bitserial_conv2d_blocked import bitserial_conv2d_blocked
+from .bitserial_dense import bitserial_dense
+from .conv2d import conv2d, conv2d_blocked
+from .instance_threshold import instance_threshold
+from .moments import moments
+from .threshold_pack import threshold_pack
+
+__all__ = [
+    "bitserial_conv2d",
+    "bitserial_conv2d_blocked",
+    "bitserial_dense",
+    "conv2d",
+    "conv2d_blocked",
+    "instance_threshold",
+    "moments",
+    "threshold_pack",
+]

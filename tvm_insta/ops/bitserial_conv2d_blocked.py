@@ -1,0 +1,172 @@
+"""`insta.bitserial_conv2d_blocked`: `bitserial_conv2d` in the form that runs fast.
+
+data [N, Hp, Wp, bits * groups * Cwg] uint32, already padded with 0 words; weight
+[O / L, KH, KW, Cwg, L] uint32, L output channels side by side for the vector lanes; base
+[RC, CC, O] int32; row_class [OH] int32, col_class [OW] int32. Result [N, OH, OW, O] int32:
+
+    popsum_p[n, y, x, o] = sum over ky, kx, w of popcount(data ^ weight) for plane p
+    out = base[row_class[y], col_class[x], o] - alpha * sum_p 2**p * popsum_p
+
+Why this is exact. Let M = 2**bits - 1, Cg = C / groups, and let pop(tap) be the popcount of one
+tap's weight words. A padded word is 0, so a padded tap adds popcount(0 ^ w) = pop(tap) per plane,
+M * pop(tap) over all planes.
+
+bipolar, alpha = 2: over the taps that are valid,
+    dot = M * Cg * valid - 2 * popsum(valid) = M * Cg * valid - 2 * (popsum - M * sum pop(padded)),
+    so base = M * (Cg * valid + 2 * sum over padded taps of pop(tap)).
+unsigned, alpha = 1: x . w = pop(w) - popcount(x ^ w) per plane, and a padded tap cancels itself,
+    so base = M * sum over all taps of pop(tap), the same in every border class.
+
+Which taps are padded depends on y and x separately: output rows with the same set of valid kernel
+rows form one class (row_class), columns likewise. `packing.border_tables` computes all three.
+No partial sum leaves int32: type inference refuses shapes for which it could.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tvm import relax, te, tirx
+
+from ._common import (
+    OUT_ELEMENTWISE_FUSABLE,
+    dims,
+    expect_dim,
+    expect_divisible,
+    expect_int32,
+    expect_known,
+    extent,
+    integer,
+    integers,
+    known,
+    make_call,
+    output_image,
+    primfunc,
+    reduce_axis,
+    register,
+)
+
+
+def bitserial_conv2d_blocked(
+    data: relax.Expr,
+    weight: relax.Expr,
+    base: relax.Expr,
+    row_class: relax.Expr,
+    col_class: relax.Expr,
+    *,
+    strides: Sequence[int] = (1, 1),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+    bits: int = 1,
+    alpha: int = 2,
+) -> relax.Call:
+    """Build the call; shapes and meaning are in the module's docstring.
+
+    Args:
+        data: [N, Hp, Wp, bits * groups * Cwg] uint32, padded with 0 words.
+        weight: [O / L, KH, KW, Cwg, L] uint32.
+        base: [RC, CC, O] int32.
+        row_class: [OH] int32 in 0..RC-1.
+        col_class: [OW] int32 in 0..CC-1.
+        strides: vertical, horizontal.
+        dilation: vertical, horizontal.
+        groups: convolution groups; a group need not be a multiple of L output channels.
+        bits: bits of an activation, 1..4.
+        alpha: 2 for bipolar activations, 1 for unsigned ones.
+
+    Returns:
+        A call of type [N, OH, OW, O] int32.
+    """
+    return make_call(
+        "bitserial_conv2d_blocked",
+        [data, weight, base, row_class, col_class],
+        strides=list(strides),
+        dilation=list(dilation),
+        groups=groups,
+        bits=bits,
+        alpha=alpha,
+    )
+
+
+def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
+    data = dims(call, 0, "data", (4,), "uint32")
+    weight = dims(call, 1, "weight", (5,), "uint32")
+    base = dims(call, 2, "base", (3,), "int32")
+    (rows,) = dims(call, 3, "row_class", (1,), "int32")
+    (columns,) = dims(call, 4, "col_class", (1,), "int32")
+    strides = integers(call, "strides", 2, 1)
+    dilation = integers(call, "dilation", 2, 1)
+    groups = integer(call, "groups", 1)
+    bits = integer(call, "bits", 1, 4)
+    integer(call, "alpha", 1, 2)
+    expect_known(call, "data", data, (3,))
+    expect_known(call, "weight", weight, range(5))
+    expect_known(call, "base", base, range(3))
+    blocks, kernel_h, kernel_w, words, lanes = weight
+    out = blocks * lanes
+    expect_divisible(call, "output channels", out, groups)
+    expect_dim(call, ("data", 3), data[3], bits * groups * words, "bits * groups * weight words")
+    expect_dim(call, ("base", 2), base[2], out, "output channels of weight")
+    expect_int32(call, bits, words, kernel_h * kernel_w)
+    height, width = output_image(call, data[1:3], weight[1:3], strides=strides, dilation=dilation)
+    expect_dim(call, ("row_class", 0), rows, height, "output height")
+    expect_dim(call, ("col_class", 0), columns, width, "output width")
+    return relax.TensorType([data[0], height, width, out], "int32")
+
+
+def te_bitserial_conv2d_blocked(
+    data: te.Tensor,
+    weight: te.Tensor,
+    base: te.Tensor,
+    row_class: te.Tensor,
+    col_class: te.Tensor,
+    *,
+    strides: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    bits: int,
+    alpha: int,
+) -> te.Tensor:
+    """TE of the operator: reduce block "bconv" (popsum), then element-wise block "bconv_out"."""
+    blocks, kernel_h, kernel_w, words, lanes = map(known, weight.shape)
+    out = blocks * lanes
+    ky, kx = reduce_axis(kernel_h, "ky"), reduce_axis(kernel_w, "kx")
+    plane, word = reduce_axis(bits, "plane"), reduce_axis(words, "word")
+    axes = [ky, kx, word] if bits == 1 else [ky, kx, plane, word]
+
+    def differ(n: tirx.Expr, y: tirx.Expr, x: tirx.Expr, o: tirx.Expr) -> tirx.Expr:
+        group = 0 if groups == 1 else o // (out // groups)
+        first = group if bits == 1 else plane * groups + group
+        theirs = data(
+            n,
+            y * strides[0] + ky * dilation[0],
+            x * strides[1] + kx * dilation[1],
+            first * words + word,
+        )
+        count = tirx.popcount(theirs ^ weight(o // lanes, ky, kx, word, o % lanes)).astype("int32")
+        return te.sum(count if bits == 1 else count << plane.var.astype("int32"), axis=axes)
+
+    shape = [data.shape[0], row_class.shape[0], col_class.shape[0], extent(out)]
+    popsum = te.compute(shape, differ, name="bconv", attrs={"schedule_rule": "insta_bconv"})
+    return te.compute(
+        shape,
+        lambda n, y, x, o: base(row_class(y), col_class(x), o) - alpha * popsum(n, y, x, o),
+        name="bconv_out",
+    )
+
+
+def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    def function(*tensors: te.Tensor) -> te.Tensor:
+        return te_bitserial_conv2d_blocked(
+            *tensors,
+            strides=integers(call, "strides", 2, 1),
+            dilation=integers(call, "dilation", 2, 1),
+            groups=integer(call, "groups", 1),
+            bits=integer(call, "bits", 1, 4),
+            alpha=integer(call, "alpha", 1, 2),
+        )
+
+    return primfunc(bb, "bitserial_conv2d_blocked", OUT_ELEMENTWISE_FUSABLE, function, call.args)
+
+
+register(bitserial_conv2d_blocked, _infer, _legalise)

@@ -1,0 +1,217 @@
+"""The packed layouts of the binary operators, on the numpy side.
+
+Bit c % 32 of word c // 32 belongs to channel c; bit 1 means +1 (bipolar) or 1 (unsigned). Each
+channel group starts a new word, and bits beyond the last channel of a group are 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tvm_insta.errors import OpError
+
+WORD = 32
+
+Element = TypeVar("Element", bound=np.generic)
+
+
+def popcount(words: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Number of 1 bits of every word, any shape, uint32 (numpy 1.26 has no bitwise_count)."""
+    pairs = words - ((words >> 1) & np.uint32(0x55555555))
+    nibbles = (pairs & np.uint32(0x33333333)) + ((pairs >> 2) & np.uint32(0x33333333))
+    octets = (nibbles + (nibbles >> 4)) & np.uint32(0x0F0F0F0F)
+    halves = octets + (octets >> 8)
+    counts: NDArray[np.uint32] = (halves + (halves >> 16)) & np.uint32(0x3F)
+    return counts
+
+
+def pack_bits(bits: ArrayLike, groups: int = 1) -> NDArray[np.uint32]:
+    """Pack bits [..., C] (nonzero = 1) into words [..., groups * ceil((C / groups) / 32)] uint32.
+
+    Raises:
+        OpError: C does not split into `groups` equal groups.
+    """
+    array = np.asarray(bits)
+    *outer, channels = array.shape
+    if groups < 1 or channels % groups:
+        raise OpError(f"{channels} channels do not split into {groups} groups; pass a divisor")
+    per_group = channels // groups
+    words = -(-per_group // WORD)
+    wide = np.zeros((*outer, groups, words * WORD), dtype=np.uint8)
+    wide[..., :per_group] = array.reshape(*outer, groups, per_group) != 0
+    packed = np.packbits(wide, axis=-1, bitorder="little")
+    # Little-endian by name, so that a big-endian host packs the same words.
+    return packed.view("<u4").astype(np.uint32).reshape(*outer, groups * words)
+
+
+def unpack_bits(words: NDArray[np.uint32], channels: int, groups: int = 1) -> NDArray[np.uint8]:
+    """The inverse of `pack_bits`: words [..., groups * Cwg] -> bits [..., channels] of 0 and 1.
+
+    Raises:
+        OpError: the number of words does not fit `channels` and `groups`.
+    """
+    *outer, count = words.shape
+    per_group = channels // groups
+    wanted = groups * -(-per_group // WORD)
+    if channels % groups or count != wanted:
+        raise OpError(
+            f"got {count} words for {channels} channels in {groups} groups; pass {wanted} words "
+            "and a number of groups that divides the channels"
+        )
+    octets = np.ascontiguousarray(words, dtype="<u4").view(np.uint8)
+    wide = np.unpackbits(octets.reshape(*outer, groups, -1), axis=-1, bitorder="little")
+    return wide[..., :per_group].reshape(*outer, channels)
+
+
+def pack_codes(codes: ArrayLike, bits: int, groups: int = 1) -> NDArray[np.uint32]:
+    """Pack activation codes [..., C] in 0..2**bits-1 into words [..., bits * groups * Cwg] uint32.
+
+    Word (plane * groups + group) * Cwg + w holds bit `plane` of the codes.
+
+    Raises:
+        OpError: a code is negative or needs more than `bits` bits.
+    """
+    array = np.asarray(codes)
+    if array.size and not 0 <= array.min() <= array.max() < 2**bits:
+        raise OpError(
+            f"codes span {array.min()}..{array.max()}; pass codes in 0..{2**bits - 1} or more bits"
+        )
+    planes = [pack_bits((array.astype(np.uint8) >> p) & 1, groups) for p in range(bits)]
+    return np.concatenate(planes, axis=-1)
+
+
+def unpack_codes(
+    words: NDArray[np.uint32], channels: int, bits: int, groups: int = 1
+) -> NDArray[np.uint8]:
+    """The inverse of `pack_codes`: words [..., bits * groups * Cwg] -> codes [..., channels]."""
+    if words.shape[-1] % bits:
+        raise OpError(f"{words.shape[-1]} words do not split into {bits} bit planes")
+    planes = np.split(words, bits, axis=-1)
+    codes = np.zeros((*words.shape[:-1], channels), dtype=np.uint8)
+    for p, plane in enumerate(planes):
+        codes |= unpack_bits(plane, channels, groups) << np.uint8(p)
+    return codes
+
+
+def pack_weight(weight: ArrayLike) -> NDArray[np.uint32]:
+    """Pack +-1 weights [..., C / groups] into words [..., Cwg] uint32, bit 1 = +1.
+
+    Raises:
+        OpError: a weight is neither +1 nor -1.
+    """
+    array = np.asarray(weight)
+    if not np.all(np.abs(array) == 1):
+        raise OpError("a binary weight is neither +1 nor -1; binarise the weights before packing")
+    return pack_bits(array > 0)
+
+
+def unpack_weight(words: NDArray[np.uint32], channels: int) -> NDArray[np.int8]:
+    """The inverse of `pack_weight`: words [..., Cwg] -> +-1 [..., channels] int8."""
+    signs: NDArray[np.int8] = unpack_bits(words, channels).astype(np.int8) * 2 - 1
+    return signs
+
+
+def block_weight(weight: NDArray[Element], lanes: int) -> NDArray[Element]:
+    """Canonical [O, KH, KW, Cwg] -> blocked [O / lanes, KH, KW, Cwg, lanes], contiguous.
+
+    The lanes are consecutive output channels: output channel o is block o // lanes, lane
+    o % lanes. Works for packed and for float weights.
+
+    Raises:
+        OpError: O is not a multiple of `lanes`.
+    """
+    out, *kernel = weight.shape
+    if lanes < 1 or out % lanes:
+        raise OpError(f"{out} output channels do not split into {lanes} lanes; pass a divisor")
+    blocks = weight.reshape(out // lanes, lanes, *kernel)
+    return np.ascontiguousarray(np.moveaxis(blocks, 1, -1))
+
+
+def unblock_weight(weight: NDArray[Element]) -> NDArray[Element]:
+    """The inverse of `block_weight`: [O / lanes, KH, KW, Cwg, lanes] -> [O, KH, KW, Cwg]."""
+    blocks = np.moveaxis(weight, -1, 1)
+    return np.ascontiguousarray(blocks.reshape(-1, *blocks.shape[2:]))
+
+
+def border_tables(
+    weight: NDArray[np.uint32],
+    spatial: Sequence[int],
+    *,
+    strides: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    in_channels_per_group: int,
+    bits: int,
+    encoding: str,
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """The border correction of `bitserial_conv2d_blocked`, whose docstring derives it.
+
+    Args:
+        weight: canonical packed weight [O, KH, KW, Cwg] uint32.
+        spatial: height and width of the image without padding.
+        strides: vertical, horizontal.
+        padding: top, left, bottom, right.
+        dilation: vertical, horizontal.
+        in_channels_per_group: C / groups.
+        bits: bits of an activation.
+        encoding: "bipolar" or "unsigned".
+
+    Returns:
+        base [RC, CC, O], row_class [OH] and col_class [OW], all int32. Classes are numbered in the
+        order in which they first appear, from the top and from the left.
+
+    Raises:
+        OpError: a weight bit beyond the last channel is set, or the kernel exceeds the image.
+    """
+    used = pack_bits(np.ones(in_channels_per_group, dtype=np.uint8))
+    if weight.shape[-1] != used.size or np.any(weight & ~used):
+        raise OpError(
+            f"the packed weight has bits beyond its {in_channels_per_group} channels a group; "
+            "pack it with pack_weight, which leaves them 0"
+        )
+    _, kernel_h, kernel_w, _ = weight.shape
+    top, left, bottom, right = padding
+    rows = _valid_taps(spatial[0], kernel_h, strides[0], (top, bottom), dilation[0])
+    columns = _valid_taps(spatial[1], kernel_w, strides[1], (left, right), dilation[1])
+    levels = 2**bits - 1
+    ones = popcount(weight).sum(axis=-1, dtype=np.int64)
+    total = ones.sum(axis=(1, 2))
+    if encoding == "unsigned":
+        base = levels * total[None, None, :]
+        row_class, col_class = (np.zeros(len(v), dtype=np.int32) for v in (rows, columns))
+        return base.astype(np.int32), row_class, col_class
+    row_masks, row_class = _classes(rows)
+    col_masks, col_class = _classes(columns)
+    inside = np.einsum("rk,oks->ros", row_masks, ones)
+    padded_ones = total - np.einsum("cs,ros->rco", col_masks, inside)
+    valid = np.outer(row_masks.sum(axis=1), col_masks.sum(axis=1))
+    base = levels * (in_channels_per_group * valid[..., None] + 2 * padded_ones)
+    return base.astype(np.int32), row_class, col_class
+
+
+def _valid_taps(
+    size: int, kernel: int, stride: int, padding: tuple[int, int], dilation: int
+) -> NDArray[np.int64]:
+    """[outputs, kernel] of 0 and 1: which taps of every output lie inside the image."""
+    before, after = padding
+    reach = dilation * (kernel - 1) + 1
+    if size + before + after < reach:
+        raise OpError(
+            f"the kernel reaches over {reach} pixels, but the padded image has "
+            f"{size + before + after}; pad more or use a smaller kernel or dilation"
+        )
+    starts = np.arange((size + before + after - reach) // stride + 1) * stride - before
+    taps = starts[:, None] + np.arange(kernel) * dilation
+    return ((taps >= 0) & (taps < size)).astype(np.int64)
+
+
+def _classes(masks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Distinct rows in order of first appearance [K, kernel], and the class of every row."""
+    _, first, inverse = np.unique(masks, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.argsort(order)
+    return masks[first[order]], rank[inverse.reshape(-1)].astype(np.int32)

@@ -1,0 +1,192 @@
+"""Numpy oracles: every operator of this package written for meaning, with the same signature.
+
+They take and return arrays of the shapes and dtypes that the operators' docstrings give. Integer
+results are exact; float results are computed in float64 and rounded once, except `moments`, whose
+order of float32 additions is part of its definition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .packing import pack_codes, popcount, unblock_weight, unpack_codes, unpack_weight
+
+Floats = NDArray[np.float32]
+Words = NDArray[np.uint32]
+Ints = NDArray[np.int32]
+
+_COMPARE = {"ge": np.greater_equal, "gt": np.greater, "le": np.less_equal, "lt": np.less}
+
+
+def threshold_pack(
+    x: Floats,
+    thresholds: Floats,
+    *,
+    bits: int = 1,
+    compare: str = "ge",
+    groups: int = 1,
+    pad: Sequence[int] = (0, 0, 0, 0),
+) -> Words:
+    """Oracle of `insta.threshold_pack`."""
+    holds = _COMPARE[compare](x[None], thresholds)
+    packed = pack_codes(holds.sum(axis=0, dtype=np.uint8), bits, groups)
+    if x.ndim == 2:
+        return packed
+    top, left, bottom, right = pad
+    return np.pad(packed, ((0, 0), (top, bottom), (left, right), (0, 0)))
+
+
+def bitserial_conv2d(
+    data: Words,
+    weight: Words,
+    *,
+    strides: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0, 0, 0),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+    in_channels: int,
+    bits: int = 1,
+    encoding: str = "bipolar",
+) -> Ints:
+    """Oracle of `insta.bitserial_conv2d`: unpack, then convolve the values with zero padding."""
+    values = _values(unpack_codes(data, in_channels, bits, groups), bits, encoding)
+    signs = unpack_weight(weight, in_channels // groups).astype(np.int64)
+    return _convolve(values, signs, (strides, padding, dilation), groups).astype(np.int32)
+
+
+def bitserial_conv2d_blocked(
+    data: Words,
+    weight: Words,
+    base: Ints,
+    row_class: Ints,
+    col_class: Ints,
+    *,
+    strides: Sequence[int] = (1, 1),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+    bits: int = 1,
+    alpha: int = 2,
+) -> Ints:
+    """Oracle of `insta.bitserial_conv2d_blocked`: popcounts of differences, tap by tap."""
+    canonical = unblock_weight(weight)
+    out, kernel_h, kernel_w, words = canonical.shape
+    split = data.reshape(*data.shape[:3], bits, groups, words)
+    group = np.arange(out) // (out // groups)
+    height, width = len(row_class), len(col_class)
+    popsum = np.zeros((data.shape[0], height, width, out), dtype=np.int64)
+    for ky, kx in np.ndindex(kernel_h, kernel_w):
+        y, x = ky * dilation[0], kx * dilation[1]
+        tap = split[:, y :: strides[0], x :: strides[1]][:, :height, :width]
+        for plane in range(bits):
+            differ = popcount(tap[:, :, :, plane, group] ^ canonical[:, ky, kx])
+            popsum += differ.sum(axis=-1, dtype=np.int64) << plane
+    result = base[row_class][:, col_class] - alpha * popsum
+    return result.astype(np.int32, casting="same_kind")
+
+
+def bitserial_dense(
+    data: Words, weight: Words, *, in_channels: int, bits: int = 1, encoding: str = "bipolar"
+) -> Ints:
+    """Oracle of `insta.bitserial_dense`."""
+    values = _values(unpack_codes(data, in_channels, bits), bits, encoding)
+    signs = unpack_weight(weight, in_channels).astype(np.int64)
+    product: NDArray[np.int64] = values @ signs.T
+    return product.astype(np.int32)
+
+
+def conv2d(
+    data: Floats,
+    weight: Floats,
+    *,
+    strides: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0, 0, 0),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+) -> Floats:
+    """Oracle of `insta.conv2d`."""
+    wide = data.astype(np.float64), weight.astype(np.float64)
+    return _convolve(*wide, (strides, padding, dilation), groups).astype(np.float32)
+
+
+def conv2d_blocked(
+    data: Floats,
+    weight: Floats,
+    *,
+    strides: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0, 0, 0),
+    dilation: Sequence[int] = (1, 1),
+    groups: int = 1,
+) -> Floats:
+    """Oracle of `insta.conv2d_blocked`."""
+    return conv2d(
+        data,
+        unblock_weight(weight),
+        strides=strides,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+    )
+
+
+def moments(x: Floats, orders: Sequence[int] = (3,)) -> Floats:
+    """Oracle of `insta.moments`, bit for bit."""
+    batch, height, width, channels = x.shape
+    largest = np.finfo(np.float32).max
+    result = np.empty((batch, len(orders), channels), dtype=np.float32)
+    for position, order in enumerate(orders):
+        powers = x.copy()
+        for _ in range(order - 1):
+            powers *= x
+        powers = np.where(powers > largest, largest, powers)
+        rows = np.zeros((batch, height, channels), dtype=np.float32)
+        for column in range(width):
+            rows += powers[:, :, column]
+        total = np.zeros((batch, channels), dtype=np.float64)
+        for row in range(height):
+            total += rows[:, row]
+        result[:, position] = total / (height * width)
+    return result
+
+
+def instance_threshold(m: Floats, a: Floats, b: Floats, *excitation: Floats) -> Floats:
+    """Oracle of `insta.instance_threshold`."""
+    wide = [array.astype(np.float64) for array in (m, a, b, *excitation)]
+    result: NDArray[np.float64] = wide[1] * wide[0] + wide[2]
+    if excitation:
+        w1, b1, w2, b2 = wide[3:]
+        hidden = np.maximum(wide[0] @ w1.T + b1, 0)
+        result = result + np.tanh(hidden @ w2.T + b2)
+    return result.astype(np.float32)
+
+
+def _values(codes: NDArray[np.uint8], bits: int, encoding: str) -> NDArray[np.int64]:
+    """Activation values of codes: the code (unsigned), or 2 * code - (2**bits - 1) (bipolar)."""
+    values = codes.astype(np.int64)
+    return values if encoding == "unsigned" else 2 * values - (2**bits - 1)
+
+
+def _convolve(
+    data: NDArray[Any],
+    weight: NDArray[Any],
+    geometry: tuple[Sequence[int], Sequence[int], Sequence[int]],
+    groups: int,
+) -> NDArray[Any]:
+    """NHWC convolution with zero padding, tap by tap, in the dtype of its arguments."""
+    strides, padding, dilation = geometry
+    top, left, bottom, right = padding
+    padded = np.pad(data, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    out, kernel_h, kernel_w, per_group = weight.shape
+    height = (padded.shape[1] - dilation[0] * (kernel_h - 1) - 1) // strides[0] + 1
+    width = (padded.shape[2] - dilation[1] * (kernel_w - 1) - 1) // strides[1] + 1
+    split = padded.reshape(*padded.shape[:3], groups, per_group)
+    filters = weight.reshape(groups, out // groups, kernel_h, kernel_w, per_group)
+    result = np.zeros((data.shape[0], height, width, groups, out // groups), dtype=data.dtype)
+    for ky, kx in np.ndindex(kernel_h, kernel_w):
+        y, x = ky * dilation[0], kx * dilation[1]
+        tap = split[:, y :: strides[0], x :: strides[1]][:, :height, :width]
+        result += np.einsum("nyxgc,goc->nyxgo", tap, filters[:, :, ky, kx])
+    return result.reshape(data.shape[0], height, width, out)

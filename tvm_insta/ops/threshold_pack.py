@@ -1,0 +1,183 @@
+"""`insta.threshold_pack`: compare float activations with thresholds and pack the bits.
+
+x [N, H, W, C] or [N, C] float32; thresholds [2**bits - 1, *B] float32, where every dimension of B
+is 1 or that of x: [1, 1, 1, 1, C] is a constant RSign threshold per channel, [1, N, 1, 1, C] an
+instance-aware one. The code of an element is the number of thresholds that hold:
+
+    code[..., c] = #{ l : x[..., c] <compare> thresholds[l, ..., c] }
+
+so 1-bit codes are the sign bits of a binary network (bit 1 = +1). A comparison with NaN is false.
+
+Result [N, H+t+b, W+l+r, bits * groups * Cwg] uint32 with Cwg = ceil((C / groups) / 32):
+word (plane * groups + group) * Cwg + w holds bit `plane` of the codes of channels
+32 w .. 32 w + 31 of the group, channel i in bit i % 32. Bits beyond the last channel are 0, and so
+are the words of the padding, which `bitserial_conv2d_blocked` relies on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from tvm import relax, te, tirx
+
+from ._common import (
+    OPAQUE,
+    WORD,
+    choice,
+    dims,
+    expect_dim,
+    expect_divisible,
+    expect_known,
+    extent,
+    fail,
+    integer,
+    integers,
+    known,
+    make_call,
+    primfunc,
+    reduce_axis,
+    register,
+    same,
+    words_for,
+)
+
+COMPARE: dict[str, Callable[[tirx.Expr, tirx.Expr], tirx.Expr]] = {
+    "ge": lambda a, b: a >= b,
+    "gt": lambda a, b: a > b,
+    "le": lambda a, b: a <= b,
+    "lt": lambda a, b: a < b,
+}
+
+
+def threshold_pack(
+    x: relax.Expr,
+    thresholds: relax.Expr,
+    *,
+    bits: int = 1,
+    compare: str = "ge",
+    groups: int = 1,
+    pad: Sequence[int] = (0, 0, 0, 0),
+) -> relax.Call:
+    """Build the call; shapes and meaning are in the module's docstring.
+
+    Args:
+        x: [N, H, W, C] or [N, C] float32.
+        thresholds: [2**bits - 1, *B] float32, B broadcasts to x.
+        bits: bits of an activation, 1..4.
+        compare: "ge", "gt", "le" or "lt": x <compare> threshold sets a level.
+        groups: channel groups of the convolution that reads the result; each starts a new word.
+        pad: zero words around the image: top, left, bottom, right.
+
+    Returns:
+        A call of type [N, H + top + bottom, W + left + right, bits * groups * Cwg] uint32.
+    """
+    return make_call(
+        "threshold_pack",
+        [x, thresholds],
+        bits=bits,
+        compare=compare,
+        groups=groups,
+        pad=list(pad),
+    )
+
+
+def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
+    x = dims(call, 0, "x", (2, 4), "float32")
+    rank = len(x)
+    thresholds = dims(call, 1, "thresholds", (rank + 1,), "float32")
+    bits = integer(call, "bits", 1, 4)
+    choice(call, "compare", tuple(COMPARE))
+    groups = integer(call, "groups", 1)
+    top, left, bottom, right = pad = integers(call, "pad", 4, 0)
+    expect_known(call, "x", x, (rank - 1,))
+    expect_divisible(call, "channels of x", x[-1], groups)
+    expect_dim(call, ("thresholds", 0), thresholds[0], 2**bits - 1, f"2**bits - 1 for bits={bits}")
+    for axis, (got, full) in enumerate(zip(thresholds[1:], x, strict=True), start=1):
+        if not same(got, 1) and not same(got, full):
+            fail(
+                call,
+                f"dimension {axis} of thresholds is {got}, but must be 1 or {full} "
+                f"(dimension {axis - 1} of x)",
+            )
+    words = bits * groups * words_for(x[-1] // groups)
+    if rank == 2:
+        if any(pad):
+            fail(call, f"pad is {pad}, but x has no image to pad; pass [0, 0, 0, 0]")
+        return relax.TensorType([x[0], words], "uint32")
+    return relax.TensorType([x[0], x[1] + top + bottom, x[2] + left + right, words], "uint32")
+
+
+def te_threshold_pack(
+    x: te.Tensor, thresholds: te.Tensor, *, bits: int, compare: str, groups: int, pad: Sequence[int]
+) -> te.Tensor:
+    """TE of the operator: reduce block "threshold_pack", then block "pack_pad" if there is padding.
+
+    The padding is a block of its own, so that the reduction keeps a rectangular domain which a
+    schedule can vectorise; the copied words are a 32nd of the input.
+    """
+    *outer_shape, channels = x.shape
+    per_group = known(channels) // groups
+    words = words_for(per_group)
+    bit = reduce_axis(WORD, "bit")
+    zero, one = tirx.const(0, "uint32"), tirx.const(1, "uint32")
+
+    def pack(*index: tirx.Expr) -> tirx.Expr:
+        *outer, word = index
+        inner = (word if bits * groups == 1 else word % words) * WORD + bit
+        channel = inner if groups == 1 else (word // words % groups) * per_group + inner
+        element = [*outer, channel]
+        # A broadcast dimension is read at 0, every other one where x is read.
+        where = [0 if same(d, 1) else i for d, i in zip(thresholds.shape[1:], element, strict=True)]
+        value = x(*element)
+        holds = [COMPARE[compare](value, thresholds(n, *where)) for n in range(2**bits - 1)]
+        place = bit.var.astype("uint32")
+        if bits == 1:
+            shifted = tirx.Select(holds[0], one << place, zero)
+        else:
+            code = sum(
+                (tirx.Select(h, one, zero) for h in holds[1:]), tirx.Select(holds[0], one, zero)
+            )
+            plane = (word // (groups * words)).astype("uint32")
+            shifted = ((code >> plane) & one) << place
+        if per_group % WORD:
+            # Not Select: x must not be read beyond the last channel.
+            shifted = tirx.if_then_else(inner < per_group, shifted, zero)
+        return te.sum(shifted, axis=bit)
+
+    packed = te.compute(
+        [*map(extent, outer_shape), extent(bits * groups * words)],
+        pack,
+        name="threshold_pack",
+        attrs={"schedule_rule": "insta_pack"},
+    )
+    if not any(pad):
+        return packed
+    top, left, bottom, right = pad
+    batch, height, width = outer_shape
+
+    def surround(n: tirx.Expr, y: tirx.Expr, z: tirx.Expr, word: tirx.Expr) -> tirx.Expr:
+        inside = tirx.all(y >= top, y < top + height, z >= left, z < left + width)
+        return tirx.if_then_else(inside, packed(n, y - top, z - left, word), zero)
+
+    return te.compute(
+        [batch, height + top + bottom, width + left + right, packed.shape[3]],
+        surround,
+        name="pack_pad",
+    )
+
+
+def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    def function(x: te.Tensor, thresholds: te.Tensor) -> te.Tensor:
+        return te_threshold_pack(
+            x,
+            thresholds,
+            bits=integer(call, "bits", 1, 4),
+            compare=choice(call, "compare", tuple(COMPARE)),
+            groups=integer(call, "groups", 1),
+            pad=integers(call, "pad", 4, 0),
+        )
+
+    return primfunc(bb, "threshold_pack", OPAQUE, function, call.args)
+
+
+register(threshold_pack, _infer, _legalise)
