@@ -1,0 +1,80 @@
+"""Small networks in plain PyTorch, none of them from tvm_insta.nn, and how to run Relax modules."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import tvm
+from torch import nn
+from tvm import relax
+
+from tvm_insta.frontend import import_torch
+from tvm_insta.passes.fold_scales import fold_scales
+from tvm_insta.passes.lower import lower
+from tvm_insta.passes.recognise import recognise
+from tvm_insta.passes.report import Report
+from tvm_insta.passes.rewriter import op_name
+from tvm_insta.passes.simplify import simplify
+from tvm_insta.passes.to_nhwc import to_nhwc
+
+
+def signs(shape, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 2, shape, generator=generator).float() * 2 - 1
+
+
+class Binary(nn.Module):
+    """A binary convolution; ``bits`` turns x into the activation."""
+
+    def __init__(self, bits, channels=8, out=8, scale=0.5, groups=1, **conv):
+        super().__init__()
+        self.bits = bits
+        self.weight = nn.Parameter(signs((out, channels // groups, 3, 3), 1) * scale)
+        self.conv = {"padding": 1, "groups": groups, **conv}
+
+    def forward(self, x):
+        return F.conv2d(self.bits(x), self.weight, **self.conv)
+
+
+def phases(module, *inputs, last="lower", lanes=8, max_batch=4):
+    """Run the phases up to ``last``; returns the module and the report."""
+    imported = import_torch(module, list(inputs), max_batch=max_batch, dynamic=True)
+    report = Report()
+    mod = imported.mod
+    for name, step in (
+        ("simplify", simplify),
+        ("to_nhwc", to_nhwc),
+        ("recognise", lambda m: recognise(m, report, imported.layer_names)),
+        ("fold_scales", fold_scales),
+        ("lower", lambda m: lower(m, report, lanes)),
+    ):
+        mod = step(mod)
+        if name == last:
+            break
+    return mod, report
+
+
+def execute(mod, *inputs):
+    """Run ``main`` with TVM's default pipeline on this machine."""
+    executable = tvm.compile(mod, target=tvm.target.Target("llvm"))
+    machine = relax.VirtualMachine(executable, tvm.cpu())
+    result = machine["main"](*[tvm.runtime.tensor(np.ascontiguousarray(x)) for x in inputs])
+    return result.numpy()
+
+
+def calls(mod):
+    """Names of the operators that ``main`` calls, in order."""
+    return [
+        op_name(binding.value)
+        for block in mod["main"].body.blocks
+        for binding in block.bindings
+        if op_name(binding.value)
+    ]
+
+
+def agree(module, mod, x, tolerance):
+    """Compare the Relax module with PyTorch on the batch ``x``."""
+    with torch.no_grad():
+        expected = module(x).numpy()
+    np.testing.assert_allclose(execute(mod, x.numpy()), expected, rtol=0, atol=tolerance)

@@ -1,0 +1,229 @@
+"""Which spellings of a binary layer are recognised, and what is said of those that are not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tests.passes.networks import Binary, agree, calls, phases, signs
+
+X = torch.randn(3, 8, 6, 5, generator=torch.Generator().manual_seed(0))
+OFFSET = torch.linspace(-0.4, 0.4, 8).reshape(1, 8, 1, 1)
+EXACT = 0.0
+"""Sums of +-1 and multiples of 0.5 are exact in float32."""
+
+
+def straight_through(x):
+    hard, soft = torch.sign(x), torch.clamp(x, -1.0, 1.0)
+    return hard.detach() - soft.detach() + soft
+
+
+def instance_mean(x):
+    return torch.where(x >= x.mean((2, 3), keepdim=True), 1.0, -1.0)
+
+
+SPELLINGS = {
+    "where ge": lambda x: torch.where(x >= 0, 1.0, -1.0),
+    "where gt": lambda x: torch.where(x > 0.1, 1.0, -1.0),
+    "where le, values turned round": lambda x: torch.where(x <= 0.1, -1.0, 1.0),
+    "where lt, low first": lambda x: torch.where(x < 0.1, 1.0, -1.0),
+    "number on the left": lambda x: torch.where(0.25 <= x, 1.0, -1.0),
+    "cast, times two, minus one": lambda x: (x >= 0).float() * 2 - 1,
+    "cast of a comparison (unsigned)": lambda x: (x >= 0).float(),
+    "halves": lambda x: torch.where(x >= 0, 0.5, -0.5),
+    "negated": lambda x: -torch.where(x >= 0, 1.0, -1.0),
+    "channel offset added": lambda x: torch.where(x + OFFSET >= 0, 1.0, -1.0),
+    "channel offset subtracted": lambda x: torch.sign(x - OFFSET),
+    "channel thresholds": lambda x: torch.where(x >= OFFSET, 1.0, -1.0),
+    "straight-through estimator": straight_through,
+}
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_spellings_of_a_binarisation_become_packed_bits(name):
+    module = Binary(SPELLINGS[name])
+    mod, report = phases(module, X)
+    assert [layer.kind for layer in report.layers] == ["binary"], report.layers
+    assert "relax.insta.bitserial_conv2d_blocked" in calls(mod)
+    assert not {"relax.insta.conv2d_blocked", "relax.where", "relax.sign"} & set(calls(mod))
+    tolerance = 1e-6 if name == "straight-through estimator" else EXACT  # (a - b) + b in PyTorch
+    agree(module, mod, X, tolerance)
+
+
+def test_offsets_become_thresholds():
+    mod, _ = phases(Binary(SPELLINGS["channel offset added"]), X)
+    assert "relax.add" not in calls(mod)
+
+
+def test_threshold_that_depends_on_the_instance():
+    module = Binary(instance_mean)
+    mod, report = phases(module, X)
+    assert report.layers[0].kind == "binary"
+    agree(module, mod, X, EXACT)
+
+
+class CrossAttention(nn.Module):
+    """A threshold image of its own for every pixel, computed by a float convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.threshold = nn.Conv2d(8, 8, 1)
+        self.binary = Binary(lambda x: x)
+
+    def forward(self, x):
+        bits = torch.where(x >= self.threshold(x), 1.0, -1.0)
+        return F.conv2d(bits, self.binary.weight, padding=1)
+
+
+def test_threshold_per_pixel_from_any_computation():
+    torch.manual_seed(0)
+    module = CrossAttention()
+    mod, report = phases(module, X)
+    assert [layer.kind for layer in report.layers] == ["float", "binary"]
+    agree(module, mod, X, EXACT)
+
+
+def code(levels):
+    def bits(x):
+        total = torch.where(x >= levels[0], 1.0, 0.0)
+        for level in levels[1:]:
+            total = total + torch.where(x >= level, 1.0, 0.0)
+        return total
+
+    return bits
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+@pytest.mark.parametrize("bipolar", [False, True])
+def test_sums_of_comparisons_are_multi_bit_activations(bits, bipolar):
+    levels = torch.linspace(-1, 1, 2**bits - 1).tolist()
+    unsigned = code(levels)
+    module = Binary((lambda x: unsigned(x) * 2 - (2**bits - 1)) if bipolar else unsigned)
+    mod, report = phases(module, X)
+    assert (report.layers[0].kind, report.layers[0].bits) == ("binary", bits)
+    agree(module, mod, X, EXACT)
+
+
+@pytest.mark.parametrize("groups", [2, 4, 8])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_groups_and_strides(groups, stride):
+    module = Binary(SPELLINGS["where ge"], groups=groups, stride=stride)
+    mod, report = phases(module, X)
+    assert report.layers[0].kind == "binary"
+    agree(module, mod, X, EXACT)
+
+
+class Dense(nn.Module):
+    def __init__(self, features=40, out=6):
+        super().__init__()
+        self.weight = nn.Parameter(signs((out, features), 3) * 0.25)
+        self.bias = nn.Parameter(torch.arange(out).float())
+
+    def forward(self, x):
+        return F.linear(torch.where(x >= 0, 1.0, -1.0), self.weight, self.bias)
+
+
+def test_dense():
+    x = torch.randn(5, 40, generator=torch.Generator().manual_seed(1))
+    module = Dense()
+    mod, report = phases(module, x, max_batch=8)
+    assert [(layer.op, layer.kind) for layer in report.layers] == [("dense", "binary")]
+    assert report.layers[0].weight_shape == (6, 40)
+    agree(module, mod, x, EXACT)
+
+
+def float_weight(module):
+    module.weight.data += torch.linspace(0, 0.1, module.weight.numel()).reshape_as(module.weight)
+    return module
+
+
+def ternary_weight(module):
+    module.weight.data[0, 0, 0, 0] = 0.0
+    return module
+
+
+REASONS = {
+    "its weights are real-valued": float_weight(Binary(SPELLINGS["where ge"])),
+    "its weights are ternary": ternary_weight(Binary(SPELLINGS["where ge"])),
+    "its input is real-valued": Binary(torch.relu),
+    "its input was binarised and then changed by relax.nn.max_pool2d": Binary(
+        lambda x: F.max_pool2d(torch.sign(x), 3, 1, 1)
+    ),
+    "it takes values from 0.25 to 1": Binary(lambda x: torch.where(x >= 0, 1.0, 0.25)),
+    "its input has 3 levels": Binary(code([-0.5, 0.5])),
+}
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_every_float_layer_says_why(reason):
+    module = REASONS[reason]
+    mod, report = phases(module, X)
+    assert report.layers[0].kind == "float"
+    assert reason.removeprefix("it ") in report.layers[0].reason
+    agree(module, mod, X, 1e-4)  # float32 sums of 72 products of about 1
+
+
+def test_sign_is_noted():
+    _, report = phases(Binary(torch.sign), X)
+    assert "torch.sign(0) is 0" in report.layers[0].notes[0]
+
+
+def test_zero_channel_has_scale_zero():
+    module = Binary(SPELLINGS["where ge"])
+    module.weight.data[2] = 0.0
+    mod, report = phases(module, X)
+    assert report.layers[0].kind == "binary"
+    agree(module, mod, X, EXACT)
+
+
+class Moments(nn.Module):
+    def __init__(self, spelling):
+        super().__init__()
+        self.spelling = spelling
+
+    def forward(self, x):
+        return self.spelling(x).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [lambda x: x**3, lambda x: x * x * x, lambda x: x * (x * x), lambda x: x.square() * x.square()],
+)
+def test_moments(spelling):
+    module = Moments(spelling)
+    mod, _ = phases(module, X)
+    assert "relax.insta.moments" in calls(mod)
+    agree(module, mod, X, 1e-5)  # sums of 30 cubes in another order
+
+
+class Gate(nn.Module):
+    """INSTA-Th+ as a stranger would write it."""
+
+    def __init__(self, plus):
+        super().__init__()
+        torch.manual_seed(2)
+        self.a, self.b = nn.Parameter(torch.randn(8)), nn.Parameter(torch.randn(8))
+        self.fc1, self.fc2 = nn.Linear(8, 2), nn.Linear(2, 8)
+        self.plus = plus
+        self.binary = Binary(lambda x: x)
+
+    def forward(self, x):
+        m = (x * x * x).mean((2, 3))
+        threshold = self.a * m + self.b
+        if self.plus:
+            threshold = threshold + torch.tanh(self.fc2(F.relu(self.fc1(m))))
+        bits = torch.where(x >= threshold[:, :, None, None], 1.0, -1.0)
+        return F.conv2d(bits, self.binary.weight, padding=1)
+
+
+@pytest.mark.parametrize("plus", [False, True])
+def test_instance_thresholds_become_one_kernel(plus):
+    module = Gate(plus)
+    mod, report = phases(module, X)
+    names = calls(mod)
+    assert names.count("relax.insta.instance_threshold") == 1
+    assert "relax.tanh" not in names and "relax.matmul" not in names
+    assert [layer.kind for layer in report.layers] == ["binary"]
+    agree(module, mod, X, EXACT)

@@ -1,0 +1,7 @@
+"""From PyTorch to Relax: a plain module whose constants are folded and whose layers have names."""
+
+from __future__ import annotations
+
+from tvm_insta.frontend.torch_module import Imported, import_torch, trace_and_fold
+
+__all__ = ["Imported", "import_torch", "trace_and_fold"]

@@ -1,0 +1,127 @@
+"""Phase 4: chains of per-channel factors and offsets behind a convolution become one of each.
+
+The weight scale, batch norm and bias of a binary convolution end as ``dot * scale + shift``; a float
+convolution takes the factor into its weights and keeps the offset. Products are formed in float64
+and rounded once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.ir import Call
+
+from tvm_insta.passes.rewriter import Array, Expr, Rewriter, array, const, op_name, shape_of
+
+_FLOAT_LAYERS = ("relax.insta.conv2d", "relax.matmul")
+_INTEGER_LAYERS = (
+    "relax.insta.bitserial_conv2d",
+    "relax.insta.bitserial_dense",
+)
+
+
+def fold_scales(mod: tvm.IRModule) -> tvm.IRModule:
+    """Merge constant factors and offsets behind each layer."""
+    return relax.transform.EliminateCommonSubexpr()(_FoldScales(mod).run())
+
+
+def _read_twice(mod: tvm.IRModule) -> set[Expr]:
+    """The variables of ``main`` with more than one reader."""
+    readers: Counter[Expr] = Counter()
+    function = mod["main"]
+    for block in function.body.blocks:
+        for binding in block.bindings:
+            relax.analysis.post_order_visit(
+                binding.value,
+                lambda expr: readers.update([expr]) if isinstance(expr, relax.Var) else None,
+            )
+    return {var for var, count in readers.items() if count > 1}
+
+
+@dataclass(frozen=True)
+class _Affine:
+    """``source * scale + shift`` per channel (last axis), in float64."""
+
+    source: Expr
+    scale: Array
+    shift: Array
+
+
+class _FoldScales(Rewriter):
+    def __init__(self, mod: tvm.IRModule) -> None:
+        super().__init__(mod)
+        self.affine: dict[Expr, _Affine] = {}
+        self.shared = _read_twice(mod)
+        self.calls: dict[Expr, Call] = {}
+
+    def bind(self, binding: Expr) -> None:
+        super().bind(binding)
+        if binding.var in self.shared:  # two readers want this very value: the chain ends here
+            self.affine.pop(self.env[binding.var], None)
+
+    def visit(self, call: Call) -> Expr:
+        name = op_name(call)
+        if name in ("relax.multiply", "relax.divide", "relax.add", "relax.subtract"):
+            folded = self._chain(name.removeprefix("relax."), *call.args)
+            if folded is not None:
+                return folded
+        var = self.emit(call)
+        self.calls[var] = call
+        if name in _FLOAT_LAYERS or (name == "relax.astype" and self._is_integer_layer(call)):
+            channels = shape_of(var)[-1]
+            self.affine[var] = _Affine(var, np.ones(channels), np.zeros(channels))
+        return var
+
+    def _is_integer_layer(self, call: Call) -> bool:
+        source = self.calls.get(call.args[0])
+        return source is not None and op_name(source) in _INTEGER_LAYERS
+
+    def _chain(self, name: str, left: Expr, right: Expr) -> Expr | None:
+        known, other = self.affine.get(left), right
+        if known is None and name in ("multiply", "add"):
+            known, other = self.affine.get(right), left
+        value = array(other)
+        if known is None or value is None:
+            return None
+        channels = known.scale.size
+        if value.size not in (1, channels) or (value.size > 1 and value.shape[-1] != channels):
+            return None
+        vector = np.broadcast_to(value.astype(np.float64).reshape(-1), (channels,))
+        scale, shift = known.scale, known.shift
+        if name == "multiply":
+            scale, shift = scale * vector, shift * vector
+        elif name == "divide":
+            scale, shift = scale / vector, shift / vector
+        else:
+            shift = shift + vector if name == "add" else shift - vector
+        return self._emit_affine(_Affine(known.source, scale, shift))
+
+    def _emit_affine(self, affine: _Affine) -> Expr:
+        """Bind the whole chain anew; the earlier, shorter chains die if nobody else reads them."""
+        call = self.calls[affine.source]
+        result = affine.source
+        if (affine.scale != 1).any():
+            scaled = self._scaled_weights(call, affine.scale)
+            if scaled is None:
+                result = self.emit(relax.op.multiply(result, const(affine.scale)))
+            else:
+                result = self.emit(scaled)
+        if (affine.shift != 0).any():
+            result = self.emit(relax.op.add(result, const(affine.shift)))
+        self.affine[result] = affine
+        return result
+
+    def _scaled_weights(self, call: Call, scale: Array) -> Call | None:
+        """The same float layer with ``scale`` in its weights."""
+        if op_name(call) not in _FLOAT_LAYERS:
+            return None
+        weight = array(call.args[1])
+        if weight is None:
+            return None
+        if op_name(call) == "relax.insta.conv2d":
+            scale = scale[:, None, None, None]
+        return Call(call.op, [call.args[0], const(weight * scale)], call.attrs)

@@ -1,0 +1,123 @@
+"""What is known about a tensor that comes from comparisons: a few levels, and the thresholds between.
+
+A binarised activation is ``base + step * code`` where ``code`` counts how many thresholds ``x``
+passes. One comparison gives the 1-bit case; a sum of comparisons of the same ``x`` gives more bits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tvm_insta.passes.rewriter import Array, Expr
+
+MIRRORED = {"ge": "le", "gt": "lt", "le": "ge", "lt": "gt"}
+NEGATED = {"ge": "lt", "gt": "le", "le": "gt", "lt": "ge"}
+_TOLERANCE = 1e-6  # relative; straight-through arithmetic (a - b) + b leaves rounding behind
+
+
+@dataclass(frozen=True)
+class Levels:
+    """A tensor equal to ``base + step * |{l : x compare thresholds[l]}|``, with step > 0.
+
+    Attributes:
+        x: the compared tensor, with the shape of the result.
+        compare: "ge", "gt", "le" or "lt".
+        thresholds: one expression per level, each broadcastable to ``x``.
+        base: value when no threshold is passed.
+        step: value added by each threshold that is passed.
+        notes: sentences for the report.
+    """
+
+    x: Expr
+    compare: str
+    thresholds: tuple[Expr, ...]
+    base: float
+    step: float
+    notes: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(x: Expr, compare: str, threshold: Expr, high: float, low: float) -> Levels | None:
+        """``high`` where the comparison holds, else ``low``; None where both are equal."""
+        if high == low:
+            return None
+        if high > low:
+            return Levels(x, compare, (threshold,), low, high - low)
+        return Levels(x, NEGATED[compare], (threshold,), high, low - high)
+
+    def scaled(self, factor: float) -> Levels | None:
+        """``factor * self``; a negative factor turns the comparisons round."""
+        if factor == 0:
+            return None
+        count = len(self.thresholds)
+        if factor > 0:
+            return replace(self, base=self.base * factor, step=self.step * factor)
+        top = (self.base + self.step * count) * factor
+        return replace(
+            self, compare=NEGATED[self.compare], base=top, step=-self.step * factor
+        )
+
+    def shifted(self, offset: float) -> Levels:
+        """``self + offset``."""
+        return replace(self, base=self.base + offset)
+
+    def plus(self, other: Levels) -> Levels | None:
+        """``self + other`` where both compare the same tensor in the same way."""
+        same = self.x.same_as(other.x) and self.compare == other.compare
+        if not same or self.step != other.step:
+            return None
+        return replace(
+            self,
+            thresholds=self.thresholds + other.thresholds,
+            base=self.base + other.base,
+            notes=self.notes + other.notes,
+        )
+
+    @property
+    def bits(self) -> int | None:
+        """Bits of the code, None when the count of levels is not 2, 4, 8 or 16."""
+        bits = (len(self.thresholds) + 1).bit_length() - 1
+        return bits if 2**bits == len(self.thresholds) + 1 and bits <= 4 else None
+
+    def encoding(self) -> tuple[str, float] | str:
+        """("bipolar" or "unsigned", factor) of the values, or the reason why there is none."""
+        count = len(self.thresholds)
+        if self.bits is None:
+            return f"its input has {count + 1} levels, but only 2, 4, 8 or 16 can be packed"
+        if self.base == 0:
+            return "unsigned", self.step
+        if abs(self.base + 0.5 * self.step * count) <= _TOLERANCE * self.step:
+            return "bipolar", 0.5 * self.step
+        top = self.base + self.step * count
+        return (
+            f"its input takes values from {self.base:g} to {top:g}, but levels must start at 0 or "
+            "lie symmetrically about 0"
+        )
+
+
+def binary_weight(weight: Array) -> tuple[Array, Array] | str:
+    """Split ``[O, ...]`` weights into signs (bool, True = +1) and scales ``[O]``, or say why not.
+
+    Every weight of an output channel must have the same magnitude, to a relative 1e-6; an all-zero
+    channel has scale 0.
+    """
+    flat: Any = weight.reshape(weight.shape[0], -1).astype(np.float64)
+    magnitude = np.abs(flat)
+    scale = magnitude.mean(axis=1)
+    spread = np.abs(magnitude - scale[:, None]).max(axis=1)
+    bad = spread > _TOLERANCE * scale
+    if bad.any():
+        channel = int(np.argmax(bad))
+        distinct = len(np.unique(magnitude[channel]))
+        if len(np.unique(flat[channel])) == 3 and (flat[channel] == 0).any():
+            return (
+                f"its weights are ternary (0 and +-{magnitude[channel].max():g} in output channel "
+                f"{channel}), and a bit has no third value"
+            )
+        return (
+            f"its weights are real-valued ({distinct} distinct magnitudes in output channel "
+            f"{channel})"
+        )
+    return weight >= 0, scale.astype(np.float32)

@@ -1,0 +1,208 @@
+"""Phase 5: layers take the form that runs fast on the target.
+
+- Zero padding moves into the packed activations, and its exact correction into a small table with
+  one entry per border class (see `ops.bitserial_conv2d_blocked`).
+- Weights are laid out in blocks of L output channels, one per vector lane.
+- Dense layers become 1x1 convolutions on 1x1 images: one kernel family serves both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import tvm
+from tvm import relax
+from tvm.ir import Call
+
+from tvm_insta import ops
+from tvm_insta.ops import packing
+from tvm_insta.passes.report import Pack, Report
+from tvm_insta.passes.rewriter import (
+    Array,
+    Expr,
+    Rewriter,
+    array,
+    const,
+    ints,
+    op_name,
+    rank,
+    shape_of,
+)
+
+
+def lower(mod: tvm.IRModule, report: Report, lanes: int) -> tvm.IRModule:
+    """Bring every layer with constant weights into its blocked form.
+
+    Args:
+        mod: module after `recognise` and `fold_scales`.
+        report: its layers receive the digest of their blocked weights.
+        lanes: 32-bit lanes of the target's vectors; the widest block a weight is laid out in.
+    """
+    mod = relax.transform.EliminateCommonSubexpr()(_Lower(mod, report, lanes).run())
+    report.packs = list(_packs(mod))
+    return mod
+
+
+def _packs(mod: tvm.IRModule) -> Iterator[Pack]:
+    for block in mod["main"].body.blocks:
+        for binding in block.bindings:
+            if op_name(binding.value) == "relax.insta.threshold_pack":
+                attrs = binding.value.attrs
+                yield Pack(
+                    channels=shape_of(binding.value.args[0])[-1],
+                    bits=int(attrs["bits"]),
+                    compare=str(attrs["compare"]),
+                    groups=int(attrs["groups"]),
+                    pad=tuple(ints(attrs["pad"])),
+                )
+
+
+def weight_key(value: Array) -> str:
+    """Digest by which a kernel call is matched with the layer it belongs to."""
+    return hashlib.sha1(value.tobytes(), usedforsecurity=False).hexdigest()
+
+
+class _Lower(Rewriter):
+    def __init__(self, mod: tvm.IRModule, report: Report, lanes: int) -> None:
+        super().__init__(mod)
+        self.lanes = lanes
+        self.calls: dict[Expr, Call] = {}
+        self.layers = iter(report.layers)
+        self.rules = {
+            "relax.insta.conv2d": self._conv2d,
+            "relax.matmul": self._matmul,
+            "relax.insta.bitserial_conv2d": self._bitserial_conv2d,
+            "relax.insta.bitserial_dense": self._bitserial_dense,
+        }
+
+    def visit(self, call: Call) -> Expr:
+        rule = self.rules.get(op_name(call))
+        result = rule(call) if rule is not None else None
+        if result is None:
+            result = self.emit(call)
+            self.calls[result] = call
+        return result
+
+    def _block(self, out_channels: int) -> int:
+        """The widest power of two that divides the output channels, at most the target's lanes."""
+        lanes = self.lanes
+        while out_channels % lanes:
+            lanes //= 2
+        return lanes
+
+    def _next_layer(self, weight: Array) -> None:
+        layer = next(self.layers, None)
+        if layer is not None:
+            layer.weight_key = weight_key(weight)
+
+    def _conv2d(self, call: Call) -> Expr | None:
+        weight = array(call.args[1])
+        if weight is None:
+            next(self.layers, None)
+            return None
+        attrs = call.attrs
+        blocked = packing.block_weight(weight, self._block(weight.shape[0]))
+        self._next_layer(blocked)
+        return self.emit(
+            ops.conv2d_blocked(
+                call.args[0],
+                const(blocked),
+                strides=ints(attrs["strides"]),
+                padding=ints(attrs["padding"]),
+                dilation=ints(attrs["dilation"]),
+                groups=int(attrs["groups"]),
+            )
+        )
+
+    def _matmul(self, call: Call) -> Expr | None:
+        data, weight = call.args[0], array(call.args[1])
+        if rank(data) != 2 or rank(call.args[1]) != 2:
+            return None  # not counted as a layer
+        if weight is None:
+            next(self.layers, None)
+            return None
+        canonical = weight.T[:, None, None, :]
+        blocked = packing.block_weight(canonical, self._block(canonical.shape[0]))
+        self._next_layer(blocked)
+        image = self._as_image(data)
+        result = self.emit(ops.conv2d_blocked(image, const(blocked)))
+        return self._as_vector(result)
+
+    def _bitserial_conv2d(self, call: Call) -> Expr | None:
+        weight, packed = array(call.args[1]), self.calls.get(call.args[0])
+        if weight is None or packed is None or op_name(packed) != "relax.insta.threshold_pack":
+            next(self.layers, None)
+            return None
+        attrs = call.attrs
+        padding = ints(attrs["padding"])
+        image = shape_of(call.args[0])[1:3]
+        if not all(isinstance(size, int) for size in image):
+            next(self.layers, None)
+            return None
+        data = call.args[0]
+        if any(padding):
+            kept = packed.attrs
+            data = self.emit(
+                ops.threshold_pack(
+                    *packed.args,
+                    bits=int(kept["bits"]),
+                    compare=str(kept["compare"]),
+                    groups=int(kept["groups"]),
+                    pad=padding,
+                )
+            )
+        return self._blocked(data, weight, image, padding, call)
+
+    def _bitserial_dense(self, call: Call) -> Expr | None:
+        weight = array(call.args[1])
+        if weight is None:
+            next(self.layers, None)
+            return None
+        image = self._as_image(call.args[0])
+        result = self._blocked(image, weight[:, None, None, :], [1, 1], [0, 0, 0, 0], call)
+        return self._as_vector(result)
+
+    def _blocked(
+        self, data: Expr, weight: Array, image: Sequence[int], padding: Sequence[int], call: Call
+    ) -> Expr:
+        attrs = call.attrs
+        dense = op_name(call) == "relax.insta.bitserial_dense"
+        strides = [1, 1] if dense else ints(attrs["strides"])
+        dilation = [1, 1] if dense else ints(attrs["dilation"])
+        groups = 1 if dense else int(attrs["groups"])
+        bits, encoding = int(attrs["bits"]), str(attrs["encoding"])
+        base, row_class, col_class = packing.border_tables(
+            weight,
+            image,
+            strides=strides,
+            padding=padding,
+            dilation=dilation,
+            in_channels_per_group=int(attrs["in_channels"]) // groups,
+            bits=bits,
+            encoding=encoding,
+        )
+        blocked = packing.block_weight(weight, self._block(weight.shape[0]))
+        self._next_layer(blocked)
+        return self.emit(
+            ops.bitserial_conv2d_blocked(
+                data,
+                const(blocked, "uint32"),
+                const(base, "int32"),
+                const(row_class, "int32"),
+                const(col_class, "int32"),
+                strides=strides,
+                dilation=dilation,
+                groups=groups,
+                bits=bits,
+                alpha=2 if encoding == "bipolar" else 1,
+            )
+        )
+
+    def _as_image(self, data: Expr) -> Expr:
+        batch, channels = shape_of(data)
+        return self.emit(relax.op.reshape(data, [batch, 1, 1, channels]))
+
+    def _as_vector(self, image: Expr) -> Expr:
+        batch, _, _, channels = shape_of(image)
+        return self.emit(relax.op.reshape(image, [batch, channels]))

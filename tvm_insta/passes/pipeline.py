@@ -1,0 +1,147 @@
+"""The one way from an imported model to scheduled kernels, in numbered phases.
+
+    0 imported     plain Relax, as PyTorch had it
+    1 simplify     constants computed, batch norm = one factor and one offset
+    2 to_nhwc      channels last
+    3 recognise    comparisons and constant signs -> relax.insta.* on packed bits
+    4 fold_scales  one factor and one offset behind each layer
+    5 lower        border tables, blocked weights
+    6 fuse         TIR kernels, each with its epilogue
+    7 schedule     every kernel scheduled for the target
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import tvm
+from tvm import relax
+
+from tvm_insta.errors import ArtefactError
+from tvm_insta.frontend import Imported
+from tvm_insta.passes.fold_scales import fold_scales
+from tvm_insta.passes.lower import lower
+from tvm_insta.passes.recognise import recognise
+from tvm_insta.passes.report import Report
+from tvm_insta.passes.simplify import simplify
+from tvm_insta.passes.to_nhwc import to_nhwc
+from tvm_insta.schedules import ScheduleRecord, schedule_module
+from tvm_insta.target import InstaTarget
+
+AfterPhase = Callable[[int, str, tvm.IRModule], None]
+"""Called with number, name and module after each phase, e.g. to verify or to show progress."""
+
+PHASES = (
+    "imported",
+    "simplify",
+    "to_nhwc",
+    "recognise",
+    "fold_scales",
+    "lower",
+    "fuse",
+    "schedule",
+)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What the pipeline yields.
+
+    Attributes:
+        mod: scheduled module, ready for code generation.
+        report: one entry per layer.
+        schedules: one record per kernel.
+    """
+
+    mod: tvm.IRModule
+    report: Report
+    schedules: list[ScheduleRecord]
+
+
+def run_pipeline(
+    imported: Imported,
+    target: InstaTarget,
+    *,
+    batch: int | None = None,
+    dump_ir: Path | None = None,
+    after_phase: AfterPhase | None = None,
+) -> Compiled:
+    """Run every phase.
+
+    Args:
+        imported: from `frontend.import_torch`.
+        target: what to schedule for.
+        batch: fixes a symbolic batch to this size before the kernels are made (plain-C form).
+        dump_ir: folder that receives one TVMScript file per phase, ``<number>_<name>.py``.
+        after_phase: see `AfterPhase`.
+
+    Raises:
+        InstaError: from a phase, or when ``dump_ir`` cannot be written.
+    """
+    report = Report()
+    records: list[ScheduleRecord] = []
+
+    def schedule(mod: tvm.IRModule) -> tvm.IRModule:
+        mod, made = schedule_module(mod, target.tvm, lanes=target.lanes)
+        records.extend(made)
+        return mod
+
+    steps: dict[str, Callable[[tvm.IRModule], tvm.IRModule]] = {
+        "imported": lambda mod: mod,
+        "simplify": simplify,
+        "to_nhwc": to_nhwc,
+        "recognise": lambda mod: recognise(mod, report, imported.layer_names),
+        "fold_scales": fold_scales,
+        "lower": lambda mod: _fix_batch(lower(mod, report, target.lanes), batch),
+        "fuse": fuse,
+        "schedule": schedule,
+    }
+    mod = imported.mod
+    for number, name in enumerate(PHASES):
+        mod = steps[name](mod)
+        if dump_ir is not None:
+            _dump(mod, dump_ir, f"{number}_{name}.py")
+        if after_phase is not None:
+            after_phase(number, name, mod)
+    return Compiled(mod, report, records)
+
+
+def fuse(mod: tvm.IRModule) -> tvm.IRModule:
+    """Legalise to TIR and put each elementwise epilogue behind the kernel it belongs to."""
+    transform = relax.transform
+    return tvm.transform.Sequential(
+        [
+            transform.LegalizeOps(),
+            transform.AnnotateTIROpPattern(),
+            transform.FuseOps(),
+            transform.FuseTIR(),
+            transform.DeadCodeElimination(),
+        ]
+    )(mod)
+
+
+def _fix_batch(mod: tvm.IRModule, batch: int | None) -> tvm.IRModule:
+    function = mod["main"]
+    symbols = {
+        dim
+        for param in function.params
+        for dim in param.ty.shape.values
+        if not hasattr(dim, "value")
+    }
+    if batch is None or not symbols:
+        return mod
+    fixed = function.bind_symbolic_vars({symbol: batch for symbol in symbols})
+    return tvm.IRModule({"main": fixed.without_attr("tir_var_upper_bound")}, attrs=mod.attrs)
+
+
+def _dump(mod: tvm.IRModule, folder: Path, name: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(mod.script(), encoding="utf-8")
+    except OSError as error:
+        raise ArtefactError(
+            f"the IR dump {folder / name} cannot be written ({error.strerror}): choose another "
+            "folder for --dump-ir"
+        ) from error

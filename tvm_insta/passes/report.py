@@ -1,0 +1,87 @@
+"""What the compiler did to each layer, and why: filled by the passes, stored in the manifest."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+_log = logging.getLogger("tvm_insta")
+
+
+@dataclass
+class Layer:
+    """One convolution or matrix product of the model.
+
+    Attributes:
+        name: module path in the PyTorch model.
+        op: "conv2d" or "dense".
+        kind: "binary" (runs on packed bits) or "float".
+        reason: why it stayed float, "" for a binary layer.
+        macs: multiply-accumulates for one image.
+        weight_shape: ``[O, KH, KW, C / groups]`` or ``[O, C]``.
+        output_shape: of one image, channels last.
+        bits: activation bits of a binary layer, 0 for a float layer.
+        notes: what a reader should know, e.g. that torch.sign(0) = 0 became +1.
+        weight_key: digest of the constant that the layer's kernel is called with, set by lowering.
+    """
+
+    name: str
+    op: str
+    kind: str
+    reason: str
+    macs: int
+    weight_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    bits: int = 0
+    notes: tuple[str, ...] = ()
+    weight_key: str = ""
+
+
+@dataclass(frozen=True)
+class Pack:
+    """One compare-and-pack kernel call.
+
+    Attributes:
+        channels: of the compared tensor.
+        bits: of each code.
+        compare: "ge", "gt", "le" or "lt".
+        groups: channel groups, each starting a new word.
+        pad: zero words around the image: top, left, bottom, right.
+    """
+
+    channels: int
+    bits: int
+    compare: str
+    groups: int
+    pad: tuple[int, ...]
+
+
+@dataclass
+class Report:
+    """What the passes found, in the order of execution.
+
+    Attributes:
+        layers: every convolution and matrix product.
+        packs: every compare-and-pack call.
+    """
+
+    layers: list[Layer] = field(default_factory=list)
+    packs: list[Pack] = field(default_factory=list)
+
+    def log(self) -> None:
+        """Say why each float layer stayed float, and what the notes are."""
+        for layer in self.layers:
+            if layer.kind == "float":
+                _log.info("%s (%s) stays float: %s", layer.name, layer.op, layer.reason)
+            for note in layer.notes:
+                _log.info("%s: %s", layer.name, note)
+
+    @property
+    def binary_macs(self) -> int:
+        """Multiply-accumulates of one image that run on packed bits."""
+        return sum(layer.macs for layer in self.layers if layer.kind == "binary")
+
+    @property
+    def float_macs(self) -> int:
+        """Multiply-accumulates of one image that stay float."""
+        return sum(layer.macs for layer in self.layers if layer.kind == "float")
