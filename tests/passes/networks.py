@@ -76,5 +76,5 @@ def calls(mod):
 def agree(module, mod, x, tolerance):
     """Compare the Relax module with PyTorch on the batch ``x``."""
     with torch.no_grad():
-        expected = module(x).numpy()
+        expected = module.eval()(x).numpy()
     np.testing.assert_allclose(execute(mod, x.numpy()), expected, rtol=0, atol=tolerance)

@@ -54,14 +54,14 @@ def import_torch(
         ImportModelError: the module cannot be exported, or uses an operator that Relax lacks.
     """
     folded = trace_and_fold(module, example_inputs, max_batch=max_batch, dynamic=dynamic)
-    program = _export(folded, example_inputs, max_batch, dynamic).run_decompositions()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+            warnings.simplefilter("ignore")  # deprecations inside torch.export
+            program = _export(folded, example_inputs, max_batch, dynamic).run_decompositions()
             mod = from_exported_program(
                 program, run_ep_decomposition=False, unwrap_unit_return_tuple=True
             )
-    except (AssertionError, NotImplementedError, ValueError, KeyError, tvm.error.TVMError) as error:
+    except (LookupError, NotImplementedError, RuntimeError, ValueError, AssertionError) as error:
         raise ImportModelError(
             f"the exported module uses something the Relax importer cannot take "
             f"({_one_line(error)}): rewrite that part with plain convolutions, products, pools and "
@@ -85,8 +85,10 @@ def trace_and_fold(
     was_training = module.training
     module.eval()
     try:
-        program = _export(module, example_inputs, max_batch, dynamic)
-        return _fold_constants(program.module(check_guards=False))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = _export(module, example_inputs, max_batch, dynamic)
+            return _fold_constants(program.module(check_guards=False))
     finally:
         module.train(was_training)
 
@@ -114,8 +116,7 @@ def _export(
         else:  # torch.export specialises on a batch of 1, so it is shown a batch of 2
             example_inputs = [_as_batch(tensor, 2) for tensor in example_inputs]
     try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
+        with torch.no_grad():
             return torch.export.export(module, tuple(example_inputs), dynamic_shapes=shapes)
     except Exception as error:  # torch.export raises many unrelated types
         raise ImportModelError(

@@ -1,8 +1,8 @@
 """Phase 4: chains of per-channel factors and offsets behind a convolution become one of each.
 
-The weight scale, batch norm and bias of a binary convolution end as ``dot * scale + shift``; a float
-convolution takes the factor into its weights and keeps the offset. Products are formed in float64
-and rounded once.
+The weight scale, batch norm and bias of a binary convolution end as ``dot * scale + shift``; a
+float convolution takes the factor into its weights and keeps the offset. Products are formed in
+float64 and rounded once.
 """
 
 from __future__ import annotations

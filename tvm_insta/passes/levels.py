@@ -1,4 +1,4 @@
-"""What is known about a tensor that comes from comparisons: a few levels, and the thresholds between.
+"""What is known of a tensor that comes from comparisons: levels, and the thresholds between them.
 
 A binarised activation is ``base + step * code`` where ``code`` counts how many thresholds ``x``
 passes. One comparison gives the 1-bit case; a sum of comparisons of the same ``x`` gives more bits.
@@ -16,6 +16,21 @@ from tvm_insta.passes.rewriter import Array, Expr
 MIRRORED = {"ge": "le", "gt": "lt", "le": "ge", "lt": "gt"}
 NEGATED = {"ge": "lt", "gt": "le", "le": "gt", "lt": "ge"}
 _TOLERANCE = 1e-6  # relative; straight-through arithmetic (a - b) + b leaves rounding behind
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """``factor`` times the integers that `ops.bitserial_conv2d` takes the packed bits for.
+
+    Attributes:
+        name: "bipolar" (odd integers about 0) or "unsigned" (0 and up).
+        bits: of each activation.
+        factor: of the integers.
+    """
+
+    name: str
+    bits: int
+    factor: float
 
 
 @dataclass(frozen=True)
@@ -55,9 +70,7 @@ class Levels:
         if factor > 0:
             return replace(self, base=self.base * factor, step=self.step * factor)
         top = (self.base + self.step * count) * factor
-        return replace(
-            self, compare=NEGATED[self.compare], base=top, step=-self.step * factor
-        )
+        return replace(self, compare=NEGATED[self.compare], base=top, step=-self.step * factor)
 
     def shifted(self, offset: float) -> Levels:
         """``self + offset``."""
@@ -75,21 +88,16 @@ class Levels:
             notes=self.notes + other.notes,
         )
 
-    @property
-    def bits(self) -> int | None:
-        """Bits of the code, None when the count of levels is not 2, 4, 8 or 16."""
-        bits = (len(self.thresholds) + 1).bit_length() - 1
-        return bits if 2**bits == len(self.thresholds) + 1 and bits <= 4 else None
-
-    def encoding(self) -> tuple[str, float] | str:
-        """("bipolar" or "unsigned", factor) of the values, or the reason why there is none."""
+    def encoding(self) -> Encoding | str:
+        """How the values are packed, or the reason why they cannot be."""
         count = len(self.thresholds)
-        if self.bits is None:
+        bits = (count + 1).bit_length() - 1
+        if 2**bits != count + 1 or bits > 4:
             return f"its input has {count + 1} levels, but only 2, 4, 8 or 16 can be packed"
         if self.base == 0:
-            return "unsigned", self.step
+            return Encoding("unsigned", bits, self.step)
         if abs(self.base + 0.5 * self.step * count) <= _TOLERANCE * self.step:
-            return "bipolar", 0.5 * self.step
+            return Encoding("bipolar", bits, 0.5 * self.step)
         top = self.base + self.step * count
         return (
             f"its input takes values from {self.base:g} to {top:g}, but levels must start at 0 or "

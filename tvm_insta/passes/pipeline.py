@@ -1,13 +1,13 @@
 """The one way from an imported model to scheduled kernels, in numbered phases.
 
-    0 imported     plain Relax, as PyTorch had it
-    1 simplify     constants computed, batch norm = one factor and one offset
-    2 to_nhwc      channels last
-    3 recognise    comparisons and constant signs -> relax.insta.* on packed bits
-    4 fold_scales  one factor and one offset behind each layer
-    5 lower        border tables, blocked weights
-    6 fuse         TIR kernels, each with its epilogue
-    7 schedule     every kernel scheduled for the target
+0 imported     plain Relax, as PyTorch had it
+1 simplify     constants computed, batch norm = one factor and one offset
+2 to_nhwc      channels last
+3 recognise    comparisons and constant signs -> relax.insta.* on packed bits
+4 fold_scales  one factor and one offset behind each layer
+5 lower        border tables, blocked weights
+6 fuse         TIR kernels, each with its epilogue
+7 schedule     every kernel scheduled for the target
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from tvm.ir import Call
 
 from tvm_insta import ops
 from tvm_insta.ops import packing
-from tvm_insta.passes.levels import MIRRORED, Levels, binary_weight
+from tvm_insta.passes.levels import MIRRORED, Encoding, Levels, binary_weight
 from tvm_insta.passes.report import Layer, Report
 from tvm_insta.passes.rewriter import (
     Array,
@@ -320,7 +320,7 @@ class _Recognise(Rewriter):
         if split is None or encoding is None:
             return output
         levels = self.levels[data]
-        packed = self._pack(levels, groups)
+        packed = self._pack(levels, encoding.bits, groups)
         signs, scale = split
         channels = shape_of(data)[3]
         result = ops.bitserial_conv2d(
@@ -331,11 +331,11 @@ class _Recognise(Rewriter):
             dilation=ints(call.attrs["dilation"]),
             groups=groups,
             in_channels=channels,
-            bits=levels.bits,
-            encoding=encoding[0],
+            bits=encoding.bits,
+            encoding=encoding.name,
         )
-        layer.bits, layer.notes = levels.bits or 1, levels.notes
-        return self._scaled(result, scale * np.float32(encoding[1]))
+        layer.bits, layer.notes = encoding.bits, levels.notes
+        return self._scaled(result, scale * np.float32(encoding.factor))
 
     def _matmul(self, call: Call) -> Expr | None:
         data, weight = call.args
@@ -352,19 +352,19 @@ class _Recognise(Rewriter):
         levels = self.levels[data]
         signs, scale = split
         result = ops.bitserial_dense(
-            self._pack(levels, 1),
+            self._pack(levels, encoding.bits, 1),
             const(packing.pack_bits(signs[:, None, None, :])[:, 0, 0, :], "uint32"),
             in_channels=value.shape[0] if value is not None else 0,
-            bits=levels.bits,
-            encoding=encoding[0],
+            bits=encoding.bits,
+            encoding=encoding.name,
         )
-        layer.bits, layer.notes = levels.bits or 1, levels.notes
-        return self._scaled(result, scale * np.float32(encoding[1]))
+        layer.bits, layer.notes = encoding.bits, levels.notes
+        return self._scaled(result, scale * np.float32(encoding.factor))
 
     def _binary(
         self, data: Expr, weight: Array | None
-    ) -> tuple[tuple[Array, Array] | None, tuple[str, float] | None, str]:
-        """(signs and scales, encoding and factor, "") or (None, None, reason)."""
+    ) -> tuple[tuple[Array, Array] | None, Encoding | None, str]:
+        """(signs and scales, encoding, "") or (None, None, reason)."""
         if weight is None:
             return None, None, "its weights are computed from the input"
         levels = self.levels.get(data)
@@ -408,7 +408,7 @@ class _Recognise(Rewriter):
     def _next_name(self, index: int) -> str:
         return self.layer_names.pop(0) if self.layer_names else f"layer_{index}"
 
-    def _pack(self, levels: Levels, groups: int) -> Expr:
+    def _pack(self, levels: Levels, bits: int, groups: int) -> Expr:
         dims = rank(levels.x)
         values = [array(threshold) for threshold in levels.thresholds]
         constants = [value for value in values if value is not None]
@@ -427,7 +427,7 @@ class _Recognise(Rewriter):
             thresholds = parts[0] if len(parts) == 1 else self.emit(relax.op.concat(parts, axis=0))
         return self.emit(
             ops.threshold_pack(
-                levels.x, thresholds, bits=levels.bits, compare=levels.compare, groups=groups
+                levels.x, thresholds, bits=bits, compare=levels.compare, groups=groups
             )
         )
 

@@ -1,0 +1,87 @@
+"""The front end: constants are PyTorch's own, layers keep their names, bad modules are refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tvm_insta.errors import ImportModelError
+from tvm_insta.frontend import import_torch, trace_and_fold
+
+X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.latent = nn.Parameter(torch.randn(4, 4, 3, 3))
+        self.head = nn.Sequential(nn.Flatten(), nn.Linear(4 * 8 * 8, 5))
+
+    def forward(self, x):
+        x = self.stem(x)
+        weight = torch.where(self.latent >= 0, 1.0, -1.0) * self.latent.abs().mean((1, 2, 3), True)
+        for _ in range(2):
+            x = nn.functional.conv2d(torch.where(x >= 0, 1.0, -1.0), weight, padding=1)
+        return self.head(x)
+
+
+def test_layers_are_named_after_their_modules():
+    imported = import_torch(Net(), [X], max_batch=4, dynamic=True)
+    assert imported.layer_names == ("stem", "convolution_1", "convolution_2", "head.1")
+    assert imported.input_names == ("x",)
+
+
+def test_everything_constant_is_computed_by_pytorch():
+    graph = trace_and_fold(Net(), [X], max_batch=4, dynamic=True)
+    names = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
+    assert names.count("aten.ge.Scalar") == 2  # the activations; those of the weights are gone
+    assert not any("abs" in name or "mean" in name for name in names)
+    with torch.no_grad():
+        assert torch.equal(graph(X), Net()(X))
+
+
+@pytest.mark.parametrize(("dynamic", "symbols"), [(True, 1), (False, 0)])
+def test_batch_is_symbolic_or_fixed(dynamic, symbols):
+    imported = import_torch(Net(), [X], max_batch=4, dynamic=dynamic)
+    shape = imported.mod["main"].params[0].ty.shape.values
+    assert sum(not hasattr(dim, "value") for dim in shape) == symbols
+
+
+def test_example_of_one_image_still_gives_a_dynamic_batch():
+    imported = import_torch(Net(), [X[:1]], max_batch=4, dynamic=True)
+    assert not hasattr(imported.mod["main"].params[0].ty.shape.values[0], "value")
+
+
+def test_training_mode_is_restored():
+    module = Net().train()
+    import_torch(module, [X], max_batch=2, dynamic=True)
+    assert module.training
+
+
+class DataDependent(nn.Module):
+    def forward(self, x):
+        return x * 2 if x.sum() > 0 else x
+
+
+class Complex(nn.Module):
+    def forward(self, x):
+        return torch.fft.fft(x).real
+
+
+def test_data_dependent_control_flow_is_refused():
+    with pytest.raises(ImportModelError, match=r"torch.export cannot export DataDependent"):
+        import_torch(DataDependent(), [X], max_batch=4, dynamic=True)
+
+
+def test_unknown_operator_is_refused():
+    with pytest.raises(ImportModelError, match="Relax importer cannot take"):
+        import_torch(Complex(), [X], max_batch=4, dynamic=True)
+
+
+@pytest.mark.parametrize("inputs", [[], [torch.zeros(3)], ["image.png"]])
+def test_bad_example_inputs(inputs):
+    with pytest.raises(ImportModelError, match="example input"):
+        import_torch(Net(), inputs, max_batch=4, dynamic=True)

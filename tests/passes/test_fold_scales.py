@@ -1,0 +1,106 @@
+"""One factor and one offset behind each layer, and none where two readers want the same value."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from tests.passes.networks import Binary, agree, calls, phases
+
+X = torch.randn(3, 8, 6, 5, generator=torch.Generator().manual_seed(0))
+
+
+def batch_norm(channels, seed=0):
+    """Inference statistics with a zero and a negative gamma among them."""
+    generator = torch.Generator().manual_seed(seed)
+    norm = nn.BatchNorm2d(channels)
+    norm.weight.data = torch.randn(channels, generator=generator)
+    norm.weight.data[0] = 0.0
+    norm.bias.data = torch.randn(channels, generator=generator)
+    norm.running_mean = torch.randn(channels, generator=generator)
+    norm.running_var = torch.rand(channels, generator=generator) + 0.5
+    return norm.eval()
+
+
+class Block(nn.Module):
+    def __init__(self, conv, residual):
+        super().__init__()
+        self.conv, self.norm, self.residual = conv, batch_norm(8), residual
+
+    def forward(self, x):
+        y = self.norm(self.conv(x) * 0.3) * 2.0 - 0.5
+        return y + x if self.residual else y
+
+
+def sign(x):
+    return torch.where(x >= 0, 1.0, -1.0)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_scale_norm_and_offset_behind_a_binary_convolution(residual):
+    module = Block(Binary(sign), residual)
+    mod, _ = phases(module, X)
+    names = calls(mod)
+    assert names.count("relax.multiply") == 1
+    assert names.count("relax.add") == (2 if residual else 1)
+    agree(module, mod, X, 1e-5)  # dot products up to 36, a few float32 roundings
+
+
+def test_a_float_convolution_takes_the_factor_into_its_weights():
+    torch.manual_seed(0)
+    module = Block(nn.Conv2d(8, 8, 3, padding=1), False)
+    mod, _ = phases(module, X)
+    names = calls(mod)
+    assert names.count("relax.multiply") == 0
+    assert names.count("relax.add") == 1
+    agree(module, mod, X, 1e-5)
+
+
+class TwoReaders(nn.Module):
+    """PReLU's decomposition reads its input twice: it must be computed once."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.act = Binary(sign), batch_norm(8), nn.PReLU(8)
+
+    def forward(self, x):
+        return self.act(self.norm(self.conv(x)))
+
+
+def test_the_chain_ends_where_two_readers_want_the_value():
+    module = TwoReaders()
+    mod, _ = phases(module, X)
+    assert calls(mod).count("relax.multiply") == 2  # the scale, and the slope
+    agree(module, mod, X, 1e-5)
+
+
+class Divided(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = Binary(sign)
+
+    def forward(self, x):
+        return (self.conv(x) / 4.0 - 1.0) / 2.0
+
+
+def test_division_and_subtraction():
+    module = Divided()
+    mod, _ = phases(module, X)
+    assert "relax.divide" not in calls(mod) and "relax.subtract" not in calls(mod)
+    agree(module, mod, X, 1e-6)
+
+
+def test_batch_norm_in_training_mode_is_no_inference_network():
+    class Training(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(8, track_running_stats=False)
+
+        def forward(self, x):
+            return self.norm(x)
+
+    # Statistics of the batch at hand: not a batch norm with stored ones, but still compilable.
+    module = Training().eval()
+    mod, _ = phases(module, X)
+    agree(module, mod, X, 1e-5)
