@@ -1,0 +1,1 @@
+"""Tuning records that ship with the package, one folder per canonical target (none yet)."""
