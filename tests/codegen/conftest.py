@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import artefact_nets
+import pytest
+
+
+@pytest.fixture(scope="session")
+def c_folder(tmp_path_factory) -> Path:
+    return artefact_nets.write_artefact(tmp_path_factory.mktemp("c") / "net", "c")
+
+
+@pytest.fixture(scope="session")
+def vm_folder(tmp_path_factory) -> Path:
+    return artefact_nets.write_artefact(tmp_path_factory.mktemp("vm") / "net", "vm")

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "codegen"))
+
+import artefact_nets  # (the networks live beside the code generators' tests)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory) -> dict[str, Path]:
+    """One artefact of each form; not to be changed."""
+    root = tmp_path_factory.mktemp("built")
+    return {form: artefact_nets.write_artefact(root / form, form) for form in ("c", "vm")}
+
+
+@pytest.fixture
+def copy(built, tmp_path):
+    """A function that gives a copy of an artefact, to damage."""
+
+    def make(form: str) -> Path:
+        return Path(shutil.copytree(built[form], tmp_path / form))
+
+    return make

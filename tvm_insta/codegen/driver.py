@@ -1,0 +1,242 @@
+"""Write the C driver of a planned program: `<name>.h`, `<name>.c` and the weights.
+
+The C text lives in `model.h.in` and `model.c.in`; this file fills in what depends on the program.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from string import Template
+
+from tvm_insta.codegen import cpu_check
+from tvm_insta.codegen.plan import ALIGNMENT, Place, Plan
+from tvm_insta.codegen.program import CodegenError, KernelCall, Ref, TensorSpec
+
+_C_TYPES = {
+    "float32": "float",
+    "float64": "double",
+    "int8": "int8_t",
+    "uint8": "uint8_t",
+    "int16": "int16_t",
+    "uint16": "uint16_t",
+    "int32": "int32_t",
+    "uint32": "uint32_t",
+    "int64": "int64_t",
+    "uint64": "uint64_t",
+    "bool": "uint8_t",
+}
+
+
+@dataclass(frozen=True)
+class DriverFiles:
+    """The generated C source, its header and the weights it embeds."""
+
+    source: Path
+    header: Path
+    weights: Path
+
+
+def write_driver(
+    plan: Plan, name: str, arch: str, needs: tuple[str, ...], folder: Path
+) -> DriverFiles:
+    """Write the driver for `plan` into `folder`; `name` prefixes every public C name.
+
+    Raises:
+        CodegenError: if `name` is no C identifier, or an input or the output has a dtype that C
+            has no type for.
+    """
+    check_name(name)
+    fields = _fields(plan, name, arch, needs)
+    files = DriverFiles(folder / f"{name}.c", folder / f"{name}.h", folder / f"{name}.weights")
+    files.weights.write_bytes(plan.blob)
+    for path, template in ((files.source, "model.c.in"), (files.header, "model.h.in")):
+        text = resources.files("tvm_insta.codegen").joinpath(template).read_text("utf-8")
+        path.write_text(Template(text).substitute(fields), "utf-8")
+    return files
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that cannot prefix C functions."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+        raise CodegenError(
+            f"the name {name!r} cannot prefix C functions; use a letter, then letters, digits and _"
+        )
+
+
+def public_symbols(name: str) -> tuple[str, ...]:
+    """The functions that `<name>.so` exports."""
+    ends = "init run error missing_feature input_shape output_shape set_observer weights_sha256"
+    return tuple(f"{name}_{end}" for end in ends.split())
+
+
+def _fields(plan: Plan, name: str, arch: str, needs: tuple[str, ...]) -> dict[str, str]:
+    program = plan.program
+    inputs = [
+        _identifier(f"input{i}" if len(program.inputs) > 1 else "input", i)
+        for i in range(len(program.inputs))
+    ]
+    output = program.output
+    in_types = [_c_type(spec) for spec in program.inputs]
+    run = [f"const {kind} *{var}" for kind, var in zip(in_types, inputs, strict=True)]
+    run += [f"{_c_type(output)} *output", "int32_t batch"]
+    sizes = [spec.nbytes for spec in program.inputs]
+    return {
+        "name": name,
+        "prefix": name,
+        "PREFIX": name.upper(),
+        "alignment": str(ALIGNMENT),
+        "input_count": str(len(inputs)),
+        "size_macros": _size_macros(name.upper(), program.inputs, output),
+        "arena_bytes": str(plan.arena_bytes),
+        "weight_bytes": str(len(plan.blob)),
+        "weights_sha256": hashlib.sha256(plan.blob).hexdigest(),
+        "call_count": str(len(program.calls)),
+        "pointer_docs": _pointer_docs(inputs, program.inputs, output),
+        "run_parameters": ", ".join(run),
+        "run_arguments": ", ".join([*inputs, "output", "batch"]),
+        "image_parameters": ", ".join(
+            [*(f"const unsigned char *in{i}" for i in range(len(inputs))), "unsigned char *out"]
+        ),
+        "image_arguments": ", ".join([*(f"in{i}" for i in range(len(inputs))), "out"]),
+        "cpu_code": cpu_check.c_code(arch, needs),
+        "prototypes": _prototypes(plan, name),
+        "calls": "\n".join(_call(plan, name, at, call) for at, call in enumerate(program.calls)),
+        "null_test": " || ".join(f"{var} == NULL" for var in [*inputs, "output"]),
+        "largest_image": str(max(*sizes, output.nbytes, 1)),
+        "pointer_tests": _pointer_tests(name.upper(), inputs, program.inputs, output),
+        "image_setup": _image_setup(plan, inputs),
+        "image_finish": _image_finish(plan),
+        "input_shape_tables": _shape_tables(program.inputs),
+        "output_shape": ", ".join(str(dim) for dim in output.shape) or "0",
+        "output_rank": str(len(output.shape)),
+    }
+
+
+def _identifier(name: str, index: int) -> str:
+    return re.sub(r"\W", "_", name) or f"input{index}"
+
+
+def _c_type(spec: TensorSpec) -> str:
+    if spec.dtype not in _C_TYPES:
+        raise CodegenError(
+            f"{spec.name} has dtype {spec.dtype}; the C interface takes {', '.join(_C_TYPES)}"
+        )
+    return _C_TYPES[spec.dtype]
+
+
+def _elements(spec: TensorSpec) -> int:
+    count = 1
+    for dim in spec.shape:
+        count *= int(dim)
+    return count
+
+
+def _size_macros(upper: str, inputs: tuple[TensorSpec, ...], output: TensorSpec) -> str:
+    lines = ["/* Elements of one image; multiply by the batch. */"]
+    for index, spec in enumerate(inputs):
+        label = "INPUT" if len(inputs) == 1 else f"INPUT{index}"
+        lines.append(f"#define {upper}_{label}_ELEMENTS {_elements(spec)}u")
+    lines.append(f"#define {upper}_OUTPUT_ELEMENTS {_elements(output)}u")
+    return "\n".join(lines)
+
+
+def _pointer_docs(names: list[str], inputs: tuple[TensorSpec, ...], output: TensorSpec) -> str:
+    lines = []
+    for name, spec in zip([*names, "output"], [*inputs, output], strict=True):
+        dims = ", ".join(["batch", *(str(dim) for dim in spec.shape[1:])])
+        lines.append(f" * {name}: [{dims}] {spec.dtype} ({spec.name} of the network), C order.")
+    return "\n".join(lines)
+
+
+def _prototypes(plan: Plan, name: str) -> str:
+    counts = {
+        call.symbol: len(call.args) + len(call.outputs) + len(plan.scratch[at])
+        for at, call in enumerate(plan.program.calls)
+    }
+    return "\n".join(
+        f"int32_t {name}_{symbol}({', '.join(['const void *'] * count)});"
+        for symbol, count in counts.items()
+    )
+
+
+def _pointer(plan: Plan, ref: Ref) -> str:
+    if ref.kind == "input":
+        return f"in{ref.index}"
+    if ref.kind == "constant":
+        return f"weights + {plan.constants[ref.index].offset}"
+    if ref == plan.program.result:
+        return "out"
+    return _at(plan.values[ref.index])
+
+
+def _at(place: Place) -> str:
+    return f"arena + {place.offset}"
+
+
+def _call(plan: Plan, name: str, at: int, call: KernelCall) -> str:
+    outputs = [Ref("value", index) for index in call.outputs]
+    arguments = [_pointer(plan, ref) for ref in (*call.args, *outputs)]
+    arguments += [_at(place) for place in plan.scratch[at]]
+    lines = [f"  {name}_{call.symbol}({', '.join(arguments)});"]
+    shows = [
+        f'show(image, {at}, {number}, "{call.symbol}", {_pointer(plan, ref)}, '
+        f"{plan.values[ref.index].size}u);"
+        for number, ref in enumerate(outputs)
+    ]
+    if len(shows) == 1:
+        lines.append(f"  if (observer != NULL) {shows[0]}")
+    else:
+        lines += ["  if (observer != NULL) {", *(f"    {show}" for show in shows), "  }"]
+    return "\n".join(lines)
+
+
+def _pointer_tests(
+    upper: str, names: list[str], inputs: tuple[TensorSpec, ...], output: TensorSpec
+) -> str:
+    lines = []
+    for name, spec in zip([*names, "output"], [*inputs, output], strict=True):
+        kind = _c_type(spec)
+        lines.append(f"  if (!aligned({name}, _Alignof({kind}))) return {upper}_ERROR_ALIGNMENT;")
+    for name, spec in zip(names, inputs, strict=True):
+        lines.append(
+            f"  if (overlap({name}, count * {spec.nbytes}u, output, count * "
+            f"{output.nbytes}u)) return {upper}_ERROR_OVERLAP;"
+        )
+    return "\n".join(lines)
+
+
+def _image_setup(plan: Plan, names: list[str]) -> str:
+    lines = []
+    for index, (name, place) in enumerate(zip(names, plan.inputs, strict=True)):
+        lines += [
+            f"    const unsigned char *in{index} = (const unsigned char *){name} + "
+            f"(size_t)image * {place.size}u;",
+            f"    if (!aligned(in{index}, {ALIGNMENT})) "
+            f"in{index} = memcpy({_at(place)}, in{index}, {place.size}u);",
+        ]
+    size = plan.output.size
+    lines += [
+        f"    unsigned char *const user = (unsigned char *)output + (size_t)image * {size}u;",
+        f"    unsigned char *const out = aligned(user, {ALIGNMENT}) ? user : {_at(plan.output)};",
+    ]
+    return "\n".join(lines)
+
+
+def _image_finish(plan: Plan) -> str:
+    return f"    if (out != user) memcpy(user, out, {plan.output.size}u);"
+
+
+def _shape_tables(inputs: tuple[TensorSpec, ...]) -> str:
+    lines = []
+    for index, spec in enumerate(inputs):
+        dims = ", ".join(str(dim) for dim in spec.shape) or "0"
+        lines.append(f"  static const int32_t shape{index}[] = {{{dims}}};")
+    tables = ", ".join(f"shape{index}" for index in range(len(inputs)))
+    ranks = ", ".join(str(len(spec.shape)) for spec in inputs)
+    lines.append(f"  static const int32_t *const shapes[] = {{{tables}}};")
+    lines.append(f"  static const int32_t ranks[] = {{{ranks}}};")
+    return "\n".join(lines)

@@ -1,0 +1,121 @@
+"""The plain-C form: a network as one C library without dependencies.
+
+`model.so` and `model.a` hold the kernels (LLVM), the driver (C) and the weights; `model.h` is the
+interface. Nothing but libc and libm is needed at run time, and that is checked after linking.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import tvm
+
+from tvm_insta.codegen import driver, raw
+from tvm_insta.codegen.elf import ElfFile
+from tvm_insta.codegen.plan import Plan, make_plan
+from tvm_insta.codegen.program import CodegenError, extract
+from tvm_insta.target import InstaTarget
+from tvm_insta.toolchain import Linker, find_linker
+
+_SYSTEM_LIBRARY = re.compile(r"lib[cm]\.so|lib[cm]\.so\.\d+|libc\.musl-.*|ld-.*|ld64.*")
+_STRICT = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-g0")
+
+
+@dataclass(frozen=True)
+class CForm:
+    """What `c_form` wrote."""
+
+    plan: Plan
+    files: tuple[str, ...]
+    """File names in the output folder: shared library, static library, header."""
+    needs: tuple[str, ...]
+    """CPU features (LLVM names) that a machine must have; `<name>_init` checks them."""
+
+    @property
+    def working_set(self) -> int:
+        """Bytes of memory that one run touches beside code: arena and constants."""
+        return self.plan.arena_bytes + len(self.plan.blob)
+
+
+def c_form(
+    mod: tvm.IRModule,
+    target: InstaTarget,
+    out_dir: Path | str,
+    name: str = "model",
+    *,
+    linker: Linker | None = None,
+) -> CForm:
+    """Compile `mod` to `<name>.so`, `<name>.a` and `<name>.h` in `out_dir`.
+
+    Args:
+        mod: Relax function `main`, one dataflow of `call_tir` on scheduled PrimFuncs; static shapes
+            with batch 1, constants inline, one output.
+        target: a CPU target.
+        out_dir: created if missing. Inside `staging.staged` it appears complete or not at all.
+        name: prefix of files and of every public C name.
+        linker: default `tvm_insta.toolchain.find_linker(target)`.
+
+    Raises:
+        CodegenError: if the module does not have that form or would need the TVM runtime.
+        ToolchainError: if compiling or linking fails.
+    """
+    driver.check_name(name)
+    if target.tvm.kind.name != "llvm":
+        raise CodegenError(
+            f"the plain-C form is for CPUs (kind llvm), not for {target.tvm.kind.name}; use the "
+            "vm form"
+        )
+    linker = linker or find_linker(target)
+    program = extract(mod)
+    for spec in (*program.inputs, *program.values):
+        _ = spec.nbytes  # refuses symbolic shapes before anything is compiled
+    symbols = {call.symbol for call in program.calls}
+    functions = {symbol: mod[symbol] for symbol in sorted(symbols)}
+    folder = Path(out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="tvm_insta-") as build:
+        work = Path(build)
+        kernels = raw.lower(functions, target.tvm, name, work / f"{name}_kernels.o")
+        plan = make_plan(program, kernels.scratch)
+        files = driver.write_driver(plan, name, target.arch, target.needs, work)
+        driver_object = work / f"{name}_driver.o"
+        weights = f'-D{name.upper()}_WEIGHTS_FILE="{files.weights}"'
+        linker.compile_c(files.source, driver_object, *_STRICT, weights)
+        objects = [driver_object, kernels.object_file]
+        shared, static = folder / f"{name}.so", folder / f"{name}.a"
+        linker.link_shared(objects, shared, *_link_flags(name, work))
+        linker.archive(objects, static)
+        _refuse_foreign_libraries(shared)
+        header = folder / f"{name}.h"
+        header.write_bytes(files.header.read_bytes())
+    return CForm(
+        plan=plan,
+        files=(shared.name, static.name, header.name),
+        needs=target.needs,
+    )
+
+
+def _link_flags(name: str, work: Path) -> tuple[str, ...]:
+    script = work / f"{name}.map"
+    exported = " ".join(f"{symbol};" for symbol in driver.public_symbols(name))
+    script.write_text(f"{{ global: {exported} local: *; }};\n", "utf-8")
+    return (
+        f"-Wl,--version-script={script}",
+        f"-Wl,-soname,{name}.so",
+        "-Wl,--no-undefined",
+        "-Wl,--strip-debug",
+        "-Wl,--as-needed",
+        "-lm",
+    )
+
+
+def _refuse_foreign_libraries(path: Path) -> None:
+    foreign = [lib for lib in ElfFile(path).needed() if not _SYSTEM_LIBRARY.fullmatch(lib)]
+    if foreign:
+        raise CodegenError(
+            f"{path.name} needs {', '.join(foreign)}, but the plain-C form may need libc and libm "
+            "only; link with another tool chain"
+        )

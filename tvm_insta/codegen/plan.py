@@ -1,0 +1,144 @@
+"""Where every tensor of a program lives: constants in one blob, everything else in one arena.
+
+All offsets are multiples of 64 bytes, the alignment that the kernels assume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tvm_insta.codegen.program import CodegenError, Program, Ref
+
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Place:
+    """`size` bytes at `offset` in the constants or in the arena."""
+
+    kind: Literal["constant", "arena"]
+    offset: int
+    size: int
+
+    def __post_init__(self) -> None:
+        if self.offset % ALIGNMENT or self.offset < 0 or self.size < 0:
+            raise CodegenError(f"internal: {self} is not a place aligned to {ALIGNMENT} bytes")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A program with static shapes (batch 1) and the place of each of its tensors.
+
+    `inputs` and `output` are arena slots that the driver uses only where a caller's pointer is not
+    aligned; otherwise the kernels read and write the caller's memory.
+    """
+
+    program: Program
+    constants: tuple[Place, ...]
+    inputs: tuple[Place, ...]
+    values: tuple[Place, ...]
+    scratch: tuple[tuple[Place, ...], ...]
+    """For each call, the places of its scratch parameters."""
+    arena_bytes: int
+    blob: bytes
+
+    @property
+    def output(self) -> Place:
+        """The arena slot of the network's output."""
+        return self.values[self.program.result.index]
+
+
+@dataclass
+class _Wish:
+    """A request for arena memory during the calls `first` to `last`, both included."""
+
+    size: int
+    first: int
+    last: int
+    offset: int = -1
+
+
+def make_plan(program: Program, scratch: dict[str, tuple[int, ...]]) -> Plan:
+    """Place the tensors of `program`; `scratch` gives each symbol's scratch sizes in bytes.
+
+    Arena memory is shared between tensors that are never alive at the same time: the largest come
+    first, each at the lowest offset that is free during its whole life.
+
+    Raises:
+        CodegenError: if a shape is symbolic.
+    """
+    end = len(program.calls)
+    last_use = _last_uses(program)
+    inputs = [
+        _Wish(spec.nbytes, 0, last_use.get(Ref("input", index), 0))
+        for index, spec in enumerate(program.inputs)
+    ]
+    values: list[_Wish] = []
+    temporary: list[list[_Wish]] = []
+    for at, call in enumerate(program.calls):
+        for index in call.outputs:
+            ref = Ref("value", index)
+            last = end if ref == program.result else last_use.get(ref, at)
+            values.append(_Wish(program.values[index].nbytes, at, last))
+        temporary.append([_Wish(size, at, at) for size in scratch.get(call.symbol, ())])
+    wishes = [*inputs, *values, *(wish for group in temporary for wish in group)]
+    arena_bytes = _fit(wishes)
+    constants, blob = _pack_constants(program)
+    return Plan(
+        program=program,
+        constants=constants,
+        inputs=tuple(_arena(wish) for wish in inputs),
+        values=tuple(_arena(wish) for wish in values),
+        scratch=tuple(tuple(_arena(wish) for wish in group) for group in temporary),
+        arena_bytes=arena_bytes,
+        blob=blob,
+    )
+
+
+def _last_uses(program: Program) -> dict[Ref, int]:
+    uses: dict[Ref, int] = {}
+    for at, call in enumerate(program.calls):
+        for ref in call.args:
+            uses[ref] = at
+    return uses
+
+
+def _fit(wishes: Iterable[_Wish]) -> int:
+    """Give every wish an offset; returns the bytes needed in all (at least one unit)."""
+    placed: list[_Wish] = []
+    total = ALIGNMENT
+    for wish in sorted(wishes, key=lambda w: (-w.size, w.first, w.last)):
+        rivals = [p for p in placed if p.first <= wish.last and wish.first <= p.last]
+        offset = 0
+        for rival in sorted(rivals, key=lambda p: p.offset):
+            if offset + wish.size <= rival.offset:
+                break
+            offset = max(offset, _aligned(rival.offset + rival.size))
+        wish.offset = offset
+        placed.append(wish)
+        total = max(total, _aligned(offset + wish.size))
+    return total
+
+
+def _pack_constants(program: Program) -> tuple[tuple[Place, ...], bytes]:
+    blob = bytearray()
+    places = []
+    for array in program.constants:
+        blob.extend(bytes(_aligned(len(blob)) - len(blob)))
+        places.append(Place("constant", len(blob), array.nbytes))
+        blob.extend(np.ascontiguousarray(array).tobytes())
+    # A kernel may load a whole vector at the end of the last constant; and no blob is empty.
+    blob.extend(bytes(_aligned(len(blob) + 1) - len(blob)))
+    return tuple(places), bytes(blob)
+
+
+def _arena(wish: _Wish) -> Place:
+    return Place("arena", wish.offset, wish.size)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,133 @@
+"""The vm form: a network as a Relax virtual machine module, for any batch size.
+
+`model.so` holds byte code, constants and kernels; the TVM runtime (libtvm_runtime, libtvm_ffi)
+loads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tvm
+from tvm import relax, tirx
+from tvm.tirx.compilation_pipeline import register_tir_pipeline
+
+from tvm_insta.codegen.driver import check_name
+from tvm_insta.codegen.program import Program, extract
+from tvm_insta.codegen.raw import keep_small_arrays_on_stack
+from tvm_insta.target import InstaTarget
+from tvm_insta.toolchain import Linker, find_linker
+
+_TIR_PIPELINE = "tvm_insta"
+
+
+@dataclass(frozen=True)
+class VmForm:
+    """What `vm_form` wrote."""
+
+    program: Program
+    files: tuple[str, ...]
+    """File names in the output folder."""
+    needs: tuple[str, ...]
+    """CPU features (LLVM names) that a machine must have; the loader checks them."""
+
+
+def vm_form(
+    mod: tvm.IRModule,
+    target: InstaTarget,
+    out_dir: Path | str,
+    name: str = "model",
+    *,
+    linker: Linker | None = None,
+) -> VmForm:
+    """Compile `mod` to `<name>.so` in `out_dir`; the function `main` runs the network.
+
+    Args:
+        mod: Relax function `main`, one dataflow of `call_tir` on scheduled PrimFuncs, which are
+            compiled as they stand; the batch may be symbolic; constants inline, one output.
+        target: a CPU or CUDA target.
+        out_dir: created if missing. Inside `staging.staged` it appears complete or not at all.
+        name: file name without ending.
+        linker: default `tvm_insta.toolchain.find_linker(target)`.
+
+    Raises:
+        CodegenError: if the module does not have that form.
+        ToolchainError: if linking fails.
+    """
+    check_name(name)
+    linker = linker or find_linker(target)
+    program = extract(mod)
+    folder = Path(out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    executable = build_executable(mod, target)
+    shared = folder / f"{name}.so"
+
+    def link(out: str, objects: Iterable[str], **_: object) -> None:
+        files = [Path(item) for item in objects]
+        linker.link_shared(files, Path(out), "-Wl,--strip-debug", "-Wl,--as-needed", "-lm")
+
+    executable.export_library(str(shared), fcompile=link)
+    return VmForm(program, (shared.name,), target.needs)
+
+
+def build_executable(mod: tvm.IRModule, target: InstaTarget) -> relax.VMExecutable:
+    """Compile `mod`, whose kernels are taken as they stand, to a VM executable.
+
+    Args:
+        mod: as in `vm_form`.
+        target: a CPU or CUDA target.
+    """
+    # Byte code, not compiled code: a trace needs the VM to call kernels one by one.
+    return relax.build(
+        mod,
+        target=target.tvm,
+        relax_pipeline=_lowering(),
+        tir_pipeline=_TIR_PIPELINE,
+        exec_mode="bytecode",
+    )
+
+
+def _lowering() -> tvm.transform.Pass:
+    """Relax's build pipeline without the steps that legalise: the kernels are scheduled already."""
+    transform = relax.transform
+    return tvm.transform.Sequential(
+        [
+            transform.RewriteDataflowReshape(),
+            transform.ToNonDataflow(),
+            transform.RemovePurityChecking(),
+            transform.CallTIRRewrite(),
+            transform.StaticPlanBlockMemory(),
+            transform.LowerAllocTensor(),
+            transform.KillAfterLastUse(),
+            transform.LowerRuntimeBuiltin(),
+            transform.ComputePrimValue(),
+            transform.VMShapeLower(),
+            transform.AttachGlobalSymbol(),
+        ]
+    )
+
+
+def _tir_pipeline() -> tuple[tvm.transform.Pass, Any, Any]:
+    """TVM's own pipeline for scheduled PrimFuncs; small local arrays stay on the stack."""
+    pipeline, finish_host, finish_device = tvm.tirx.get_tir_pipeline("s_tir")
+
+    def lower(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+        lowered = pipeline(mod)
+        kept = {}
+        for var, func in lowered.functions.items():
+            on_host = isinstance(func, tirx.PrimFunc) and _runs_on_cpu(func)
+            kept[var] = keep_small_arrays_on_stack(func) if on_host else func
+        return tvm.IRModule(kept, attrs=lowered.attrs)
+
+    return tvm.transform.module_pass(lower, opt_level=0), finish_host, finish_device
+
+
+def _runs_on_cpu(func: tirx.PrimFunc) -> bool:
+    target = func.attrs.get("target", None)
+    return target is not None and target.kind.name == "llvm"
+
+
+register_tir_pipeline(_TIR_PIPELINE, _tir_pipeline)

@@ -1,0 +1,45 @@
+"""Folders that appear complete or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tvm_insta.errors import ArtefactError
+
+
+@contextmanager
+def staged(folder: Path, last: str = "model.json") -> Iterator[Path]:
+    """Give a temporary folder whose files move to `folder` when the block ends without error.
+
+    Everything is written before anything moves, so a full disk leaves `folder` as it was. The file
+    `last` moves last: a process killed between two moves leaves a manifest whose hashes do not
+    match, which the loader refuses.
+
+    Raises:
+        ArtefactError: if the folder cannot be written.
+    """
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stage = Path(tempfile.mkdtemp(prefix=".tvm_insta-", dir=folder))
+    except OSError as error:
+        raise ArtefactError(
+            f"cannot write to {folder} ({error.strerror}); name another output folder"
+        ) from error
+    try:
+        yield stage
+        for path in sorted(stage.iterdir(), key=lambda entry: (entry.name == last, entry.name)):
+            path.replace(folder / path.name)
+    except OSError as error:
+        raise ArtefactError(
+            f"cannot write the artefact to {folder} ({error.strerror}); free space or name another "
+            "output folder"
+        ) from error
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+        if made and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()

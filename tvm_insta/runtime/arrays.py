@@ -1,0 +1,115 @@
+"""Whatever a caller passes as a tensor, as a checked numpy array aligned to 64 bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvm_insta.errors import InputError
+from tvm_insta.runtime.manifest import TensorInfo
+
+ALIGNMENT = 64
+"""Bytes; the compiled kernels load whole vectors from addresses of this alignment."""
+
+_CPU_DEVICES = (1, 3)  # DLPack: kDLCPU, kDLCUDAHost (pinned host memory)
+Array = npt.NDArray[Any]
+
+
+def aligned_empty(shape: Sequence[int], dtype: npt.DTypeLike) -> Array:
+    """An uninitialised C-order array whose data begins at a multiple of 64 bytes."""
+    kind = np.dtype(dtype)
+    size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start : start + size].view(kind).reshape(shape)
+
+
+def to_aligned(array: Array) -> Array:
+    """`array` itself where it is in C order, aligned and writable; else a copy that is."""
+    good = array.flags.c_contiguous and array.flags.writeable
+    if good and array.ctypes.data % ALIGNMENT == 0:
+        return array
+    copy = aligned_empty(array.shape, array.dtype)
+    copy[...] = array
+    return copy
+
+
+def check_inputs(
+    given: Sequence[object], infos: Sequence[TensorInfo], max_batch: int
+) -> tuple[list[Array], int]:
+    """Check `given` against the manifest; returns aligned C-order arrays and the batch.
+
+    The batch is 1 where no input has a symbolic leading dimension.
+
+    Raises:
+        InputError: for a wrong number of inputs, a type, device, dtype or shape that does not fit.
+    """
+    if len(given) != len(infos):
+        names = ", ".join(info.name for info in infos)
+        raise InputError(f"got {len(given)} inputs, the model takes {len(infos)}: {names}")
+    batch: int | None = None
+    arrays = []
+    for value, info in zip(given, infos, strict=True):
+        array = _as_numpy(value, info)
+        if array.dtype != np.dtype(info.dtype):
+            raise InputError(
+                f"input {info.name} has dtype {array.dtype}, the model takes {info.dtype}; convert "
+                f"it with .astype({info.dtype!r})"
+            )
+        batch = _check_shape(array, info, max_batch, batch)
+        arrays.append(to_aligned(array))
+    return arrays, 1 if batch is None else batch
+
+
+def _as_numpy(value: object, info: TensorInfo) -> Array:
+    if isinstance(value, np.ndarray):
+        return value
+    if not hasattr(value, "__dlpack__") or not hasattr(value, "__dlpack_device__"):
+        raise InputError(
+            f"input {info.name} is a {type(value).__name__}; pass a numpy array or a tensor that "
+            "speaks DLPack (PyTorch, JAX, ...)"
+        )
+    device = int(value.__dlpack_device__()[0])
+    if device not in _CPU_DEVICES:
+        raise InputError(
+            f"input {info.name} lives on DLPack device type {device}, but the model runs on the "
+            "CPU; move it there first (.cpu() in PyTorch)"
+        )
+    try:
+        return np.from_dlpack(value)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"input {info.name} cannot be exported through DLPack ({error}); pass a dense tensor "
+            f"of {info.dtype} without gradient (.detach() in PyTorch)"
+        ) from error
+
+
+def _check_shape(array: Array, info: TensorInfo, max_batch: int, batch: int | None) -> int | None:
+    wanted = ", ".join(str(dim) for dim in info.shape)
+    symbolic = bool(info.shape) and isinstance(info.shape[0], str)
+    fixed = info.shape[1:] if symbolic else info.shape
+    got = array.shape[1:] if symbolic else array.shape
+    if array.ndim != len(info.shape) or tuple(got) != tuple(fixed):
+        hint = "resize or transpose it"
+        if symbolic and array.shape == tuple(fixed):
+            hint = "add the batch dimension with x[None]"
+        raise InputError(
+            f"input {info.name} has shape {list(array.shape)}, the model takes [{wanted}]; {hint}"
+        )
+    if not symbolic:
+        return batch
+    size = int(array.shape[0])
+    if not 1 <= size <= max_batch:
+        raise InputError(
+            f"input {info.name} holds a batch of {size}, the model takes 1 to {max_batch}; split "
+            "it, or compile with a larger maximum batch"
+        )
+    if batch is not None and size != batch:
+        raise InputError(
+            f"input {info.name} holds a batch of {size}, an earlier input one of {batch}; give "
+            "every input the same batch"
+        )
+    return size

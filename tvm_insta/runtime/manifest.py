@@ -1,0 +1,244 @@
+"""The manifest `model.json`: what an artefact is, what it needs, and the hashes of its files.
+
+Reading checks everything before any native code is loaded. The hashes guard against damage and
+mix-ups; they are no signature, and a `.so` is native code: load only artefacts you trust.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tvm_insta.errors import ArtefactError
+from tvm_insta.runtime.schema import SchemaError, from_json
+
+SCHEMA = "tvm_insta.artefact/1"
+FILE_NAME = "model.json"
+FORMS = ("vm", "c")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size in bytes and SHA-256 (hexadecimal) of one file of the artefact."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor; a symbolic dimension is `"batch"` or a product such as `"batch * 64"`."""
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One convolution or dense layer of the network as the compiler saw it.
+
+    `op` names the operator, `kind` is `binary` or `float`, `shape` the output's, `weight` the
+    weights' before packing, `bits` those of an activation (1 for a binary layer, None for a float
+    one), `macs` the multiply-accumulates for one image. `reason` says why a layer stayed float;
+    `kernel` is the symbol that computes it and `schedule` what shaped that kernel, where known.
+    """
+
+    name: str
+    op: str
+    kind: str
+    shape: tuple[int | str, ...]
+    macs: int
+    weight: tuple[int, ...] = ()
+    bits: int | None = None
+    reason: str | None = None
+    notes: tuple[str, ...] = ()
+    kernel: str | None = None
+    schedule: str | None = None
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel call, in order of execution."""
+
+    index: int
+    symbol: str
+    args: tuple[str, ...]
+    """`input:i`, `constant:i`, or `value:i`: the i-th kernel output counted over all calls."""
+    outputs: tuple[TensorInfo, ...]
+
+
+@dataclass(frozen=True)
+class Binarisation:
+    """One compare-and-pack kernel call: how its words are read, see `tvm_insta.ops.packing`."""
+
+    kernel: int
+    """Index of the call in `Manifest.kernels`."""
+    channels: int
+    bits: int
+    """Bits of an activation."""
+    compare: str
+    """`ge`, `gt`, `le` or `lt`: x compared with the threshold sets a bit."""
+    groups: int
+    pad: tuple[int, ...]
+    """Zero words around the image: top, left, bottom, right."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything the loader, the validator and a curious reader need to know of an artefact.
+
+    `name` prefixes the C functions of the plain-C form. `needs` holds LLVM feature names.
+    `versions` holds at least `tvm`, `tvm_ffi` and `tvm_insta`. `working_set` is the number of bytes
+    of constants and activations one image touches, or None where it is not known.
+    """
+
+    name: str
+    form: str
+    library: str
+    files: dict[str, FileEntry]
+    target_text: str
+    target: str
+    machine: str
+    needs: tuple[str, ...]
+    versions: dict[str, str]
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    max_batch: int
+    kernels: tuple[Kernel, ...]
+    layers: tuple[Layer, ...] = ()
+    binarisations: tuple[Binarisation, ...] = ()
+    preprocessing: dict[str, Any] | None = None
+    classes: tuple[str, ...] | None = None
+    source: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    working_set: int | None = None
+    schema: str = SCHEMA
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise ArtefactError(f"the manifest's form is {self.form!r}; allowed are vm and c")
+        if self.library not in self.files:
+            raise ArtefactError(
+                f"the manifest lists no file {self.library}, its own library; compile the model "
+                "again"
+            )
+        for name in self.files:
+            if Path(name).name != name or name in ("", ".", ".."):
+                raise ArtefactError(
+                    f"the manifest lists the file {name!r}; only plain file names are allowed"
+                )
+        if self.max_batch < 1:
+            raise ArtefactError(
+                f"the manifest's max_batch is {self.max_batch}; it must be at least 1"
+            )
+        if not self.inputs or len(self.outputs) != 1:
+            raise ArtefactError(
+                f"the manifest has {len(self.inputs)} inputs and {len(self.outputs)} outputs; an "
+                "artefact has at least one input and exactly one output"
+            )
+
+
+def describe_files(folder: Path, names: Iterable[str]) -> dict[str, FileEntry]:
+    """Size and hash of the files `names` in `folder`."""
+    entries = {}
+    for name in names:
+        data = _read_bytes(folder / name)
+        entries[name] = FileEntry(len(data), hashlib.sha256(data).hexdigest())
+    return entries
+
+
+def write(folder: Path, manifest: Manifest) -> Path:
+    """Write `model.json` into `folder`: completely, or not at all.
+
+    Raises:
+        ArtefactError: if it cannot be written, or holds something JSON has no form for.
+    """
+    path = folder / FILE_NAME
+    try:
+        text = json.dumps(dataclasses.asdict(manifest), indent=1, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ArtefactError(
+            f"the manifest holds a value that JSON cannot express ({error}); use strings, numbers, "
+            "lists and dictionaries"
+        ) from error
+    handle, temporary = -1, ""
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=".model-", suffix=".json", dir=folder)
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)  # mkstemp's files are private; an artefact is not
+        Path(temporary).replace(path)
+    except OSError as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        raise ArtefactError(
+            f"cannot write {path} ({error.strerror}); free space or name another output folder"
+        ) from error
+    return path
+
+
+def read(path: Path) -> Manifest:
+    """Read and check a manifest; `path` is the JSON file.
+
+    Raises:
+        ArtefactError: if it is missing, damaged, of another schema, or lacks a key.
+    """
+    try:
+        data = json.loads(_read_bytes(path).decode("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ArtefactError(
+            f"{path} is no valid JSON ({error}); the artefact is damaged: copy or compile it again"
+        ) from error
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if schema != SCHEMA:
+        raise ArtefactError(
+            f"{path} has schema {schema!r}, this tvm_insta reads {SCHEMA!r}; compile the model "
+            "again with this version"
+        )
+    try:
+        return from_json(Manifest, data)
+    except SchemaError as error:
+        raise ArtefactError(
+            f"{path}: {error}; the artefact is damaged: compile it again"
+        ) from error
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Compare size and hash of every listed file.
+
+    Raises:
+        ArtefactError: naming the first file that is missing or differs.
+    """
+    for name, entry in manifest.files.items():
+        data = _read_bytes(folder / name)
+        if len(data) != entry.bytes:
+            raise ArtefactError(
+                f"{folder / name} has {len(data)} bytes, the manifest says {entry.bytes}; the file "
+                "is truncated or belongs to another artefact: copy or compile it again"
+            )
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != entry.sha256:
+            raise ArtefactError(
+                f"{folder / name} has SHA-256 {digest[:12]}..., the manifest says "
+                f"{entry.sha256[:12]}...; the file was altered or belongs to another artefact: "
+                "copy or compile it again"
+            )
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtefactError(
+            f"cannot read {path} ({error.strerror}); give the folder that the compiler wrote"
+        ) from error

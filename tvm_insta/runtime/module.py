@@ -1,0 +1,156 @@
+"""Load an artefact and run it: `load(path)(x)`.
+
+Neither torch nor the compiler is imported. The plain-C form needs numpy only, the vm form also
+tvm_ffi and libtvm_runtime.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from tvm_insta.errors import ArtefactError, InputError
+from tvm_insta.runtime import cpu
+from tvm_insta.runtime import manifest as manifests
+from tvm_insta.runtime.arrays import Array, check_inputs
+from tvm_insta.runtime.c_backend import CBackend
+from tvm_insta.runtime.manifest import Manifest
+from tvm_insta.runtime.trace import TraceEntry
+from tvm_insta.runtime.vm_backend import VmBackend
+
+
+def load(path: str | Path, *, check: bool = True) -> Module:
+    """Load the artefact at `path`: its folder, its `.so` or its `model.json`.
+
+    Args:
+        path: where the compiler wrote it.
+        check: compare size and hash of every file with the manifest, and the CPU's features with
+            those the artefact needs. Without it a damaged file or a missing feature may end the
+            process; architecture and TVM version are compared in any case.
+
+    Raises:
+        ArtefactError: one sentence on what is missing, damaged or does not fit this machine.
+    """
+    folder, library = _locate(Path(path))
+    manifest = manifests.read(folder / manifests.FILE_NAME)
+    if library is not None and library != manifest.library:
+        raise ArtefactError(
+            f"{folder / library} is not the library {manifest.library} of the manifest beside it; "
+            "give the folder of the artefact"
+        )
+    if check:
+        manifests.check_files(folder, manifest)
+    _check_machine(manifest, check_cpu=check)
+    return Module(folder, manifest, check_cpu=check)
+
+
+class Module:
+    """A loaded network. Calls are serialised: a module may be shared between threads.
+
+    Attributes:
+        manifest: what the artefact says of itself.
+        folder: where it was loaded from.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, *, check_cpu: bool = True) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        library = folder / manifest.library
+        self._backend: CBackend | VmBackend
+        if manifest.form == "c":
+            self._backend = CBackend(library, manifest, check_cpu=check_cpu)
+        else:
+            self._backend = VmBackend(library, manifest)
+
+    @property
+    def form(self) -> str:
+        """`vm` or `c`."""
+        return self.manifest.form
+
+    def __call__(self, *inputs: object) -> Array:
+        """Run a batch; see `run`."""
+        return self.run(*inputs)
+
+    def run(self, *inputs: object) -> Array:
+        """Run the network on a batch.
+
+        Args:
+            inputs: one array per input of the manifest: numpy, or any CPU tensor that speaks
+                DLPack; `[batch, ...]` with 1 <= batch <= `manifest.max_batch`, dtype exactly as in
+                the manifest. Strided or unaligned memory is copied.
+
+        Returns:
+            The output, `[batch, ...]`, a new numpy array.
+
+        Raises:
+            InputError: what was got, what is allowed, how to mend it.
+        """
+        arrays, batch = check_inputs(inputs, self.manifest.inputs, self.manifest.max_batch)
+        return self._backend.run(arrays, batch)
+
+    def trace(self, *inputs: object) -> list[TraceEntry]:
+        """Run the network as `run` does and return what every kernel wrote, in order.
+
+        The vm form also gives all that a kernel read; the plain-C form gives what it read but for
+        constants, and stacks the images of a batch along the leading dimension.
+        """
+        arrays, batch = check_inputs(inputs, self.manifest.inputs, self.manifest.max_batch)
+        return self._backend.trace(arrays, batch)
+
+    def benchmark(
+        self, *inputs: object, warmup: int = 10, repeat: int = 100
+    ) -> npt.NDArray[np.float64]:
+        """Time single runs; returns `[repeat]` seconds, in the order measured.
+
+        The inputs are checked and aligned once, outside the clock.
+        """
+        if warmup < 0 or repeat < 1:
+            raise InputError(
+                f"got warmup {warmup} and repeat {repeat}; at least 0 and 1 are needed"
+            )
+        arrays, batch = check_inputs(inputs, self.manifest.inputs, self.manifest.max_batch)
+        for _ in range(warmup):
+            self._backend.run(arrays, batch)
+        seconds = np.empty(repeat, np.float64)
+        for index in range(repeat):
+            start = time.perf_counter()
+            self._backend.run(arrays, batch)
+            seconds[index] = time.perf_counter() - start
+        return seconds
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{list(info.shape)} {info.dtype}" for info in self.manifest.inputs)
+        return f"<tvm_insta module {self.manifest.name}: {self.form} form, {shapes}, {self.folder}>"
+
+
+def _locate(path: Path) -> tuple[Path, str | None]:
+    """The artefact's folder, and the library's name if `path` named it."""
+    if path.is_dir():
+        return path, None
+    if not path.exists():
+        raise ArtefactError(f"{path} does not exist; give the folder that the compiler wrote")
+    if path.suffix == ".json":
+        if path.name != manifests.FILE_NAME:
+            raise ArtefactError(
+                f"{path} is not named {manifests.FILE_NAME}; give the folder of the artefact"
+            )
+        return path.parent, None
+    return path.parent, path.name
+
+
+def _check_machine(manifest: Manifest, *, check_cpu: bool) -> None:
+    here = cpu.machine()
+    if manifest.machine != here:
+        raise ArtefactError(
+            f"the artefact is for {manifest.machine}, this machine is {here}; compile the model "
+            "with --target native here, or run it there"
+        )
+    lacking = cpu.missing(manifest.needs) if check_cpu else ()
+    if lacking:
+        raise ArtefactError(
+            f"the artefact needs the CPU features {', '.join(lacking)}, which this processor "
+            "lacks; compile the model with --target native on this machine"
+        )

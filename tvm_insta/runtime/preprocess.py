@@ -1,0 +1,169 @@
+"""Image files to the network's input, as the manifest's `preprocessing` says.
+
+`{"resize": [height, width], "interpolation": "bilinear", "mode": "RGB" | "L", "scale": 0.00392,
+"mean": [...], "std": [...], "layout": "NCHW" | "NHWC"}`: a pixel p of channel c becomes
+(p * scale - mean[c]) / std[c], in float32. Only `resize` and `mode` are required.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tvm_insta.errors import ArtefactError, InputError
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+_CHANNELS = {"RGB": 3, "L": 1}
+_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
+_LAYOUTS = ("NCHW", "NHWC")
+_KEYS = {"resize", "interpolation", "mode", "scale", "mean", "std", "layout"}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The manifest's preprocessing, checked."""
+
+    resize: tuple[int, int]
+    """Height and width in pixels."""
+    mode: str
+    interpolation: str = "bilinear"
+    scale: float = 1.0 / 255.0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    layout: str = "NCHW"
+
+    def __post_init__(self) -> None:
+        if self.mode not in _CHANNELS:
+            raise ArtefactError(f"preprocessing has mode {self.mode!r}; allowed are RGB and L")
+        if self.interpolation not in _INTERPOLATIONS:
+            raise ArtefactError(
+                f"preprocessing has interpolation {self.interpolation!r}; allowed are "
+                f"{', '.join(_INTERPOLATIONS)}"
+            )
+        if self.layout not in _LAYOUTS:
+            raise ArtefactError(
+                f"preprocessing has layout {self.layout!r}; allowed are NCHW and NHWC"
+            )
+        if len(self.resize) != 2 or min(self.resize) < 1:
+            raise ArtefactError(
+                f"preprocessing has resize {list(self.resize)}; it must be [height, width], pixels"
+            )
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values and len(values) != _CHANNELS[self.mode]:
+                raise ArtefactError(
+                    f"preprocessing has {len(values)} numbers in {name}; mode {self.mode} needs "
+                    f"{_CHANNELS[self.mode]}"
+                )
+        if any(value == 0.0 for value in self.std):
+            raise ArtefactError("preprocessing has a 0 in std; it divides the pixels")
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any] | None) -> Preprocessing:
+        """Check the manifest's dictionary.
+
+        Raises:
+            ArtefactError: if there is none, or it lacks a key, has an unknown one or a bad value.
+        """
+        if data is None:
+            raise ArtefactError(
+                "the artefact does not say how images become its input; pass an array instead"
+            )
+        unknown = sorted(set(data) - _KEYS)
+        missing = sorted({"resize", "mode"} - set(data))
+        if unknown or missing:
+            what = f"the unknown key {unknown[0]}" if unknown else f"no key {missing[0]}"
+            raise ArtefactError(f"preprocessing has {what}; keys are {', '.join(sorted(_KEYS))}")
+        try:
+            return cls(
+                resize=tuple(int(side) for side in data["resize"]),  # type: ignore[arg-type]
+                mode=str(data["mode"]),
+                interpolation=str(data.get("interpolation", cls.interpolation)),
+                scale=float(data.get("scale", cls.scale)),
+                mean=tuple(float(value) for value in data.get("mean") or ()),
+                std=tuple(float(value) for value in data.get("std") or ()),
+                layout=str(data.get("layout", cls.layout)),
+            )
+        except (TypeError, ValueError) as error:
+            raise ArtefactError(
+                f"preprocessing holds a value of the wrong type ({error}); numbers are needed"
+            ) from error
+
+
+def image_files(paths: Sequence[str | Path]) -> list[Path]:
+    """The image files among `paths`; a folder gives those directly in it, sorted by name.
+
+    Raises:
+        InputError: for a path that does not exist or a folder without images.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
+            if not found:
+                raise InputError(
+                    f"{path} holds no image; file names must end in {', '.join(IMAGE_ENDINGS)}"
+                )
+            files.extend(found)
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise InputError(f"{path} does not exist; give an image file or a folder of images")
+    return files
+
+
+def load_images(
+    paths: Sequence[str | Path], preprocessing: Preprocessing | dict[str, Any] | None
+) -> npt.NDArray[np.float32]:
+    """Read images into one batch.
+
+    Args:
+        paths: image files, all of them.
+        preprocessing: the manifest's dictionary, or the checked form of it.
+
+    Returns:
+        `[N, C, H, W]` (layout NCHW) or `[N, H, W, C]` (NHWC) float32.
+
+    Raises:
+        InputError: naming the file that cannot be read.
+    """
+    if not isinstance(preprocessing, Preprocessing):
+        preprocessing = Preprocessing.from_dict(preprocessing)
+    if not paths:
+        raise InputError("got no image; give at least one file")
+    return np.stack([_load_image(Path(path), preprocessing) for path in paths])
+
+
+def _load_image(path: Path, how: Preprocessing) -> npt.NDArray[np.float32]:
+    from PIL import Image, UnidentifiedImageError
+
+    height, width = how.resize
+    try:
+        with Image.open(path) as image:
+            # A palette or an alpha channel has no meaningful average: convert first, then resize.
+            pixels = image.convert(how.mode)
+            if pixels.size != (width, height):
+                method = Image.Resampling[how.interpolation.upper()]
+                pixels = pixels.resize((width, height), method)
+            raw = np.asarray(pixels, np.uint8).reshape(height, width, -1)
+    except (
+        OSError,
+        UnidentifiedImageError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:
+        raise InputError(
+            f"cannot read the image {path} ({error}); give a complete PNG, JPEG, PPM or other file "
+            "that Pillow reads"
+        ) from error
+    values = raw.astype(np.float32) * np.float32(how.scale)
+    if how.mean:
+        values -= np.asarray(how.mean, np.float32)
+    if how.std:
+        values /= np.asarray(how.std, np.float32)
+    return np.ascontiguousarray(values.transpose(2, 0, 1) if how.layout == "NCHW" else values)

@@ -1,0 +1,123 @@
+"""Run the vm form through tvm_ffi and libtvm_runtime; the compiler is never imported."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from tvm_insta.errors import ArtefactError, InputError
+from tvm_insta.runtime.arrays import Array
+from tvm_insta.runtime.library import open_library
+from tvm_insta.runtime.manifest import Manifest
+from tvm_insta.runtime.trace import TraceEntry
+
+_CPU, _POOLED_MEMORY = 1, 2  # kDLCPU, memory::AllocatorType::kPooled
+
+
+class VmBackend:
+    """The vm form in this process."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.manifest = manifest
+        check_tvm(manifest)
+        self.ffi = _load_tvm_runtime()
+        sha256 = manifest.files[manifest.library].sha256
+        module, self.lock = open_library(path, sha256, self.ffi.load_module)
+        try:
+            self.vm = module["vm_load_executable"]()
+            self.vm["vm_initialization"](_CPU, 0, _POOLED_MEMORY)
+            self.main = self.vm["main"]
+        except (AttributeError, RuntimeError) as error:
+            raise ArtefactError(
+                f"{manifest.library} holds no Relax VM module ({error}); compile the model again"
+            ) from error
+
+    def run(self, inputs: list[Array], batch: int) -> Array:
+        """Run the batch; returns a new array."""
+        with self.lock:
+            return self._run_locked(inputs, batch)
+
+    def trace(self, inputs: list[Array], batch: int) -> list[TraceEntry]:
+        """Run the batch and collect what every kernel read and wrote."""
+        entries: list[TraceEntry] = []
+        kernels = self.manifest.kernels
+
+        def instrument(
+            _func: object, name: str, before: bool, _result: object, *args: object
+        ) -> int:
+            at = len(entries)
+            if before or at == len(kernels) or name != kernels[at].symbol:
+                return 0  # a builtin of the VM: shapes, memory
+            arrays = [np.array(np.from_dlpack(arg)) for arg in args]  # type: ignore[arg-type]
+            split = len(arrays) - len(kernels[at].outputs)
+            entries.append(TraceEntry(at, name, tuple(arrays[:split]), tuple(arrays[split:])))
+            return 0
+
+        with self.lock:
+            self.vm["set_instrument"](self.ffi.convert(instrument))
+            try:
+                self._run_locked(inputs, batch)
+            finally:
+                self.vm["set_instrument"](None)
+        if len(entries) != len(kernels):
+            raise ArtefactError(
+                f"the VM called {len(entries)} of the {len(kernels)} kernels in the manifest; "
+                "library and manifest do not match: compile the model again"
+            )
+        return entries
+
+    def _run_locked(self, inputs: list[Array], _batch: int) -> Array:
+        try:
+            result = self.main(*(self.ffi.from_dlpack(array) for array in inputs))
+        except RuntimeError as error:
+            raise InputError(f"the VM refused the input: {error}") from error
+        return np.from_dlpack(result)
+
+
+def check_tvm(manifest: Manifest) -> None:
+    """Refuse a vm artefact of another TVM release: its byte code and ABI have no promise.
+
+    Raises:
+        ArtefactError: if TVM is missing or of another version than the artefact's.
+    """
+    for package, key in (("apache-tvm", "tvm"), ("apache-tvm-ffi", "tvm_ffi")):
+        wanted = manifest.versions.get(key)
+        try:
+            found = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            raise ArtefactError(
+                f"the vm form needs {package} {wanted}, which is not installed; install it, or "
+                "compile the model with --runtime c"
+            ) from None
+        if found != wanted:
+            raise ArtefactError(
+                f"the artefact was compiled with {package} {wanted}, installed is {found}; install "
+                "that version, or compile the model again"
+            )
+
+
+def _load_tvm_runtime() -> ModuleType:
+    """Make TVM's run-time library known to the process; returns the module tvm_ffi."""
+    import tvm_ffi
+
+    if "tvm" not in sys.modules:
+        # `import tvm` would load the whole compiler, 250 MB; its run-time library is enough.
+        spec = importlib.util.find_spec("tvm")
+        folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+        for folder in folders:
+            library = Path(folder) / "lib" / "libtvm_runtime.so"
+            if library.is_file():
+                ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+                break
+        else:
+            raise ArtefactError(
+                "libtvm_runtime.so is not where apache-tvm puts it; reinstall apache-tvm"
+            )
+    module: ModuleType = tvm_ffi
+    return module
