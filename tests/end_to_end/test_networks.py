@@ -1,0 +1,102 @@
+"""The three networks in their variants, and networks of strangers, against PyTorch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import tvm_insta
+from tvm_insta.nn import create, input_shape
+from tvm_insta.validate import validate
+
+
+def inputs(shape, count, seed=0):
+    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["vm", "c"])
+@pytest.mark.parametrize("variant", ["baseline", "insta", "insta_plus"])
+@pytest.mark.parametrize("model", ["resnet18", "mobilenet_v1"])
+def test_large_networks(model, variant, runtime):
+    if runtime == "c" and variant != "insta":
+        pytest.skip("the plain-C form of one variant says as much of the others: same kernels")
+    network = create(model, variant)
+    x = inputs(input_shape(model)[-3:], 2)
+    artefact = tvm_insta.build(network, x, runtime=runtime)
+    findings = validate(artefact.load(), network, [x])
+    assert findings.failures() == []
+    assert findings.bits > 0
+    binary = [layer for layer in artefact.manifest.layers if layer.kind == "binary"]
+    assert len(binary) == {"resnet18": 16, "mobilenet_v1": 30}[model]
+
+
+@pytest.mark.parametrize("variant", ["baseline", "insta", "insta_plus"])
+@pytest.mark.parametrize("statistic", ["mean", "variance", "third_central", "third_moment"])
+def test_statistics(variant, statistic):
+    if variant == "baseline" and statistic != "mean":
+        pytest.skip("the baseline has no statistics")
+    network = create("resnet20", variant, statistic=statistic, reuse_statistics=True)
+    x = inputs((3, 32, 32), 2)
+    artefact = tvm_insta.build(network, x)
+    assert validate(artefact.load(), network, [x]).failures() == []
+
+
+class Stranger(nn.Module):
+    """Binary layers in nobody's style: BatchNorm, sign with a straight-through estimator, no scale."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 33, 3, 2, 1)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(33, 33, k, padding=k // 2, dilation=1, bias=k == 5) for k in (1, 3, 5)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(33) for _ in range(3))
+        self.head = nn.Linear(33, 7)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            y = norm(x)
+            soft = torch.clamp(y, -1, 1)
+            bits = (torch.sign(y) - soft).detach() + soft
+            weight = torch.sign(conv.weight)
+            x = F.hardtanh(F.conv2d(bits, weight, conv.bias, padding=conv.padding) / 30 + x)
+        return self.head(x.mean((2, 3)))
+
+
+def test_a_strangers_network():
+    network = Stranger().eval()
+    x = inputs((3, 17, 11), 3)
+    artefact = tvm_insta.build(network, x[:1], max_batch=4)
+    kinds = {layer.name: layer.kind for layer in artefact.manifest.layers}
+    assert sorted(kinds.values()) == ["binary"] * 3 + ["float"] * 2
+    assert validate(artefact.load(), network, [x]).failures() == []
+
+
+def test_the_validator_finds_a_wrong_network():
+    """It must be able to fail: one weight of one binary layer turned round."""
+    network = create("resnet20", "insta")
+    x = inputs((3, 32, 32), 1)
+    artefact = tvm_insta.build(network, x)
+    conv = next(m for m in network.modules() if type(m).__name__ == "BinaryConv2d")
+    with torch.no_grad():
+        conv.weight[0, 0, 0, 0] *= -1
+    failures = validate(artefact.load(), network, [x]).failures()
+    assert any("for the same bits" in failure for failure in failures)
+
+
+@pytest.mark.parametrize("runtime", ["vm", "c"])
+def test_verify_stages_and_dump_ir(runtime, tmp_path, capsys):
+    network = create("resnet20", "insta")
+    dump = tmp_path / "ir"
+    tvm_insta.build(
+        network, inputs((3, 32, 32), 1), runtime=runtime, verify_stages=True, dump_ir=dump
+    )
+    assert capsys.readouterr().out.count("differs from PyTorch by") == 8
+    names = sorted(path.name for path in dump.iterdir())
+    assert names[0] == "0_imported.py" and names[-1] == "7_schedule.py" and len(names) == 8
+    assert "R.insta.bitserial_conv2d_blocked" in (dump / "5_lower.py").read_text()

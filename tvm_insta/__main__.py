@@ -1,0 +1,27 @@
+"""``tvm-insta <verb>``: the same as ``python -m tvm_insta.<verb>``."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+VERBS = {
+    "compile": "tvm_insta.compile",
+    "validate": "tvm_insta.validate.__main__",
+    "run": "tvm_insta.run",
+    "bench": "tvm_insta.bench",
+}
+
+
+def main() -> int:
+    """Hand the arguments over to the verb's own command line."""
+    if len(sys.argv) < 2 or sys.argv[1] not in VERBS:
+        got = f"got {sys.argv[1]!r}, but " if len(sys.argv) > 1 else ""
+        print(f"tvm-insta: {got}the first word must be one of {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    verb = import_module(VERBS[sys.argv[1]])
+    return int(verb.main(sys.argv[2:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

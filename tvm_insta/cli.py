@@ -1,0 +1,73 @@
+"""What the command lines share: errors as one sentence, progress, and the choice of a model."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from tvm_insta.errors import InstaError
+
+INTERRUPTED = 130
+
+
+def run(
+    main: Callable[[argparse.Namespace], int],
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+) -> int:
+    """Parse ``argv`` and run ``main``; a mendable error becomes one sentence and exit code 2."""
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="say more, and show tracebacks of errors"
+    )
+    args = parser.parse_args(argv)
+    logging.basicConfig(
+        level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s"
+    )
+    try:
+        return main(args)
+    except (InstaError, ImportError) as error:
+        if args.verbose:
+            traceback.print_exc()
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if args.verbose:
+            traceback.print_exc()
+        place = f" {error.filename}" if error.filename else ""
+        print(f"{parser.prog}: error: {error.strerror}{place}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted, nothing was written", file=sys.stderr)
+        return INTERRUPTED
+
+
+@dataclass
+class StepBar:
+    """Progress over named steps: one line that rewrites itself, or plain lines into a file."""
+
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    started: float = field(default_factory=time.perf_counter)
+    width: int = 0
+
+    def __call__(self, step: str, number: int, total: int) -> None:
+        """Say that step ``number`` of ``total`` begins."""
+        elapsed = time.perf_counter() - self.started
+        text = f"[{number}/{total}] {step} ({elapsed:.1f} s)"
+        if self.stream.isatty():
+            self.stream.write("\r" + text.ljust(self.width))
+            self.width = len(text)
+        else:
+            self.stream.write(text + "\n")
+        self.stream.flush()
+
+    def close(self) -> None:
+        """End the line."""
+        if self.stream.isatty() and self.width:
+            self.stream.write("\r" + " " * self.width + "\r")
+            self.stream.flush()

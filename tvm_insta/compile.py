@@ -1,0 +1,95 @@
+"""``python -m tvm_insta.compile``: a model into an artefact for a target."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tvm_insta import choose, cli
+from tvm_insta.options import RUNTIMES, CompileOptions
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="tvm_insta.compile",
+        description="Compile a binary network into a module that C and Python programs load.",
+    )
+    choose.add_model_arguments(result)
+    result.add_argument(
+        "--target",
+        default="llvm",
+        help='"llvm" (this machine), "llvm -mtriple=aarch64", "cuda -arch=sm_90", JSON, or a preset '
+        "a preset (native, avx2, avx512, rpi3, rpi4, pixel, armv7, h100)",
+    )
+    result.add_argument(
+        "--runtime",
+        default="vm",
+        choices=RUNTIMES,
+        help="vm: TVM's virtual machine, dynamic batch; c: plain C, libc only",
+    )
+    result.add_argument("-o", "--output", type=Path, help="folder of the artefact")
+    result.add_argument("--max-batch", type=int, default=64, help="largest batch of one call")
+    result.add_argument("--name", default="model", help="prefix of files and C functions")
+    result.add_argument("--dump-ir", type=Path, help="write one TVMScript file per phase here")
+    result.add_argument(
+        "--verify-stages",
+        action="store_true",
+        help="execute the module after every phase and compare it with PyTorch",
+    )
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return cli.run(_compile, parser(), argv)
+
+
+def _compile(args: argparse.Namespace) -> int:
+    options = CompileOptions(
+        target=args.target,
+        runtime=args.runtime,
+        max_batch=args.max_batch,
+        name=args.name,
+        dump_ir=args.dump_ir,
+        verify_stages=args.verify_stages,
+    )
+    from tvm_insta.target import parse
+
+    target = parse(options.target)
+    for note in target.notes:
+        print(f"target: {note}")
+    chosen = choose.chosen_model(args)
+    output = args.output or Path("build") / f"{chosen.label}-{_slug(target.text)}-{options.runtime}"
+    from tvm_insta.compiler import compile_module
+
+    bar = cli.StepBar()
+    try:
+        artefact = compile_module(
+            chosen.module,
+            [chosen.example],
+            options,
+            output,
+            source=chosen.source,
+            progress=bar,
+        )
+    finally:
+        bar.close()
+    from tvm_insta.report import compile_summary
+
+    for line in compile_summary(output, artefact.manifest):
+        print(line)
+    return 0
+
+
+def _slug(text: str) -> str:
+    """A target as part of a folder's name: "llvm -mtriple=aarch64" becomes "llvm-aarch64"."""
+    words = re.sub(r"-\w[\w-]*=", " ", text)
+    return "-".join(re.findall(r"[\w.+]+", words))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

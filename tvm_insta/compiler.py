@@ -1,0 +1,325 @@
+"""PyTorch module in, validated artefact out: the library behind ``python -m tvm_insta.compile``."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import tempfile
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tvm_insta._guard import check_versions
+
+check_versions()
+
+import numpy.typing as npt  # noqa: E402  (the guard speaks before TVM does)
+import torch  # noqa: E402
+import tvm  # noqa: E402
+from torch import nn  # noqa: E402
+from tvm.ir import GenericConst  # noqa: E402
+
+from tvm_insta import runtime  # noqa: E402
+from tvm_insta.codegen.kernels import kernel_table  # noqa: E402
+from tvm_insta.codegen.plain_c import CForm, c_form  # noqa: E402
+from tvm_insta.codegen.relax_vm import VmForm, vm_form  # noqa: E402
+from tvm_insta.codegen.staging import staged  # noqa: E402
+from tvm_insta.errors import InputError, InstaError  # noqa: E402
+from tvm_insta.frontend import import_torch  # noqa: E402
+from tvm_insta.options import CompileOptions  # noqa: E402
+from tvm_insta.passes.lower import weight_key  # noqa: E402
+from tvm_insta.passes.pipeline import PHASES, AfterPhase, Compiled, run_pipeline  # noqa: E402
+from tvm_insta.passes.report import Report  # noqa: E402
+from tvm_insta.runtime import manifest as manifests  # noqa: E402
+from tvm_insta.target import InstaTarget, parse  # noqa: E402
+
+Progress = Callable[[str, int, int], None]
+"""Called with the name of the step that begins, its number and the number of steps."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model came from, so that it can be built again for validation.
+
+    Attributes:
+        description: stored in the manifest; for our own models the arguments of `nn.create`.
+        preprocessing: how an image becomes an input, see `nn.preprocessing`; None if unknown.
+        classes: names of the classes, in the order of the logits; None if unknown.
+    """
+
+    description: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    preprocessing: Mapping[str, Any] | None = None
+    classes: tuple[str, ...] | None = None
+
+
+class Artefact:
+    """A compiled model on disk, loaded when it is first called.
+
+    Attributes:
+        path: folder with ``model.so``, ``model.json`` and, in the plain-C form, header and archive.
+        report: what became of each layer, and why.
+    """
+
+    def __init__(self, path: Path, report: Report, keep: object = None) -> None:
+        self.path = path
+        self.report = report
+        self._module: runtime.Module | None = None
+        self._keep = keep
+
+    @property
+    def manifest(self) -> manifests.Manifest:
+        """The manifest, read from disk."""
+        return manifests.read(self.path / manifests.FILE_NAME)
+
+    def load(self) -> runtime.Module:
+        """The loaded module.
+
+        Raises:
+            ArtefactError: it was compiled for another machine than this one.
+        """
+        if self._module is None:
+            self._module = runtime.load(self.path)
+        return self._module
+
+    def __call__(self, *inputs: Any) -> npt.NDArray[Any]:
+        """Run the network on numpy arrays or DLPack tensors; see `runtime.Module`."""
+        return self.load()(*inputs)
+
+
+def build(
+    module: nn.Module,
+    example_inputs: Sequence[torch.Tensor] | torch.Tensor,
+    target: str = "llvm",
+    *,
+    out_dir: str | Path | None = None,
+    **options: Any,
+) -> Artefact:
+    """Compile any PyTorch module made of recognised patterns.
+
+    Args:
+        module: the network; it is exported in eval mode.
+        example_inputs: one tensor per input (or a single tensor), batch first; the shapes but for
+            the batch are those of every later call.
+        target: target string, preset or JSON.
+        out_dir: where the artefact is kept; None keeps it in a temporary folder that lives as long
+            as the returned object.
+        **options: fields of `CompileOptions`.
+
+    Returns:
+        The artefact, callable with numpy arrays or DLPack tensors of any batch up to ``max_batch``.
+
+    Raises:
+        InstaError: the module, the target or an option cannot be used; the message says how to
+            mend it.
+    """
+    if isinstance(example_inputs, torch.Tensor):
+        example_inputs = [example_inputs]
+    try:
+        chosen = CompileOptions(target=target, **options)
+    except TypeError as error:
+        names = ", ".join(field.name for field in dataclasses.fields(CompileOptions))
+        raise InstaError(f"got an unknown option ({error}); the options are {names}") from error
+    folder = Path(out_dir) if out_dir is not None else None
+    keep = None
+    if folder is None:
+        temporary = tempfile.TemporaryDirectory(prefix="tvm_insta-", ignore_cleanup_errors=True)
+        folder, keep = Path(temporary.name), temporary
+    artefact = compile_module(module, example_inputs, chosen, folder)
+    artefact._keep = keep
+    if keep is not None:
+        weakref.finalize(artefact, keep.cleanup)
+    return artefact
+
+
+def compile_module(
+    module: nn.Module,
+    example_inputs: Sequence[torch.Tensor],
+    options: CompileOptions,
+    out_dir: Path,
+    *,
+    source: Source | None = None,
+    progress: Progress | None = None,
+) -> Artefact:
+    """Compile ``module`` into ``out_dir``; nothing is left there if any step fails.
+
+    Raises:
+        InstaError: as `build`.
+    """
+    source = source or Source({"class": type(module).__qualname__})
+    target = parse(options.target)
+    steps = ["export", *PHASES, "generate code"]
+    started = time.perf_counter()
+
+    def begin(step: str) -> None:
+        if progress is not None:
+            progress(step, steps.index(step) + 1, len(steps))
+
+    begin("export")
+    imported = import_torch(module, example_inputs, max_batch=options.max_batch, dynamic=True)
+    verify = _verifier(module, example_inputs, options, target)
+
+    def after_phase(number: int, name: str, mod: tvm.IRModule) -> None:
+        begin(steps[number + 2])
+        if verify is not None:
+            verify(number, name, mod)
+
+    begin(PHASES[0])
+    compiled = run_pipeline(
+        imported,
+        target,
+        batch=1 if options.runtime == "c" else None,
+        dump_ir=options.dump_ir,
+        after_phase=after_phase,
+    )
+    compiled.report.log()
+    with staged(out_dir) as stage:
+        form = _generate(compiled, target, options, stage)
+        seconds = time.perf_counter() - started
+        manifests.write(stage, _manifest(stage, compiled, form, target, options, source, seconds))
+    return Artefact(out_dir, compiled.report)
+
+
+def _verifier(
+    module: nn.Module,
+    example_inputs: Sequence[torch.Tensor],
+    options: CompileOptions,
+    target: InstaTarget,
+) -> AfterPhase | None:
+    if not options.verify_stages:
+        return None
+    from tvm_insta.validate.stages import StageVerifier
+
+    return StageVerifier(module, example_inputs, target)
+
+
+def _generate(
+    compiled: Compiled, target: InstaTarget, options: CompileOptions, folder: Path
+) -> CForm | VmForm:
+    generate = c_form if options.runtime == "c" else vm_form
+    return generate(compiled.mod, target, folder, options.name)
+
+
+def _manifest(
+    folder: Path,
+    compiled: Compiled,
+    form: CForm | VmForm,
+    target: InstaTarget,
+    options: CompileOptions,
+    source: Source,
+    seconds: float,
+) -> manifests.Manifest:
+    plain_c = isinstance(form, CForm)
+    program = form.plan.program if isinstance(form, CForm) else form.program
+    table = kernel_table(program, batched=plain_c)
+    rules = {record.function: record for record in compiled.schedules}
+    return manifests.Manifest(
+        name=options.name,
+        form=options.runtime,
+        library=f"{options.name}.so",
+        files=manifests.describe_files(folder, form.files),
+        target_text=target.text,
+        target=target.canonical,
+        machine=target.arch if target.kind == "llvm" else platform.machine(),
+        needs=form.needs,
+        versions={
+            "tvm": tvm.__version__,
+            "tvm_ffi": metadata.version("apache-tvm-ffi"),
+            "tvm_insta": metadata.version("tvm-insta"),
+            "torch": torch.__version__,
+        },
+        inputs=table.inputs,
+        outputs=table.outputs,
+        max_batch=options.max_batch,
+        kernels=table.kernels,
+        layers=_layers(compiled, rules),
+        binarisations=_binarisations(compiled, table.kernels),
+        preprocessing=None if source.preprocessing is None else dict(source.preprocessing),
+        classes=source.classes,
+        source=dict(source.description),
+        options={
+            **{
+                field.name: value if isinstance(value, (int, bool)) else str(value)
+                for field in dataclasses.fields(options)
+                if (value := getattr(options, field.name)) is not None
+            },
+            "compile_seconds": round(seconds, 2),
+        },
+        working_set=form.working_set if isinstance(form, CForm) else None,
+    )
+
+
+def _binarisations(
+    compiled: Compiled, kernels: Sequence[manifests.Kernel]
+) -> tuple[manifests.Binarisation, ...]:
+    """Which kernel calls pack bits; fusion leaves them alone and in order."""
+    calls = [kernel.index for kernel in kernels if kernel.symbol.startswith("threshold_pack")]
+    return tuple(
+        manifests.Binarisation(index, **dataclasses.asdict(pack))
+        for index, pack in zip(calls, compiled.report.packs, strict=True)
+    )
+
+
+def _layers(compiled: Compiled, rules: Mapping[str, Any]) -> tuple[manifests.Layer, ...]:
+    kernels = _kernel_of_weight(compiled.mod)
+    seen: Counter[str] = Counter()
+    layers = []
+    for layer in compiled.report.layers:
+        symbols = kernels.get(layer.weight_key, [])
+        symbol = symbols[min(seen[layer.weight_key], len(symbols) - 1)] if symbols else None
+        seen[layer.weight_key] += 1
+        record = rules.get(symbol or "")
+        layers.append(
+            manifests.Layer(
+                name=layer.name,
+                op=layer.op,
+                kind=layer.kind,
+                shape=layer.output_shape,
+                weight=layer.weight_shape,
+                bits=layer.bits,
+                macs=layer.macs,
+                reason=layer.reason or None,
+                notes=layer.notes,
+                kernel=symbol,
+                schedule=None if record is None else f"{record.rule}, default",
+            )
+        )
+    return tuple(layers)
+
+
+def _kernel_of_weight(mod: tvm.IRModule) -> dict[str, list[str]]:
+    """Symbols of the kernels that are called with each constant, in the order of the calls."""
+    found: dict[str, list[str]] = {}
+    for block in mod["main"].body.blocks:
+        for binding in block.bindings:
+            call = binding.value
+            if not isinstance(call, tvm.ir.Call) or len(call.args) < 2:
+                continue
+            fields = getattr(call.args[1], "fields", ())
+            for value in fields:
+                if isinstance(value, GenericConst):
+                    key = weight_key(value.value.numpy())
+                    found.setdefault(key, []).append(str(call.args[0].name_hint))
+    return found
+
+
+def random_inputs(manifest: manifests.Manifest, batch: int, seed: int) -> list[torch.Tensor]:
+    """Standard normal inputs of the shapes an artefact takes.
+
+    Raises:
+        InputError: an input is not float32.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    tensors = []
+    for tensor in manifest.inputs:
+        if tensor.dtype != "float32":
+            raise InputError(
+                f"input {tensor.name} is {tensor.dtype}, but random inputs are float32: give a file"
+            )
+        shape = [batch, *(int(dim) for dim in tensor.shape[1:])]
+        tensors.append(torch.randn(shape, generator=generator))
+    return tensors

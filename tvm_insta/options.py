@@ -1,0 +1,41 @@
+"""What can be chosen when a model is compiled; stored in the artefact."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvm_insta.errors import InstaError
+
+RUNTIMES = ("vm", "c")
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """Options of one compilation.
+
+    Attributes:
+        target: target string, preset or JSON, see `tvm_insta.target.parse`.
+        runtime: "vm" (Relax virtual machine, needs the TVM runtime library) or "c" (plain C, needs
+            libc only).
+        max_batch: largest batch one call may have.
+        name: prefix of the files and of the C functions.
+        dump_ir: folder for one TVMScript file per phase, or None.
+        verify_stages: execute the module after every phase and compare it with PyTorch.
+    """
+
+    target: str = "llvm"
+    runtime: str = "vm"
+    max_batch: int = 64
+    name: str = "model"
+    dump_ir: Path | None = None
+    verify_stages: bool = False
+
+    def __post_init__(self) -> None:
+        if self.runtime not in RUNTIMES:
+            raise InstaError(
+                f"got runtime {self.runtime!r}, but it must be one of {', '.join(RUNTIMES)}: vm is "
+                "loaded by the TVM runtime, c needs libc only"
+            )
+        if self.max_batch < 1:
+            raise InstaError(f"got max_batch {self.max_batch}, but it must be at least 1")

@@ -1,0 +1,38 @@
+"""The lines that the validate command prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tvm_insta.validate import Findings
+
+
+def findings_lines(findings: Findings, *, per_layer: bool) -> Iterator[str]:
+    """Say what was compared and how far it agrees."""
+    wrong = sum(site.wrong_bits for site in findings.sites)
+    distance = max((site.distance for site in findings.sites), default=0.0)
+    deviation = max((site.deviation for site in findings.sites), default=0.0)
+    exact = "bit-exact" if wrong == 0 else f"WRONG in {wrong} bits"
+    yield f"integers: {findings.bits:,} packed bits {exact} for the artefact's own activations"
+    yield (
+        f"activations: differ from PyTorch's for the same bits by at most {deviation:.1e} rms "
+        f"(allowed {findings.distance_limit:.0e})"
+    )
+    yield (
+        f"flipped bits: {findings.flips} of {findings.bits:,}, each within {distance:.1e} rms of "
+        f"its threshold (allowed {findings.distance_limit:.0e})"
+    )
+    yield (
+        f"logits: differ by at most {findings.logits_forced:.1e} of the largest for the same bits "
+        f"(allowed {findings.logits_limit:.0e}), {findings.logits_free:.1e} running free"
+    )
+    yield f"top-1 agreement: {100 * findings.top1:.2f} % of {findings.images}"
+    if per_layer:
+        yield f"{'binarisation':<24}{'bits':>12}{'flips':>8}{'distance':>11}{'deviation':>11}"
+        for site in findings.sites:
+            yield (
+                f"{site.name:<24}{site.bits:>12,}{site.flips:>8}{site.distance:>11.1e}"
+                f"{site.deviation:>11.1e}"
+            )

@@ -1,0 +1,31 @@
+"""The lines that the compile command ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tvm_insta.runtime.manifest import Manifest
+
+
+def compile_summary(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Say what was compiled, what stayed float and why, and what was written."""
+    binary = [layer for layer in manifest.layers if layer.kind == "binary"]
+    others = [layer for layer in manifest.layers if layer.kind != "binary"]
+    total = sum(layer.macs for layer in manifest.layers)
+    macs = sum(layer.macs for layer in binary)
+    share = 100.0 * macs / total if total else 0.0
+    yield (
+        f"{len(binary)} binary layers with {macs / 1e6:.1f} M multiply-accumulates "
+        f"({share:.1f} % of all), {len(others)} float layers"
+    )
+    for layer in others:
+        yield f"  float: {layer.name} ({layer.macs / 1e6:.1f} M): {layer.reason}"
+    for note in dict.fromkeys(note for layer in manifest.layers for note in layer.notes):
+        yield f"  note: {note}"
+    if manifest.working_set is not None:
+        yield f"working set {manifest.working_set / 1e6:.2f} MB (weights and activations)"
+    seconds = manifest.options.get("compile_seconds")
+    yield f"compiled in {seconds} s for {manifest.target}"
+    for name in [*sorted(manifest.files), "model.json"]:
+        yield f"wrote {folder / name} ({(folder / name).stat().st_size / 1e6:.2f} MB)"

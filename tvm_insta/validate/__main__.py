@@ -1,0 +1,80 @@
+"""``python -m tvm_insta.validate``: an artefact against PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tvm_insta import cli
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="tvm_insta.validate",
+        description="Compare an artefact with the PyTorch network it was compiled from.",
+    )
+    result.add_argument("artefact", type=Path, help="folder that the compile command wrote")
+    result.add_argument(
+        "--inputs", type=int, default=32, help="number of random inputs (default 32)"
+    )
+    result.add_argument(
+        "--images", type=Path, nargs="+", help="image files or folders, instead of random inputs"
+    )
+    result.add_argument("--seed", type=int, default=1, help="of the random inputs")
+    result.add_argument("--per-layer", action="store_true", help="a line for each binarisation")
+    result.add_argument("--json", type=Path, help="write the findings here")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns 0 if everything holds, 1 if not, 2 for an error."""
+    return cli.run(_validate, parser(), argv)
+
+
+def _validate(args: argparse.Namespace) -> int:
+    from tvm_insta import choose, runtime
+    from tvm_insta.errors import InputError
+
+    if args.inputs < 1:
+        raise InputError(f"got --inputs {args.inputs}, but at least 1 is needed")
+    artefact = runtime.load(args.artefact)
+
+    import torch
+
+    from tvm_insta.compiler import random_inputs
+    from tvm_insta.report import findings_lines
+    from tvm_insta.runtime.preprocess import image_files, load_images
+    from tvm_insta.validate import validate
+
+    chosen = choose.from_description(artefact.manifest.source)
+    if args.images:
+        files = image_files(args.images)
+        inputs = [torch.from_numpy(load_images(files, artefact.manifest.preprocessing))]
+        what = f"{len(files)} images"
+    else:
+        inputs = random_inputs(artefact.manifest, args.inputs, args.seed)
+        what = f"{args.inputs} random inputs (seed {args.seed})"
+    bar = cli.StepBar()
+    findings = validate(
+        artefact, chosen.module, inputs, progress=lambda i, n: bar(f"{i} of {n} inputs", i, n)
+    )
+    bar.close()
+    print(f"{args.artefact}: {artefact.form} form against PyTorch {torch.__version__}, {what}")
+    for line in findings_lines(findings, per_layer=args.per_layer):
+        print(line)
+    if args.json is not None:
+        args.json.write_text(json.dumps(dataclasses.asdict(findings), indent=1) + "\n", "utf-8")
+    failures = findings.failures()
+    for failure in failures:
+        print(f"FAILED: {failure}")
+    print("invalid" if failures else "valid")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""``--verify-stages``: the module is executed after every phase and compared with PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import tvm
+from torch import nn
+from tvm import relax
+
+from tvm_insta.codegen.relax_vm import build_executable
+from tvm_insta.errors import ValidationError
+from tvm_insta.target import InstaTarget, parse
+
+LIMIT = 0.05
+"""Largest difference from PyTorch, relative to the largest output. Every phase computes the same
+function; but float sums change their order from phase to phase, and a bit that flips for it moves
+the activations behind it. A wrong phase is off by the whole of the output."""
+
+_FUSED = ("fuse", "schedule")
+
+
+class StageVerifier:
+    """Called after each phase; raises where a phase changed the function.
+
+    Attributes:
+        differences: phase name -> largest difference relative to the largest output.
+    """
+
+    def __init__(
+        self, module: nn.Module, example_inputs: Sequence[torch.Tensor], target: InstaTarget
+    ) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.inputs = [
+            torch.randn(1, *tensor.shape[1:], generator=generator) for tensor in example_inputs
+        ]
+        with torch.no_grad():
+            self.expected = module(*self.inputs).numpy()
+        self.target = target
+        self.host = parse("llvm")
+        self.differences: dict[str, float] = {}
+
+    def __call__(self, number: int, name: str, mod: tvm.IRModule) -> None:
+        """Execute ``mod`` and compare.
+
+        Raises:
+            ValidationError: the difference is above `LIMIT`.
+        """
+        if name == "schedule" and not self.target.is_native:
+            print(f"verify {number} {name}: skipped, {self.target.text} does not run here")
+            return
+        output = self._execute(name, mod)
+        scale = max(float(np.abs(self.expected).max()), 1e-30)
+        difference = float(np.abs(output - self.expected).max()) / scale
+        self.differences[name] = difference
+        print(f"verify {number} {name}: differs from PyTorch by {difference:.1e} of the largest")
+        if not difference <= LIMIT:
+            raise ValidationError(
+                f"phase {number} ({name}) changed the network: its output differs from PyTorch's "
+                f"by {difference:.2e} of the largest, allowed is {LIMIT}; --dump-ir shows the "
+                "module before and after"
+            )
+
+    def _execute(self, name: str, mod: tvm.IRModule) -> npt.NDArray[Any]:
+        arrays = [tensor.numpy() for tensor in self.inputs]
+        target = self.target if name == "schedule" else self.host
+        if name in _FUSED:
+            executable = build_executable(mod, target)
+        else:
+            executable = tvm.compile(mod, target=target.tvm)
+        machine = relax.VirtualMachine(executable, tvm.cpu())
+        result = machine["main"](*[tvm.runtime.tensor(array) for array in arrays])
+        output: npt.NDArray[Any] = result.numpy()
+        return output
