@@ -22,8 +22,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--target",
         default="llvm",
-        help='"llvm" (this machine), "llvm -mtriple=aarch64", "cuda -arch=sm_90", JSON, or a preset '
-        "a preset (native, avx2, avx512, rpi3, rpi4, pixel, armv7, h100)",
+        help='"llvm" (this machine), "llvm -mtriple=aarch64", "cuda -arch=sm_90", JSON, or one of '
+        "native, avx2, avx512, rpi3, rpi4, pixel, armv7, h100",
     )
     result.add_argument(
         "--runtime",

@@ -45,7 +45,7 @@ def test_statistics(variant, statistic):
 
 
 class Stranger(nn.Module):
-    """Binary layers in nobody's style: BatchNorm, sign with a straight-through estimator, no scale."""
+    """Binary layers in nobody's style: sign with a straight-through estimator, no scale."""
 
     def __init__(self):
         super().__init__()

@@ -62,7 +62,9 @@ def test_operators(name):
     agree(module, mod, X, 2e-5)  # float32 sums of 72 products, then at most 30 of those
 
 
-@pytest.mark.parametrize("conv", [{"groups": 4}, {"dilation": 2}, {"stride": (2, 1)}, {"groups": 8}])
+@pytest.mark.parametrize(
+    "conv", [{"groups": 4}, {"dilation": 2}, {"stride": (2, 1)}, {"groups": 8}]
+)
 def test_convolutions(conv):
     torch.manual_seed(0)
     module = nn.Conv2d(8, 16, 3, padding=2, **conv)

@@ -33,13 +33,13 @@ class _ActivationStep(torch.autograd.Function):
     """+-1 by comparison; the gradient is that of `step_slope`."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+    def forward(ctx: Any, x: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(x - threshold)
         ctx.shapes = (x.shape, threshold.shape)
         return torch.where(x >= threshold, 1.0, -1.0).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         (distance,) = ctx.saved_tensors
         x_shape, threshold_shape = ctx.shapes
         grad = grads[0] * step_slope(distance)
@@ -50,12 +50,12 @@ class _WeightSign(torch.autograd.Function):
     """+-1 by comparison with 0; the gradient passes where |W| <= 1."""
 
     @staticmethod
-    def forward(ctx: Any, weight: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+    def forward(ctx: Any, weight: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(weight)
         return torch.where(weight >= 0, 1.0, -1.0).to(weight.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+    def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
         (weight,) = ctx.saved_tensors
         return torch.where(weight.abs() <= 1.0, grads[0], 0.0)
 

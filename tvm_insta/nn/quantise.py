@@ -23,7 +23,7 @@ class _LevelStep(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,  # noqa: ANN401
+        ctx: Any,
         x: torch.Tensor,
         threshold: torch.Tensor,
         step: float,
@@ -35,7 +35,7 @@ class _LevelStep(torch.autograd.Function):
 
     @staticmethod
     def backward(
-        ctx: Any,  # noqa: ANN401
+        ctx: Any,
         *grads: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, None]:
         (distance,) = ctx.saved_tensors

@@ -162,44 +162,40 @@ class _Recognise(Rewriter):
 
     def _arithmetic(self, call: Call) -> Expr | None:
         name = op_name(call).removeprefix("relax.")
-        left, right = call.args
-        if name in ("add", "subtract"):
-            through = self._straight_through(name, left, right)
-            if through is not None:
-                return through
         if name == "add":
-            threshold = self._instance_threshold(call)
-            if threshold is not None:
-                return threshold
-        known, other = self.levels.get(left), right
-        if known is None and name in ("add", "multiply"):
-            known, other = self.levels.get(right), left
-        if known is None:
+            for rule in (self._straight_through, self._instance_threshold):
+                special = rule(call)
+                if special is not None:
+                    return special
+        left, right = call.args
+        if left not in self.levels and name in ("add", "multiply"):
+            left, right = right, left
+        if left not in self.levels or (scalar(right) is None and right not in self.levels):
             return None
-        value, levels = scalar(other), self.levels.get(other)
-        if levels is not None and name in ("add", "subtract"):
-            levels = levels if name == "add" else levels.scaled(-1.0)
-            return self._known(call, None if levels is None else known.plus(levels))
-        if value is None:
-            return None
-        if name == "multiply":
-            return self._known(call, known.scaled(value))
-        if name == "divide":
-            return self._known(call, known.scaled(1.0 / value) if value else None)
-        return self._known(call, known.shifted(value if name == "add" else -value))
+        return self._known(call, self._combined(name, self.levels[left], right))
 
-    def _straight_through(self, name: str, left: Expr, right: Expr) -> Expr | None:
+    def _combined(self, name: str, known: Levels, other: Expr) -> Levels | None:
+        """The levels of ``known <name> other``, None where they are not levels any more."""
+        value = scalar(other)
+        if value is None:
+            levels = self.levels[other] if name == "add" else self.levels[other].scaled(-1.0)
+            return known.plus(levels) if levels and name in ("add", "subtract") else None
+        if name in ("add", "subtract"):
+            return known.shifted(value if name == "add" else -value)
+        if name == "divide":
+            return known.scaled(1.0 / value) if value else None
+        return known.scaled(value)
+
+    def _straight_through(self, call: Call) -> Expr | None:
         """``(hard - soft) + soft`` is ``hard``: the usual spelling of a straight-through estimator.
 
         The sum differs from ``hard`` by float rounding; the levels meant are the exact ones.
         """
-        if name != "add":
-            return None
-        for difference, soft in ((left, right), (right, left)):
-            call = self.calls.get(difference)
-            if call is not None and op_name(call) == "relax.subtract":
-                if call.args[1].same_as(soft) and call.args[0] in self.levels:
-                    return call.args[0]
+        for difference, soft in (call.args, reversed(call.args)):
+            if self._is_call(difference, "relax.subtract"):
+                hard, subtracted = self.calls[difference].args
+                if subtracted.same_as(soft) and hard in self.levels:
+                    return hard
         return None
 
     def _reshape(self, call: Call) -> Expr | None:
@@ -243,7 +239,7 @@ class _Recognise(Rewriter):
         return expr, 1
 
     def _instance_threshold(self, call: Call) -> Expr | None:
-        """``a * m + b`` on ``[N, C]`` (and ``+ tanh(FC2(relu(FC1(m))))``) becomes one small kernel."""
+        """``a * m + b`` on ``[N, C]``, with or without the gate, becomes one small kernel."""
         plain = self._affine(call)
         if plain is not None:
             return self.emit(ops.instance_threshold(*plain))
@@ -420,10 +416,11 @@ class _Recognise(Rewriter):
             for threshold in levels.thresholds:
                 shape = shape_of(threshold)
                 full = [1] * (dims + 1 - len(shape)) + shape
-                source = self.calls.get(threshold)
-                if source is not None and op_name(source) == "relax.reshape":
-                    threshold = source.args[0]
-                parts.append(self.emit(relax.op.reshape(threshold, full)))
+                if self._is_call(threshold, "relax.reshape"):
+                    parts.append(relax.op.reshape(self.calls[threshold].args[0], full))
+                else:
+                    parts.append(relax.op.reshape(threshold, full))
+                parts[-1] = self.emit(parts[-1])
             thresholds = parts[0] if len(parts) == 1 else self.emit(relax.op.concat(parts, axis=0))
         return self.emit(
             ops.threshold_pack(

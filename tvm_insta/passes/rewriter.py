@@ -1,7 +1,8 @@
 """Rebuilding ``main`` binding by binding: the one way in which our graph passes change a module.
 
 The front end leaves a single dataflow block in static single assignment form. A pass visits its
-bindings in order and says what each becomes; names, constants and tuple items resolve by themselves.
+bindings in order and says what each becomes; names, constants and tuple items resolve by
+themselves.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ class Rewriter:
         """Translate one binding."""
         if not isinstance(binding, relax.VarBinding):
             raise ImportModelError(
-                f"got a {type(binding).__name__} in the imported graph, but only plain bindings can "
-                "be compiled: remove data-dependent shapes from the model"
+                f"got a {type(binding).__name__} in the imported graph, but only plain bindings "
+                "can be compiled: remove data-dependent shapes from the model"
             )
         value = self.new(binding.value)
         if isinstance(value, Call):

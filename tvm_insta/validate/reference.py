@@ -1,4 +1,4 @@
-"""The PyTorch side of validation: a graph that tells of its comparisons and can be given their bits.
+"""The PyTorch side of validation: a graph that tells of its comparisons and takes their bits.
 
 Free, it computes what the module computes. Given the bits that an artefact took, it computes what
 PyTorch would have computed from there: so every activation of the artefact can be compared with
