@@ -1,0 +1,128 @@
+"""The kernels that `benchmarks.layers` times: built, scheduled and compiled as a model's are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax, tirx
+from tvm.relax import TensorType
+from tvm_ffi import structural_map
+from tvm_insta.schedules import schedule_module
+
+from tvm_insta import ops
+from tvm_insta.target import InstaTarget, parse
+
+
+def host() -> tuple[InstaTarget, frozenset[str]]:
+    """The target of this machine and its CPU features."""
+    target = parse("native")
+    return target, target.features
+
+
+def _function(types: list[TensorType], body: Any) -> tvm.ir.IRModule:
+    """A module whose `main` returns body(emit, *params)."""
+    builder = relax.BlockBuilder()
+    params = [relax.Var(f"p{i}", ty) for i, ty in enumerate(types)]
+    with builder.function("main", params):
+        with builder.dataflow():
+            result = builder.emit_output(body(builder.emit, *params))
+        builder.emit_func_output(result)
+    return builder.get()
+
+
+def binary_layer(side: int, channels: int, target: InstaTarget, epilogue: bool) -> tvm.ir.IRModule:
+    """A binary 3x3 layer on a padded image, bare or with the whole epilogue of a block."""
+    lanes = target.lanes
+    words, padded = channels // 32, side + 2
+    shape, vector = (
+        TensorType([1, side, side, channels], "float32"),
+        TensorType([channels], "float32"),
+    )
+    integers = [
+        TensorType([1, padded, padded, words], "uint32"),
+        TensorType([channels // lanes, 3, 3, words, lanes], "uint32"),
+        TensorType([3, 3, channels], "int32"),
+        TensorType([side], "int32"),
+        TensorType([side], "int32"),
+    ]
+    floats = [vector] * 5 + [shape] if epilogue else []
+
+    def body(emit: Any, *params: relax.Var) -> relax.Expr:
+        y = emit(ops.bitserial_conv2d_blocked(*params[:5]))
+        if not epilogue:
+            return y
+        scale, bias, shift, slope, back, residual = params[5:]
+        y = emit(relax.op.multiply(emit(relax.op.astype(y, "float32")), scale))
+        y = emit(relax.op.add(emit(relax.op.add(y, bias)), residual))
+        y = emit(relax.op.nn.prelu(emit(relax.op.subtract(y, shift)), slope, axis=3))
+        return emit(relax.op.add(y, back))
+
+    return _function([*integers, *floats], body)
+
+
+def stem(target: InstaTarget) -> tvm.ir.IRModule:
+    """The float stem of ResNet-18: 7x7, stride 2, 3 to 64 channels, 224x224, with a bias."""
+    lanes = target.lanes
+    shapes = [[1, 224, 224, 3], [64 // lanes, 7, 7, 3, lanes], [64]]
+
+    def body(emit: Any, data: relax.Var, weight: relax.Var, bias: relax.Var) -> relax.Expr:
+        y = emit(ops.conv2d_blocked(data, weight, strides=[2, 2], padding=[3, 3, 3, 3]))
+        return emit(relax.op.add(y, bias))
+
+    return _function([TensorType(shape, "float32") for shape in shapes], body)
+
+
+def time_kernel(mod: tvm.ir.IRModule, target: InstaTarget, repeats: int) -> tuple[float, float]:
+    """Legalise, fuse, schedule, compile and run the only kernel of `mod`.
+
+    Returns:
+        Median and minimum over `repeats` of the mean time of 20 runs, in microseconds.
+    """
+    passes = relax.transform
+    fused = tvm.transform.Sequential(
+        [
+            passes.LegalizeOps(),
+            passes.AnnotateTIROpPattern(),
+            passes.FuseOps(),
+            passes.FuseTIR(),
+            passes.DeadCodeElimination(),
+        ]
+    )(mod)
+    scheduled, (record,) = schedule_module(fused, target.tvm, lanes=target.lanes)
+    function = _serial(scheduled[record.function]).with_attr("global_symbol", "kernel")
+    library = tvm.compile(tvm.ir.IRModule({"kernel": function}), target=target.tvm)
+    arrays = [tvm.runtime.tensor(_random(parameter)) for parameter in function.params]
+    timer = library.mod.time_evaluator("kernel", tvm.cpu(), number=20, repeat=repeats)
+    times = 1e6 * np.array(timer(*arrays).results)
+    return float(np.median(times)), float(times.min())
+
+
+def _serial(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """The function without parallel loops, as the plain-C form holds it."""
+
+    def plain(loop: tirx.For) -> tirx.For:
+        if loop.kind != tirx.ForKind.PARALLEL:
+            return loop
+        return tirx.For(
+            loop.loop_var,
+            loop.min,
+            loop.extent,
+            tirx.ForKind.SERIAL,
+            loop.body,
+            loop.thread_binding,
+        )
+
+    return function.with_body(structural_map(function.body, (tirx.For, plain)))
+
+
+def _random(parameter: Any) -> np.ndarray:
+    """An array of the parameter's shape and dtype; border classes are 0."""
+    rng = np.random.default_rng(0)
+    shape = [int(d) for d in parameter.shape if isinstance(d, tirx.IntImm)]
+    if str(parameter.dtype) == "uint32":
+        return rng.integers(0, 2**32, shape, dtype=np.uint32)
+    if str(parameter.dtype) == "int32":
+        return np.zeros(shape, np.int32)
+    return rng.standard_normal(shape).astype(np.float32)

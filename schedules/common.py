@@ -1,0 +1,234 @@
+"""What every schedule rule shares: CPU families, tile parameters, and small queries on a schedule.
+
+A rule takes a `Kernel` (a PrimFunc in a TVM schedule) and changes it. It raises `NotApplicable`
+when the function is not of its kind; `schedule_module` then tries the next rule on a fresh copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+from tvm import s_tir, tirx
+from tvm.ir.expr import TensorLoad
+from tvm_ffi import structural_walk
+
+# Below this many steps starting the threads costs more than they save.
+_PARALLEL_STEPS = 1 << 14
+
+
+# Tasks that one image should offer to the threads.
+_TASKS = 8
+
+
+class NotApplicable(Exception):
+    """The rule does not fit; without a message, the function is simply of another kind."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A class of CPUs that wants the same tiles.
+
+    Attributes:
+        name: "avx512", "avx2", "sse", "neon", "armv7" or "generic".
+        lanes: 32-bit lanes of a vector register.
+        accumulators: vector registers that a binary convolution may fill with sums.
+        float_accumulators: the same for a float convolution, whose inner step needs no temporaries.
+        word_mask: how threshold_pack gathers 32 comparisons into a word: "movmsk256", "movmsk128"
+            (x86) or "or".
+    """
+
+    name: str
+    lanes: int
+    accumulators: int
+    float_accumulators: int
+    word_mask: str
+
+
+GENERIC = Family("generic", lanes=4, accumulators=8, float_accumulators=8, word_mask="or")
+"""Any CPU that TVM's LLVM knows and we have no figures for: sixteen 128-bit registers."""
+
+
+@dataclass(frozen=True)
+class ConvTiles:
+    """Tile sizes of a convolution; 0 lets the schedule choose.
+
+    Attributes:
+        width_tile: neighbouring output pixels of a row whose sums are held in registers.
+        out_tile: vectors of output channels that are held for each of these pixels.
+        row_band: output rows that one parallel task computes.
+        unroll_taps: kernel columns are unrolled.
+    """
+
+    width_tile: int = 0
+    out_tile: int = 0
+    row_band: int = 0
+    unroll_taps: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that mean nothing."""
+        for name in ("width_tile", "out_tile", "row_band"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ValueError(f"{name} is {value!r}; pass a positive integer, or 0 to choose it")
+
+
+Tiles = ConvTiles
+"""Parameters of a rule; only convolutions have any so far."""
+
+
+@dataclass
+class Kernel:
+    """One PrimFunc under way.
+
+    Attributes:
+        schedule: holds the PrimFunc as its function "main"; a rule may replace it.
+        family: the CPU family to schedule for.
+        lanes: 32-bit lanes that element-wise code is vectorised by.
+        tiles: wished tile sizes.
+    """
+
+    schedule: s_tir.Schedule
+    family: Family
+    lanes: int
+    tiles: ConvTiles
+
+
+def blocks(schedule: s_tir.Schedule) -> list[Any]:
+    """The blocks of the function, in order."""
+    return list(schedule.get_child_blocks(schedule.get_sblock("root")))
+
+
+def name_of(schedule: s_tir.Schedule, block: Any) -> str:
+    """Name of a block."""
+    return str(schedule.get(block).name_hint)
+
+
+def rule_of(schedule: s_tir.Schedule, block: Any) -> str:
+    """The block's `schedule_rule` annotation, or ""."""
+    return str(schedule.get(block).annotations.get("schedule_rule", ""))
+
+
+def is_reduction(schedule: s_tir.Schedule, block: Any) -> bool:
+    """Whether the block has a reduction axis."""
+    return any(v.iter_type == tirx.IterVar.CommReduce for v in schedule.get(block).iter_vars)
+
+
+def is_output(schedule: s_tir.Schedule, block: Any) -> bool:
+    """Whether the block writes a parameter of the function."""
+    parameters = list(schedule.mod["main"].params)
+    written = [region.source for region in schedule.get(block).writes]
+    return any(buffer.same_as(p) for buffer in written for p in parameters)
+
+
+def reads_in_place(schedule: s_tir.Schedule, consumer: Any, producer: Any) -> bool:
+    """Whether `consumer` reads `producer`'s result only at the very index it writes.
+
+    TVM's reverse_compute_at does not check this: behind it a consumer that pads or shifts would
+    leave the elements unwritten that no element of the producer maps to.
+    """
+    made = schedule.get(producer).writes[0].source
+    block = schedule.get(consumer)
+    written = [r.min for r in block.writes[0].region]
+    axes = [axis.var for axis in block.iter_vars]
+    loads = [load for load in collect(block.body, TensorLoad) if load.source.same_as(made)]
+    return (
+        len(written) == len(axes) == len(made.shape)
+        and all(w.same_as(a) for w, a in zip(written, axes, strict=True))
+        and bool(loads)
+        and all(i.same_as(a) for load in loads for i, a in zip(load.indices, axes, strict=True))
+        and all(
+            tvm.sym.Analyzer().can_prove_equal(a, b)
+            for a, b in zip(made.shape, block.writes[0].source.shape, strict=True)
+        )
+    )
+
+
+def extent(schedule: s_tir.Schedule, loop: Any) -> int | None:
+    """Extent of a loop, None where it is symbolic."""
+    value = schedule.get(loop).extent
+    return int(value) if isinstance(value, tirx.IntImm) else None
+
+
+def known_extent(schedule: s_tir.Schedule, loop: Any) -> int:
+    """Extent of a loop that has to be static."""
+    value = extent(schedule, loop)
+    if value is None:
+        raise NotApplicable(f"loop {schedule.get(loop).loop_var.name} has a symbolic extent")
+    return value
+
+
+def collect(node: Any, kind: type) -> list[Any]:
+    """All nodes of type `kind` in an expression or statement."""
+    found: list[Any] = []
+    structural_walk(node, (kind, found.append))
+    return found
+
+
+def divisors(value: int) -> list[int]:
+    """The divisors of a positive integer, ascending."""
+    return [d for d in range(1, value + 1) if value % d == 0]
+
+
+def largest_divisor(value: int, limit: int) -> int:
+    """The largest divisor of `value` that is at most `limit` (at least 1)."""
+    return max(d for d in divisors(value) if d <= max(limit, 1))
+
+
+def band_height(height: int, others: int) -> int:
+    """Rows per parallel task, so that there are enough tasks and each is as long as possible.
+
+    A task fetches its scratch memory once, which costs about as much as 100 vector operations.
+
+    Args:
+        height: rows of one image.
+        others: tasks that other loops offer already.
+    """
+    wanted = -(-_TASKS // max(others, 1))
+    return height // min((d for d in divisors(height) if d >= wanted), default=height)
+
+
+def vectorise_last(schedule: s_tir.Schedule, loops: Sequence[Any], lanes: int) -> None:
+    """Vectorise the innermost of `loops` by `lanes`, or by the largest divisor that fits."""
+    last = loops[-1]
+    size = extent(schedule, last)
+    if size is None:
+        return
+    width = lanes if size % lanes == 0 else largest_divisor(size, lanes)
+    if width == 1:
+        return
+    _, inner = schedule.split(last, [None, width])
+    schedule.vectorize(inner)
+
+
+def parallelise(schedule: s_tir.Schedule, loops: Sequence[Any]) -> None:
+    """Fuse `loops` into one and run it in parallel, unless it is known to run once.
+
+    Every iteration writes elements of its own and sums are never split, so the result does not
+    depend on the number of threads.
+    """
+    loop = schedule.fuse(*loops) if len(loops) > 1 else loops[0]
+    if extent(schedule, loop) != 1:
+        schedule.parallel(loop)
+
+
+def elementwise_pass(kernel: Kernel, block: Any) -> None:
+    """One element-wise pass: lanes on the last axis, threads on the others."""
+    schedule = kernel.schedule
+    loops = schedule.get_loops(block)
+    if not loops:
+        return
+    threads = worth_threads(schedule, loops)
+    vectorise_last(schedule, loops, kernel.lanes)
+    if len(loops) > 1 and threads:
+        parallelise(schedule, loops[:-1])
+
+
+def worth_threads(schedule: Any, loops: list[Any]) -> bool:
+    """Whether the loops hold enough work for threads; a symbolic extent counts as 1 image."""
+    steps = 1
+    for loop in loops:
+        steps *= extent(schedule, loop) or 1
+    return steps >= _PARALLEL_STEPS

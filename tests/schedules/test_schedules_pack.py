@@ -1,0 +1,100 @@
+"""threshold_pack schedules: equal bits to the unscheduled PrimFunc and to numpy, special values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from schedule_nets import (
+    AVX2,
+    AVX512,
+    SSE,
+    check_equal_bits,
+    compile_function,
+    execute,
+    module,
+    scheduled,
+    symbolic,
+)
+from test_schedules_conv import avx512_only
+
+from tvm_insta import ops
+
+TARGETS = [SSE, AVX2, pytest.param(AVX512, marks=avx512_only)]
+SPECIAL = np.float32([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 3.4e38])
+
+
+def pack(
+    channels,
+    *,
+    height=5,
+    width=3,
+    bits=1,
+    groups=1,
+    compare="ge",
+    pad=(0, 0, 0, 0),
+    batch=1,
+    per_instance=False,
+):
+    n = symbolic(batch)
+    specs = [
+        ("x", [n, height, width, channels], "float32"),
+        ("t", [2**bits - 1, n if per_instance else 1, 1, 1, channels], "float32"),
+    ]
+
+    def body(emit, x, t):
+        attrs = {"bits": bits, "groups": groups, "compare": compare, "pad": list(pad)}
+        return emit(ops.threshold_pack(x, t, **attrs))
+
+    return module(specs, body)
+
+
+@pytest.mark.parametrize("pad", [(0, 0, 0, 0), (1, 0, 2, 3)], ids=["bare", "pad"])
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    ("channels", "bits", "groups", "batch", "per_instance"),
+    [
+        (1, 1, 1, 1, False),
+        (33, 2, 1, None, True),
+        (48, 1, 3, 2, False),
+        (64, 1, 1, None, True),
+        (96, 4, 3, 1, False),
+        (320, 1, 2, None, False),
+    ],
+)
+def test_pack(rng, channels, bits, groups, batch, per_instance, target, pad):
+    mod = pack(channels, bits=bits, groups=groups, batch=batch, per_instance=per_instance, pad=pad)
+    check_equal_bits(mod, "insta_pack", rng, target)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    ("compare", "numpy_compare"),
+    [("ge", np.greater_equal), ("gt", np.greater), ("le", np.less_equal), ("lt", np.less)],
+)
+def test_special_values(compare, numpy_compare, target):
+    """Every pair of special values, with padding: NaN is false, inf - inf does not matter."""
+    x, t = (a.ravel() for a in np.meshgrid(SPECIAL, SPECIAL))
+    channels = 128
+    x, t = (np.resize(a, channels) for a in (x, t))
+    mod = pack(channels, height=1, width=1, compare=compare, pad=(1, 1, 1, 1))
+    _, result, record = scheduled(mod, target, 16)
+    assert record.rule == "insta_pack"
+    out = np.full((1, 3, 3, 4), 0xDEADBEEF, np.uint32)
+    got = execute(result, target, [x.reshape(1, 1, 1, -1), t.reshape(1, 1, 1, 1, -1), out])
+    bits = np.packbits(numpy_compare(x, t), bitorder="little").view("<u4")
+    expected = np.zeros_like(out)
+    expected[0, 1, 1] = bits
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_flat_activations(rng):
+    specs = [("x", [symbolic(None), 70], "float32"), ("t", [1, 1, 70], "float32")]
+    mod = module(specs, lambda emit, x, t: emit(ops.threshold_pack(x, t)))
+    check_equal_bits(mod, "insta_pack", rng)
+
+
+@avx512_only
+def test_a_word_is_two_mask_registers():
+    _, result, _ = scheduled(pack(64, height=56, width=56), AVX512, 16)
+    asm = compile_function(result, AVX512).mod.inspect_source("asm")
+    assert "kunpckwd" in asm and "vpsllvd" not in asm
