@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import tvm_insta
+from tvm_insta import nn as tvm_nn
 from tvm_insta.nn import create, input_shape
 from tvm_insta.validate import validate
 
@@ -100,3 +101,55 @@ def test_verify_stages_and_dump_ir(runtime, tmp_path, capsys):
     names = sorted(path.name for path in dump.iterdir())
     assert names[0] == "0_imported.py" and names[-1] == "7_schedule.py" and len(names) == 8
     assert "R.insta.bitserial_conv2d_blocked" in (dump / "5_lower.py").read_text()
+
+
+class MultiBit(nn.Module):
+    def __init__(self, encoding):
+        super().__init__()
+        torch.manual_seed(1)
+        self.stem = nn.Conv2d(3, 40, 3, padding=1)
+        self.acts = nn.ModuleList(
+            tvm_nn.MultiBitActivation(bits, encoding=encoding, channels=40) for bits in (2, 3, 1, 4)
+        )
+        self.convs = nn.ModuleList(tvm_nn.BinaryConv2d(40, 40, 3, padding=1) for _ in self.acts)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(40) for _ in self.acts)
+        self.head = nn.Linear(40, 5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        for act, conv, norm in zip(self.acts, self.convs, self.norms, strict=True):
+            x = norm(conv(act(x))) + x
+        return self.head(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("encoding", ["unsigned", "bipolar"])
+def test_multi_bit_activations(encoding):
+    network = MultiBit(encoding).eval()
+    x = inputs((3, 9, 8), 2)
+    artefact = tvm_insta.build(network, x)
+    assert [layer.bits for layer in artefact.manifest.layers] == [0, 2, 3, 1, 4, 0]
+    findings = validate(artefact.load(), network, [x])
+    assert findings.failures() == []
+    assert findings.bits == 2 * 40 * 9 * 8 * (3 + 7 + 1 + 15)
+
+
+class FloatMask(nn.Module):
+    """A comparison that feeds no binary layer."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.head((x * (x > 0.1).float()).mean((2, 3)))
+
+
+def test_comparisons_that_feed_float_layers_are_noted():
+    network = FloatMask().eval()
+    x = inputs((3, 9, 8), 2)
+    artefact = tvm_insta.build(network, x)
+    findings = validate(artefact.load(), network, [x])
+    assert "some feed float layers" in findings.note
+    assert findings.failures() == [] and findings.logits_free < 1e-5

@@ -11,9 +11,30 @@ if TYPE_CHECKING:
 
 def findings_lines(findings: Findings, *, per_layer: bool) -> Iterator[str]:
     """Say what was compared and how far it agrees."""
+    if findings.note:
+        yield f"note: {findings.note}"
+    if findings.sites:
+        yield from _bit_lines(findings)
+    yield (
+        f"logits: differ by at most {findings.logits_forced:.1e} of the largest for the same bits "
+        f"(allowed {findings.logits_limit:.0e}), {findings.logits_free:.1e} running free"
+        if findings.sites
+        else f"logits: differ by at most {findings.logits_free:.1e} of the largest"
+    )
+    yield f"top-1 agreement: {100 * findings.top1:.2f} % of {findings.images}"
+    if per_layer and findings.sites:
+        yield f"{'binarisation':<24}{'bits':>12}{'flips':>8}{'distance':>11}{'deviation':>11}"
+        for site in findings.sites:
+            yield (
+                f"{site.name:<24}{site.bits:>12,}{site.flips:>8}{site.distance:>11.1e}"
+                f"{site.deviation:>11.1e}"
+            )
+
+
+def _bit_lines(findings: Findings) -> Iterator[str]:
     wrong = sum(site.wrong_bits for site in findings.sites)
-    distance = max((site.distance for site in findings.sites), default=0.0)
-    deviation = max((site.deviation for site in findings.sites), default=0.0)
+    distance = max(site.distance for site in findings.sites)
+    deviation = max(site.deviation for site in findings.sites)
     exact = "bit-exact" if wrong == 0 else f"WRONG in {wrong} bits"
     yield f"integers: {findings.bits:,} packed bits {exact} for the artefact's own activations"
     yield (
@@ -24,15 +45,3 @@ def findings_lines(findings: Findings, *, per_layer: bool) -> Iterator[str]:
         f"flipped bits: {findings.flips} of {findings.bits:,}, each within {distance:.1e} rms of "
         f"its threshold (allowed {findings.distance_limit:.0e})"
     )
-    yield (
-        f"logits: differ by at most {findings.logits_forced:.1e} of the largest for the same bits "
-        f"(allowed {findings.logits_limit:.0e}), {findings.logits_free:.1e} running free"
-    )
-    yield f"top-1 agreement: {100 * findings.top1:.2f} % of {findings.images}"
-    if per_layer:
-        yield f"{'binarisation':<24}{'bits':>12}{'flips':>8}{'distance':>11}{'deviation':>11}"
-        for site in findings.sites:
-            yield (
-                f"{site.name:<24}{site.bits:>12,}{site.flips:>8}{site.distance:>11.1e}"
-                f"{site.deviation:>11.1e}"
-            )
