@@ -40,6 +40,11 @@ def initialise(model: nn.Module, init: str, seed: int) -> None:
         if init == "seeded":
             for module in model.modules():
                 _draw_learned(module, generator)
+            # A binary network is chaotic: one bit that rounding turns round turns others behind it,
+            # and moves a logit by more than the best of 1000 random classes lead by. Exponential
+            # offsets part the best two by 4 on average, however many there are, as training parts
+            # the classes it has learned: else "the same class" would say nothing.
+            model.get_submodule("fc").get_parameter("bias").exponential_(0.25, generator=generator)
         for module in model.modules():
             if isinstance(module, InstaThresholdPlus):
                 # Training starts from zero; tanh of a full-size random block would swamp TH.

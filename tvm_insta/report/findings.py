@@ -21,7 +21,10 @@ def findings_lines(findings: Findings, *, per_layer: bool) -> Iterator[str]:
         if findings.sites
         else f"logits: differ by at most {findings.logits_free:.1e} of the largest"
     )
-    yield f"top-1 agreement: {100 * findings.top1:.2f} % of {findings.images}"
+    yield (
+        f"top-1 agreement: {100 * findings.top1:.2f} % of {findings.images} running free, "
+        f"{100 * findings.top1_forced:.2f} % for the same bits"
+    )
     if per_layer and findings.sites:
         yield f"{'binarisation':<24}{'bits':>12}{'flips':>8}{'distance':>11}{'deviation':>11}"
         for site in findings.sites:

@@ -7,7 +7,8 @@ Three things are established for every image:
    float rounding; a single wrong integer in a binary convolution would move it by a whole step.
    Where PyTorch's comparison then gives another bit, the activation lies that close to its
    threshold: each such flip is counted, and its distance is checked.
-3. The logits agree, forced within rounding and free in their best class.
+3. The logits agree: within rounding for the same bits; and running free, the best class is another
+   one only where a bit flipped.
 """
 
 from __future__ import annotations
@@ -51,19 +52,25 @@ def validate(
     examples = [tensor[:1] for tensor in inputs]
     reference = Reference(trace_and_fold(module, examples, max_batch=2, dynamic=True))
     findings = Findings(images=count)
-    agree, free, forced = 0, [], []
+    agree, agree_forced, free, forced = 0, 0, [], []
     for index in range(count):
         if progress is not None:
             progress(index + 1, count)
         image = [tensor[index : index + 1] for tensor in inputs]
         ours = artefact(*[tensor.numpy() for tensor in image])
         expected = reference.evaluate(image).numpy()
-        agree += int(ours.reshape(-1).argmax() == expected.reshape(-1).argmax())
+        same = _best(ours) == _best(expected)
+        agree += same
         free.append(_relative(ours, expected))
+        flips = findings.flips
         replayed = _replay(artefact, reference, image, findings)
-        if replayed is not None:
+        if replayed is None:
+            replayed = expected
+        else:
             forced.append(_relative(ours, replayed))
-    findings.top1 = agree / count
+        agree_forced += _best(ours) == _best(replayed)
+        findings.unexplained += not same and findings.flips == flips
+    findings.top1, findings.top1_forced = agree / count, agree_forced / count
     findings.logits_free, findings.logits_forced = max(free), max(forced, default=0.0)
     return findings
 
@@ -97,6 +104,10 @@ def _replay(
             _compare(findings.sites[number], reference.sites[start + level], each, level)
         start += len(each.levels)
     return output
+
+
+def _best(logits: Array) -> int:
+    return int(logits.reshape(-1).argmax())
 
 
 def _relative(ours: Array, expected: Array) -> float:
