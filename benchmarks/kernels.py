@@ -50,7 +50,8 @@ def binary_layer(side: int, channels: int, target: InstaTarget, epilogue: bool) 
     floats = [vector] * 5 + [shape] if epilogue else []
 
     def body(emit: Any, *params: relax.Var) -> relax.Expr:
-        y = emit(ops.bitserial_conv2d_blocked(*params[:5]))
+        # alpha = 1: an even number of channels gives even dot products, see passes/lower.py
+        y = emit(ops.bitserial_conv2d_blocked(*params[:5], alpha=1))
         if not epilogue:
             return y
         scale, bias, shift, slope, back, residual = params[5:]

@@ -3,6 +3,9 @@
 - Zero padding moves into the packed activations, and its exact correction into a small table with
   one entry per border class (see `ops.bitserial_conv2d_blocked`).
 - Weights are laid out in blocks of L output channels, one per vector lane.
+- Where all dot products are even (an even number of channels, or of taps), kernels compute half of
+  them, ``base / 2 - popsum``, and the factor 2 goes into the scale behind: one instruction less for
+  each output, and exact, since doubling a float32 is.
 - Dense layers become 1x1 convolutions on 1x1 images: one kernel family serves both.
 """
 
@@ -69,11 +72,14 @@ class _Lower(Rewriter):
         self.lanes = lanes
         self.calls: dict[Expr, Call] = {}
         self.layers = iter(report.layers)
+        self.halves: dict[Expr, Expr] = {}  # expression -> one that is half of it
         self.rules = {
             "relax.insta.conv2d": self._conv2d,
             "relax.matmul": self._matmul,
             "relax.insta.bitserial_conv2d": self._bitserial_conv2d,
             "relax.insta.bitserial_dense": self._bitserial_dense,
+            "relax.astype": self._astype,
+            "relax.multiply": self._multiply,
         }
 
     def visit(self, call: Call) -> Expr:
@@ -161,7 +167,10 @@ class _Lower(Rewriter):
             return None
         image = self._as_image(call.args[0])
         result = self._blocked(image, weight[:, None, None, :], [1, 1], [0, 0, 0, 0], call)
-        return self._as_vector(result)
+        half = self.halves.get(result)
+        if half is None:
+            return self._as_vector(result)
+        return self._doubled(self._as_vector(half), const(2, "int32"))
 
     def _blocked(
         self, data: Expr, weight: Array, image: Sequence[int], padding: Sequence[int], call: Call
@@ -184,20 +193,41 @@ class _Lower(Rewriter):
         )
         blocked = packing.block_weight(weight, self._block(weight.shape[0]))
         self._next_layer(blocked)
-        return self.emit(
+        alpha = 2 if encoding == "bipolar" else 1
+        halve = alpha == 2 and not (base % 2).any()
+        result = self.emit(
             ops.bitserial_conv2d_blocked(
                 data,
                 const(blocked, "uint32"),
-                const(base, "int32"),
+                const(base // 2 if halve else base, "int32"),
                 const(row_class, "int32"),
                 const(col_class, "int32"),
                 strides=strides,
                 dilation=dilation,
                 groups=groups,
                 bits=bits,
-                alpha=2 if encoding == "bipolar" else 1,
+                alpha=1 if halve else alpha,
             )
         )
+        return self._doubled(result, const(2, "int32")) if halve else result
+
+    def _doubled(self, half: Expr, two: Expr) -> Expr:
+        """``2 * half``, remembered: it dies if every reader can do with the half."""
+        result = self.emit(relax.op.multiply(half, two))
+        self.halves[result] = half
+        return result
+
+    def _astype(self, call: Call) -> Expr | None:
+        half = self.halves.get(call.args[0])
+        if half is None or str(call.attrs.dtype) != "float32":
+            return None
+        return self._doubled(self.emit(relax.op.astype(half, "float32")), const(2.0))
+
+    def _multiply(self, call: Call) -> Expr | None:
+        half, factor = self.halves.get(call.args[0]), array(call.args[1])
+        if half is None or factor is None:
+            return None
+        return self.emit(relax.op.multiply(half, const(2 * factor)))
 
     def _as_image(self, data: Expr) -> Expr:
         batch, channels = shape_of(data)
