@@ -7,6 +7,7 @@ loads it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import tvm
 from tvm import relax, tirx
 from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
+from tvm_insta.codegen.cuda_device import device_compiler, device_modules
 from tvm_insta.codegen.driver import check_name
-from tvm_insta.codegen.program import Program, extract
+from tvm_insta.codegen.program import CodegenError, Program, extract
 from tvm_insta.codegen.raw import keep_small_arrays_on_stack
 from tvm_insta.target import InstaTarget
 from tvm_insta.toolchain import Linker, find_linker
@@ -80,14 +82,18 @@ def build_executable(mod: tvm.IRModule, target: InstaTarget) -> relax.VMExecutab
         mod: as in `vm_form`.
         target: a CPU or CUDA target.
     """
-    # Byte code, not compiled code: a trace needs the VM to call kernels one by one.
-    return relax.build(
-        mod,
-        target=target.tvm,
-        relax_pipeline=_lowering(),
-        tir_pipeline=_TIR_PIPELINE,
-        exec_mode="bytecode",
-    )
+    with device_compiler(target) if target.kind == "cuda" else nullcontext():
+        # Byte code, not compiled code: a trace needs the VM to call kernels one by one.
+        executable = relax.build(
+            mod,
+            target=target.tvm,
+            relax_pipeline=_lowering(),
+            tir_pipeline=_TIR_PIPELINE,
+            exec_mode="bytecode",
+        )
+    if target.kind == "cuda" and not device_modules(executable.mod):
+        raise CodegenError("no kernel was compiled to device code: the module calls none")
+    return executable
 
 
 def _lowering() -> tvm.transform.Pass:

@@ -6,6 +6,7 @@ tvm_ffi and libtvm_runtime.
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -142,6 +143,11 @@ def _locate(path: Path) -> tuple[Path, str | None]:
 
 
 def _check_machine(manifest: Manifest, *, check_cpu: bool) -> None:
+    if json.loads(manifest.target).get("kind") == "cuda":
+        raise ArtefactError(
+            "the artefact is for CUDA, and this loader runs artefacts for CPUs; load its model.so "
+            "with tvm.relax.VirtualMachine on a machine with a card"
+        )
     here = cpu.machine()
     if manifest.machine != here:
         raise ArtefactError(

@@ -1,0 +1,101 @@
+"""CUDA kernels to device code on a machine that may have no card and no driver.
+
+TVM embeds compiled device code only when its CUDA run-time library is loaded, and that library asks
+for the driver's libcuda.so.1, which comes with a card. Where there is none, a stand-in whose every
+function fails lets the library load; nothing of it is called while compiling.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import tvm
+import tvm_ffi
+
+from tvm_insta.errors import ToolchainError
+from tvm_insta.target import InstaTarget
+from tvm_insta.toolchain import find_linker, nvcc
+
+_DRIVER = (
+    "cuDeviceGetName",
+    "cuFuncSetAttribute",
+    "cuGetErrorName",
+    "cuGetErrorString",
+    "cuLaunchKernelEx",
+    "cuModuleGetFunction",
+    "cuModuleLoadData",
+    "cuModuleUnload",
+    "cuTensorMapEncodeTiled",
+)
+_LOADER = "ffi.Module.load_from_bytes.cuda"
+_MODE = "TVM_CUDA_COMPILE_MODE"
+
+
+@contextmanager
+def device_compiler(target: InstaTarget) -> Iterator[None]:
+    """Within the block, TVM compiles CUDA kernels with nvcc and embeds the binary.
+
+    Raises:
+        ToolchainError: nvcc is not installed, or CUDA's libraries cannot be loaded.
+    """
+    compiler = nvcc()
+    if compiler is None:
+        raise ToolchainError(
+            "no nvcc was found ($CUDA_HOME, the PATH, /usr/local/cuda): a cuda target needs "
+            "NVIDIA's CUDA toolkit to compile its kernels, though neither a card nor a driver"
+        )
+    _load_cuda_runtime(target)
+    before = {key: os.environ.get(key) for key in (_MODE, "PATH")}
+    os.environ[_MODE] = "nvcc"
+    os.environ["PATH"] = f"{compiler.parent}{os.pathsep}{before['PATH'] or ''}"
+    try:
+        with target.tvm:  # the callback asks for the current target's architecture
+            yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value
+
+
+def device_modules(module: tvm.runtime.Module) -> list[tvm.runtime.Module]:
+    """The CUDA modules that a compiled module holds."""
+    own = [module] if module.kind == "cuda" else []
+    return own + [found for each in module.imports for found in device_modules(each)]
+
+
+@functools.cache
+def _load_cuda_runtime(target: InstaTarget) -> None:
+    if tvm_ffi.get_global_func(_LOADER, allow_missing=True) is not None:
+        return
+    library = Path(tvm.__file__).parent / "lib" / "libtvm_runtime_cuda.so"
+    try:
+        try:
+            ctypes.CDLL("libcuda.so.1", ctypes.RTLD_GLOBAL)
+        except OSError:
+            ctypes.CDLL(str(_stand_in(target)), ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        raise ToolchainError(
+            f"TVM's CUDA library cannot be loaded ({error}): install the CUDA toolkit of the major "
+            "version that apache-tvm was built with, libraries included"
+        ) from error
+
+
+def _stand_in(target: InstaTarget) -> Path:
+    """A libcuda.so.1 whose functions return CUDA_ERROR_NO_DEVICE."""
+    folder = Path(tempfile.mkdtemp(prefix="tvm_insta-cuda-"))
+    source, code = folder / "driver.c", folder / "driver.o"
+    source.write_text("".join(f"int {name}(void) {{ return 100; }}\n" for name in _DRIVER), "utf-8")
+    library = folder / "libcuda.so.1"
+    linker = find_linker(target)
+    linker.compile_c(source, code)
+    linker.link_shared([code], library, "-Wl,-soname,libcuda.so.1")
+    return library
