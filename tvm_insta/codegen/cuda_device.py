@@ -80,7 +80,8 @@ def _load_cuda_runtime(target: InstaTarget) -> None:
         try:
             ctypes.CDLL("libcuda.so.1", ctypes.RTLD_GLOBAL)
         except OSError:
-            ctypes.CDLL(str(_stand_in(target)), ctypes.RTLD_GLOBAL)
+            with tempfile.TemporaryDirectory(prefix="tvm_insta-cuda-") as folder:
+                ctypes.CDLL(str(_stand_in(target, Path(folder))), ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
     except OSError as error:
         raise ToolchainError(
@@ -89,9 +90,8 @@ def _load_cuda_runtime(target: InstaTarget) -> None:
         ) from error
 
 
-def _stand_in(target: InstaTarget) -> Path:
+def _stand_in(target: InstaTarget, folder: Path) -> Path:
     """A libcuda.so.1 whose functions return CUDA_ERROR_NO_DEVICE."""
-    folder = Path(tempfile.mkdtemp(prefix="tvm_insta-cuda-"))
     source, code = folder / "driver.c", folder / "driver.o"
     source.write_text("".join(f"int {name}(void) {{ return 100; }}\n" for name in _DRIVER), "utf-8")
     library = folder / "libcuda.so.1"
