@@ -112,34 +112,24 @@ def run_pipeline(
 def fuse(mod: tvm.IRModule) -> tvm.IRModule:
     """Legalise to TIR and put each elementwise epilogue behind the kernel it belongs to."""
     transform = relax.transform
-    return tvm.transform.Sequential(
-        [
-            transform.LegalizeOps(),
-            transform.AnnotateTIROpPattern(),
-            _keep_concatenations(),
-            transform.FuseOps(),
-            transform.FuseTIR(),
-            transform.DeadCodeElimination(),
-        ]
-    )(mod)
+    legal = tvm.transform.Sequential([transform.LegalizeOps(), transform.AnnotateTIROpPattern()])
+    fusion = tvm.transform.Sequential(
+        [transform.FuseOps(), transform.FuseTIR(), transform.DeadCodeElimination()]
+    )
+    return fusion(_keep_concatenations(legal(mod)))
 
 
-def _keep_concatenations() -> tvm.transform.Pass:
+def _keep_concatenations(mod: tvm.IRModule) -> tvm.IRModule:
     """Concatenations stay kernels of their own: a plain copy of vectors.
 
     Fused into an epilogue that reads its input several times, a concatenation is evaluated that
     often, with a condition for every element: over ten times slower at 112x112x64 than the copy.
     """
-
-    @tvm.transform.module_pass(opt_level=0)
-    def mark(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
-        result = tvm.IRModule(dict(mod.functions), attrs=mod.attrs)
-        for variable, function in mod.functions.items():
-            if variable.name_hint.startswith("concatenate"):
-                result.update_func(variable, function.with_attr("op_pattern", OPAQUE))
-        return result
-
-    return mark
+    result = tvm.IRModule(dict(mod.functions), attrs=mod.attrs)
+    for variable, function in mod.functions.items():
+        if variable.name_hint.startswith("concatenate"):
+            result.update_func(variable, function.with_attr("op_pattern", OPAQUE))
+    return result
 
 
 def _fix_batch(mod: tvm.IRModule, batch: int | None) -> tvm.IRModule:
