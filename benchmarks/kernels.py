@@ -8,10 +8,11 @@ import numpy as np
 import tvm
 from tvm import relax, tirx
 from tvm.relax import TensorType
-from tvm_ffi import structural_map
 from tvm_insta.schedules import schedule_module
 
 from tvm_insta import ops
+from tvm_insta.codegen.raw import serial
+from tvm_insta.passes.pipeline import fuse
 from tvm_insta.target import InstaTarget, parse
 
 
@@ -81,41 +82,13 @@ def time_kernel(mod: tvm.ir.IRModule, target: InstaTarget, repeats: int) -> tupl
     Returns:
         Median and minimum over `repeats` of the mean time of 20 runs, in microseconds.
     """
-    passes = relax.transform
-    fused = tvm.transform.Sequential(
-        [
-            passes.LegalizeOps(),
-            passes.AnnotateTIROpPattern(),
-            passes.FuseOps(),
-            passes.FuseTIR(),
-            passes.DeadCodeElimination(),
-        ]
-    )(mod)
-    scheduled, (record,) = schedule_module(fused, target.tvm, lanes=target.lanes)
-    function = _serial(scheduled[record.function]).with_attr("global_symbol", "kernel")
+    scheduled, (record,) = schedule_module(fuse(mod), target.tvm, lanes=target.lanes)
+    function = serial(scheduled[record.function]).with_attr("global_symbol", "kernel")
     library = tvm.compile(tvm.ir.IRModule({"kernel": function}), target=target.tvm)
     arrays = [tvm.runtime.tensor(_random(parameter)) for parameter in function.params]
     timer = library.mod.time_evaluator("kernel", tvm.cpu(), number=20, repeat=repeats)
     times = 1e6 * np.array(timer(*arrays).results)
     return float(np.median(times)), float(times.min())
-
-
-def _serial(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    """The function without parallel loops, as the plain-C form holds it."""
-
-    def plain(loop: tirx.For) -> tirx.For:
-        if loop.kind != tirx.ForKind.PARALLEL:
-            return loop
-        return tirx.For(
-            loop.loop_var,
-            loop.min,
-            loop.extent,
-            tirx.ForKind.SERIAL,
-            loop.body,
-            loop.thread_binding,
-        )
-
-    return function.with_body(structural_map(function.body, (tirx.For, plain)))
 
 
 def _random(parameter: Any) -> np.ndarray:

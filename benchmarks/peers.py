@@ -114,7 +114,7 @@ def measure_all(args: argparse.Namespace) -> list[Result]:
     if not names:
         raise InputError(f"--only {args.only} fits none of {', '.join(ENGINES)}")
     jobs = [(m, t, n) for m in args.models for t in args.threads for n in names]
-    bar, results = cli.StepBar(), []
+    bar, results = cli.StepBar(steady=True), []
     for number, (model, threads, name) in enumerate(jobs, start=1):
         bar(f"{model}, {threads} threads, {name}", number, len(jobs))
         results.append(_in_a_process(name, model, threads, args.repeat))

@@ -54,7 +54,7 @@ def lower(
         CodegenError: for a scalar parameter, a dynamic local array, or a symbol of the TVM runtime
             that is left over.
     """
-    raw = {name: _raw_pointers(name, _serial(func), prefix) for name, func in functions.items()}
+    raw = {name: _raw_pointers(name, serial(func), prefix) for name, func in functions.items()}
     pipeline, finalise, _ = tvm.tirx.get_default_tir_pipeline(target)
     mod = tirx.transform.BindTarget(target.with_host(target))(tvm.IRModule(raw))
     mod = pipeline(mod)
@@ -82,8 +82,8 @@ def keep_small_arrays_on_stack(func: tirx.PrimFunc) -> tirx.PrimFunc:
     return func.with_body(tvm_ffi.structural_map(func.body, [(tirx.AllocBuffer, mark)]))
 
 
-def _serial(func: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Turn parallel loops into serial ones."""
+def serial(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """The function with serial loops in place of parallel ones, as the plain-C form holds it."""
 
     def loop(node: tirx.For) -> tirx.For:
         if node.kind != tirx.ForKind.PARALLEL:

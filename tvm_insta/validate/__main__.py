@@ -59,7 +59,7 @@ def _validate(args: argparse.Namespace) -> int:
     else:
         inputs = random_inputs(artefact.manifest, args.inputs, args.seed)
         what = f"{args.inputs} random inputs (seed {args.seed})"
-    bar = cli.StepBar()
+    bar = cli.StepBar(steady=True)
     findings = validate(
         artefact, chosen.module, inputs, progress=lambda i, n: bar(f"{i} of {n} inputs", i, n)
     )

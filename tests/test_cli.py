@@ -1,0 +1,82 @@
+"""Progress lines, interrupts, and the one command over all verbs."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import subprocess
+import sys
+
+import pytest
+
+from tvm_insta import cli
+from tvm_insta.__main__ import VERBS
+from tvm_insta.errors import InstaError
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_plain_lines_into_a_file():
+    stream = io.StringIO()
+    bar = cli.StepBar(stream=stream)
+    bar("export", 1, 2)
+    bar("simplify", 2, 2)
+    bar.close()
+    lines = stream.getvalue().splitlines()
+    assert [line.split(" (")[0] for line in lines] == ["[1/2] export", "[2/2] simplify"]
+
+
+def test_one_line_with_an_estimate_on_a_terminal():
+    stream = Terminal()
+    bar = cli.StepBar(steady=True, stream=stream)
+    bar.started -= 10.0  # ten seconds ago
+    bar("image", 2, 4)
+    text = stream.getvalue()
+    assert "\n" not in text and text.startswith("\r|#####...")
+    assert "about 30 s to go" in text
+    bar.close()
+    assert stream.getvalue().endswith("\r")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (InstaError("a sentence"), 2, "prog: error: a sentence"),
+        (OSError(28, "No space left on device", "out.json"), 2, "No space left on device out.json"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_errors_become_one_sentence(error, code, said, capsys):
+    def main(_):
+        raise error
+
+    assert cli.run(main, argparse.ArgumentParser(prog="prog"), []) == code
+    assert said in capsys.readouterr().err
+
+
+def test_verbose_shows_the_traceback(capsys):
+    def main(_):
+        raise InstaError("a sentence")
+
+    assert cli.run(main, argparse.ArgumentParser(prog="prog"), ["-v"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_unknown_verb():
+    done = subprocess.run(
+        [sys.executable, "-m", "tvm_insta", "compyle"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "got 'compyle'" in done.stderr and all(verb in done.stderr for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb):
+    for command in (["tvm_insta", verb], [VERBS[verb].removesuffix(".__main__")]):
+        done = subprocess.run(
+            [sys.executable, "-m", *command, "--help"], check=True, capture_output=True, text=True
+        )
+        assert "usage:" in done.stdout
