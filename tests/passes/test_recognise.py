@@ -227,3 +227,16 @@ def test_instance_thresholds_become_one_kernel(plus):
     assert "relax.tanh" not in names and "relax.matmul" not in names
     assert [layer.kind for layer in report.layers] == ["binary"]
     agree(module, mod, X, EXACT)
+
+
+def test_a_layer_that_looks_binary_and_is_not_is_a_warning(caplog):
+    _, report = phases(REASONS["its input is real-valued"], X)
+    report.log()
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "stays float: its input is real-valued" in caplog.text
+
+
+def test_a_layer_with_real_weights_is_no_warning(caplog):
+    _, report = phases(REASONS["its weights are real-valued"], X)
+    report.log()
+    assert {record.levelname for record in caplog.records} <= {"INFO"}

@@ -69,10 +69,16 @@ class Report:
     packs: list[Pack] = field(default_factory=list)
 
     def log(self) -> None:
-        """Say why each float layer stayed float, and what the notes are."""
+        """Say why each float layer stayed float, and what the notes are.
+
+        A layer with real-valued weights was hardly meant to be binary; one that was not made binary
+        for any other reason is a warning.
+        """
         for layer in self.layers:
             if layer.kind == "float":
-                _log.info("%s (%s) stays float: %s", layer.name, layer.op, layer.reason)
+                expected = layer.reason.startswith("its weights are real-valued")
+                level = logging.INFO if expected else logging.WARNING
+                _log.log(level, "%s (%s) stays float: %s", layer.name, layer.op, layer.reason)
             for note in layer.notes:
                 _log.info("%s: %s", layer.name, note)
 
