@@ -153,3 +153,30 @@ def test_comparisons_that_feed_float_layers_are_noted():
     findings = validate(artefact.load(), network, [x])
     assert "some feed float layers" in findings.note
     assert findings.failures() == [] and findings.logits_free < 1e-5
+
+
+class Cast(nn.Module):
+    """Unsigned bits and bipolar bits, both as casts of a comparison."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(2)
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.first = tvm_nn.BinaryConv2d(16, 16, 3, padding=1)
+        self.second = tvm_nn.BinaryConv2d(16, 16, 3, padding=1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = self.first((x - 0.1 >= 0).float()) + x
+        x = self.second((x > 0.5).float() * 2 - 1) + x
+        return x.mean((2, 3))
+
+
+def test_casts_of_comparisons_are_validated_bit_by_bit():
+    network = Cast().eval()
+    x = inputs((3, 9, 8), 2)
+    artefact = tvm_insta.build(network, x)
+    assert [layer.kind for layer in artefact.manifest.layers] == ["float", "binary", "binary"]
+    findings = validate(artefact.load(), network, [x])
+    assert findings.failures() == [] and findings.note == ""
+    assert findings.bits == 2 * 2 * 16 * 9 * 8

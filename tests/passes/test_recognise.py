@@ -57,6 +57,24 @@ def test_offsets_become_thresholds():
     assert "relax.add" not in calls(mod)
 
 
+class OffsetReadTwice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.binary = Binary(SPELLINGS["where ge"])
+
+    def forward(self, x):
+        x = x + OFFSET
+        return self.binary(x) + x
+
+
+def test_an_offset_that_somebody_else_reads_stays_in_the_activation():
+    module = OffsetReadTwice()
+    mod, report = phases(module, X)
+    assert report.layers[0].kind == "binary"
+    assert calls(mod).count("relax.add") == 2
+    agree(module, mod, X, 1e-6)  # one sum of two float32
+
+
 def test_threshold_that_depends_on_the_instance():
     module = Binary(instance_mean)
     mod, report = phases(module, X)

@@ -7,7 +7,6 @@ float64 and rounded once.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +14,16 @@ import tvm
 from tvm import relax
 from tvm.ir import Call
 
-from tvm_insta.passes.rewriter import Array, Expr, Rewriter, array, const, op_name, shape_of
+from tvm_insta.passes.rewriter import (
+    Array,
+    Expr,
+    Rewriter,
+    array,
+    const,
+    op_name,
+    read_twice,
+    shape_of,
+)
 
 _FLOAT_LAYERS = ("relax.insta.conv2d", "relax.matmul")
 _INTEGER_LAYERS = (
@@ -27,19 +35,6 @@ _INTEGER_LAYERS = (
 def fold_scales(mod: tvm.IRModule) -> tvm.IRModule:
     """Merge constant factors and offsets behind each layer."""
     return relax.transform.EliminateCommonSubexpr()(_FoldScales(mod).run())
-
-
-def _read_twice(mod: tvm.IRModule) -> set[Expr]:
-    """The variables of ``main`` with more than one reader."""
-    readers: Counter[Expr] = Counter()
-    function = mod["main"]
-    for block in function.body.blocks:
-        for binding in block.bindings:
-            relax.analysis.post_order_visit(
-                binding.value,
-                lambda expr: readers.update([expr]) if isinstance(expr, relax.Var) else None,
-            )
-    return {var for var, count in readers.items() if count > 1}
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,7 @@ class _FoldScales(Rewriter):
     def __init__(self, mod: tvm.IRModule) -> None:
         super().__init__(mod)
         self.affine: dict[Expr, _Affine] = {}
-        self.shared = _read_twice(mod)
+        self.shared = read_twice(mod)
         self.calls: dict[Expr, Call] = {}
 
     def bind(self, binding: Expr) -> None:

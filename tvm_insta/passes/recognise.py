@@ -30,6 +30,7 @@ from tvm_insta.passes.rewriter import (
     ints,
     op_name,
     rank,
+    read_twice,
     scalar,
     shape_of,
 )
@@ -62,6 +63,8 @@ class _Recognise(Rewriter):
         self.layer_names = list(layer_names)
         self.calls: dict[Expr, Call] = {}  # how each new variable is computed
         self.levels: dict[Expr, Levels] = {}
+        self.read_twice = read_twice(mod)
+        self.shared: set[Expr] = set()  # new variables that more than one expression reads
         self.comparisons: dict[Expr, tuple[Expr, str, Expr]] = {}
         self.layer_of: dict[Expr, Layer] = {}
         self.rules = {
@@ -79,6 +82,11 @@ class _Recognise(Rewriter):
             "relax.insta.conv2d": self._conv2d,
             "relax.matmul": self._matmul,
         }
+
+    def bind(self, binding: Expr) -> None:
+        super().bind(binding)
+        if binding.var in self.read_twice:
+            self.shared.add(self.env[binding.var])
 
     def emit(self, expr: Expr) -> Expr:
         var = self.builder.emit(expr)
@@ -114,10 +122,11 @@ class _Recognise(Rewriter):
     def _threshold_moved(self, x: Expr) -> tuple[Expr, Expr] | None:
         """Write ``u + c >= 0`` as ``u >= -c``, and ``u - c >= 0`` as ``u >= c``.
 
-        This is exact: a rounded sum has the sign of the true one, and is 0 only where it is 0.
+        This is exact: a rounded sum has the sign of the true one, and is 0 only where it is 0. A
+        sum that somebody else reads is needed anyway, and stays what is compared.
         """
         call = self.calls.get(x)
-        if call is None or op_name(call) not in ("relax.add", "relax.subtract"):
+        if call is None or x in self.shared or op_name(call) not in ("relax.add", "relax.subtract"):
             return None
         left, right = call.args
         subtract = op_name(call) == "relax.subtract"

@@ -7,6 +7,7 @@ themselves.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -93,6 +94,19 @@ class Rewriter:
     def emit(self, expr: Expr) -> Expr:
         """Bind ``expr`` to a fresh variable."""
         return self.builder.emit(expr)
+
+
+def read_twice(mod: tvm.IRModule) -> set[Expr]:
+    """The variables of ``main`` with more than one reader."""
+    readers: Counter[Expr] = Counter()
+    function = mod["main"]
+    for block in function.body.blocks:
+        for binding in block.bindings:
+            relax.analysis.post_order_visit(
+                binding.value,
+                lambda expr: readers.update([expr]) if isinstance(expr, relax.Var) else None,
+            )
+    return {var for var, count in readers.items() if count > 1}
 
 
 def op_name(expr: Expr) -> str:

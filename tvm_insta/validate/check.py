@@ -123,5 +123,7 @@ def _compare(found: SiteFindings, site: Site, packed: Packed, level: int) -> Non
     found.flips += int(flipped.sum())
     if flipped.any():
         found.distance = max(found.distance, float(np.abs(x - threshold)[flipped].max()) / rms)
-    found.deviation = max(found.deviation, float(np.abs(packed.x - x).max()) / rms)
+    # An offset may have moved from the activation into the threshold: their difference is the same.
+    deviation = np.abs((packed.x - packed.thresholds[level]) - (x - threshold)).max()
+    found.deviation = max(found.deviation, float(deviation) / rms)
     found.wrong_bits += packed.wrong_bits(level)

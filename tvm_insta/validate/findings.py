@@ -24,7 +24,8 @@ class SiteFindings:
         wrong_bits: packed bits that are not the comparison of the artefact's own values; must be 0.
         flips: bits that PyTorch would set otherwise, given the same bits in all earlier layers.
         distance: largest distance of a flip from its threshold, in units of the rms of x.
-        deviation: largest difference of an activation from PyTorch's, in units of the rms of x.
+        deviation: largest difference from PyTorch's of an activation's distance from its threshold,
+            in units of the rms of x.
     """
 
     name: str

@@ -95,10 +95,11 @@ def _is_site(node: fx.Node) -> bool:
         return True
     if name not in _COMPARE:
         return False
-    return all(
+    readers = [user for user in node.users if _short_name(user) != "_assert_tensor_metadata"]
+    return bool(readers) and all(
         (_short_name(user) == "where" and None not in map(_number, user.args[1:]))
         or _short_name(user) in ("to", "_to_copy", "type_as")
-        for user in node.users
+        for user in readers
     )
 
 
