@@ -34,7 +34,12 @@ _DRIVER = (
     "cuTensorMapEncodeTiled",
 )
 _LOADER = "ffi.Module.load_from_bytes.cuda"
-_MODE = "TVM_CUDA_COMPILE_MODE"
+_SETTINGS = {
+    "TVM_CUDA_COMPILE_MODE": "nvcc",
+    # Fast arithmetic flushes subnormal numbers and approximates division and tanh: it would move
+    # thresholds, and with them bits.
+    "TVM_CUDA_NVCC_NO_FAST_MATH": "1",
+}
 
 
 @contextmanager
@@ -51,8 +56,8 @@ def device_compiler(target: InstaTarget) -> Iterator[None]:
             "NVIDIA's CUDA toolkit to compile its kernels, though neither a card nor a driver"
         )
     _load_cuda_runtime(target)
-    before = {key: os.environ.get(key) for key in (_MODE, "PATH")}
-    os.environ[_MODE] = "nvcc"
+    before = {key: os.environ.get(key) for key in (*_SETTINGS, "PATH")}
+    os.environ.update(_SETTINGS)
     os.environ["PATH"] = f"{compiler.parent}{os.pathsep}{before['PATH'] or ''}"
     try:
         with target.tvm:  # the callback asks for the current target's architecture
