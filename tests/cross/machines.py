@@ -68,12 +68,6 @@ GENERIC_ARM64 = Machine(
 A53 = arm64("cortex-a53")
 A72 = arm64("cortex-a72", "rpi4")
 A76 = arm64("cortex-a76", "pixel")
-DOTPROD = Machine(
-    "dotprod",
-    "llvm -mtriple=aarch64-linux-gnu -mattr=+neon,+dotprod",
-    "aarch64-linux-gnu-gcc",
-    ("qemu-aarch64", "-cpu", "max"),
-)
 ARMV7 = Machine("armv7", "armv7", "arm-linux-gnueabihf-gcc", ("qemu-arm", "-cpu", "cortex-a9"))
 NATIVE = Machine("native", "native", "gcc")
 BASELINE = Machine("x86-64", "llvm -mtriple=x86_64-linux-gnu -mcpu=x86-64", "gcc")

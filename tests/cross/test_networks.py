@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -11,17 +12,22 @@ import pytest
 import torch
 
 import tvm_insta
-from tests.cross.machines import A53, A72, A76, ARMV7, DOTPROD, GENERIC_ARM64
+from tests.cross.machines import A53, A72, A76, ARMV7, GENERIC_ARM64, NATIVE
 from tvm_insta import nn, runtime
 from tvm_insta.codegen.elf import ElfFile
 from tvm_insta.errors import ArtefactError
+from tvm_insta.runtime import cpu
 from tvm_insta.runtime.preprocess import load_images
+from tvm_insta.target import parse
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 LOGITS = 1e-4
 """Of the largest logit. Machines contract multiplications with additions or not, and sum vectors of
 other widths; no bit of these images lies so close to its threshold that it flips."""
+
+A53_FEATURES = cpu.parse_cpuinfo("Features: fp asimd evtstrm aes pmull sha1 sha2 crc32", "aarch64")
+"""What Linux says of a Cortex-A53."""
 
 
 @pytest.fixture(scope="module")
@@ -57,32 +63,45 @@ def compiled(digits, tmp_path_factory):
     return compile_for
 
 
+@pytest.fixture(scope="module")
+def here(digits, compiled):
+    """The logits of this machine's own plain-C form."""
+    return runtime.load(compiled(NATIVE))(digits[1])
+
+
 @pytest.mark.qemu
 @pytest.mark.parametrize(
     "machine", [GENERIC_ARM64, A72, A76, ARMV7], ids=lambda machine: machine.name
 )
-def test_real_images_get_pytorchs_classes(machine, digits, compiled):
+def test_real_images_get_the_classes_of_pytorch_and_of_this_machine(
+    machine, digits, compiled, here
+):
     machine.require()
     _, images, expected = digits
     logits = machine.run(machine.link(compiled(machine)), images, (10,))
-    assert (logits.argmax(1) == expected.argmax(1)).all()
-    assert np.abs(logits - expected).max() <= LOGITS * np.abs(expected).max()
+    for other in (expected, here):
+        assert (logits.argmax(1) == other.argmax(1)).all()
+        assert np.abs(logits - other).max() <= LOGITS * np.abs(other).max()
 
 
 @pytest.mark.qemu
-def test_the_c_example_runs(digits, compiled, tmp_path):
-    A72.require()
+@pytest.mark.parametrize("library", ["model.a", "model.so"])
+@pytest.mark.parametrize("machine", [A72, ARMV7], ids=lambda machine: machine.name)
+def test_the_c_example_runs(machine, library, digits, compiled, tmp_path):
+    machine.require()
+    system = Path("/usr") / machine.gcc.removesuffix("-gcc")
+    if library == "model.so" and not list(system.glob("lib/ld-*")):
+        pytest.skip(f"the C library of {machine.name} is not in {system}")
     _, images, expected = digits
-    folder = compiled(A72)
+    folder = compiled(machine)
     program, batch = tmp_path / "plain_c", tmp_path / "batch.f32"
     batch.write_bytes(images[:3].tobytes())
-    strict = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-static"]
-    source = EXAMPLES / "c" / "plain_c.c"
-    command = [A72.gcc, *strict, "-I", folder, source, folder / "model.a", "-lm", "-o", program]
+    command = [machine.gcc, "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-I", folder]
+    command += [EXAMPLES / "c" / "plain_c.c", folder / library, "-lm", "-o", program]
+    command.append("-static" if library == "model.a" else f"-Wl,-rpath,{folder}")
     subprocess.run(command, check=True)
-    text = subprocess.run(
-        [*A72.emulator, program, batch], check=True, capture_output=True, text=True
-    ).stdout
+    run = [*machine.emulator, "-L", system, program, batch]
+    text = subprocess.run(run, check=True, capture_output=True, text=True).stdout
     for row in expected[:3]:
         assert f"class {row.argmax()}" in text, text
 
@@ -90,24 +109,37 @@ def test_the_c_example_runs(digits, compiled, tmp_path):
 @pytest.mark.qemu
 def test_dotprod_build_is_refused_by_a_cpu_without_it(digits, compiled):
     """A message from model_init, not SIGILL."""
-    DOTPROD.require()
+    A76.require()
     _, images, _ = digits
-    program = DOTPROD.link(compiled(DOTPROD))
-    process, _ = A53.try_run(program, images[:1], (10,), "float32")
+    process, out = A53.try_run(A76.link(compiled(A76)), images[:1], (10,), "float32")
     assert process.returncode == 5, process  # MODEL_ERROR_CPU
-    assert "dotprod" in process.stderr
+    said = re.fullmatch(r"this processor lacks a feature .* \((\S+)\)\n", process.stderr)
+    assert said and said[1] in set(parse(A76.target).needs) - A53_FEATURES, process.stderr
+    assert not out.exists()
+
+
+@pytest.mark.qemu
+def test_dotprod_build_is_refused_by_the_loader_of_a_cpu_without_it(compiled, monkeypatch):
+    """What the manifest says is enough: no library is opened."""
+    A76.require()
+    monkeypatch.setattr(cpu, "machine", lambda: "aarch64")
+    monkeypatch.setattr(cpu, "cpu_features", lambda: A53_FEATURES)
+    with pytest.raises(ArtefactError, match=r"needs the CPU features .*dotprod.*lacks"):
+        runtime.load(compiled(A76))
 
 
 @pytest.mark.qemu
 def test_the_loader_refuses_an_artefact_for_arm(compiled):
     A76.require()
+    if cpu.machine() == "aarch64":
+        pytest.skip("this machine is an aarch64")
     with pytest.raises(ArtefactError, match="for aarch64"):
         runtime.load(compiled(A76))
 
 
 @pytest.mark.qemu
 def test_vm_form_for_arm(digits, tmp_path):
-    """Only its format is checked: to run it takes TVM's runtime library for aarch64."""
+    """Only format and symbols are checked: to run it takes TVM's runtime library for aarch64."""
     GENERIC_ARM64.require()
     network, images, _ = digits
     tvm_insta.build(
@@ -115,9 +147,15 @@ def test_vm_form_for_arm(digits, tmp_path):
     )
     header = (tmp_path / "model.so").read_bytes()[:20]
     assert header[:4] == b"\x7fELF" and header[18] == 0xB7  # EM_AARCH64
-    assert ElfFile(tmp_path / "model.so").needed()
+    library = ElfFile(tmp_path / "model.so")
+    assert set(library.needed()) <= {"libc.so.6", "libm.so.6"}
     manifest = json.loads((tmp_path / "model.json").read_text())
     assert manifest["machine"] == "aarch64" and "neon" in manifest["needs"]
+    kernels = {f"__tvm_ffi_{kernel['symbol']}" for kernel in manifest["kernels"]}
+    assert len(kernels) > 20
+    # The byte code, and every kernel that it calls, is there; only the runtimes are left to find.
+    assert {"__tvm_ffi__library_bin", *kernels} <= set(library.visible())
+    assert not {name for name in library.undefined() if name.startswith("__tvm_ffi_")}
 
 
 @pytest.mark.qemu
@@ -128,6 +166,6 @@ def test_resnet18(tmp_path):
     image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     tvm_insta.build(network, image, target=A72.target, runtime="c", out_dir=tmp_path)
     logits = A72.run(A72.link(tmp_path), image.numpy(), (1000,))
-    here = tvm_insta.build(network, image)(image.numpy())
+    here = tvm_insta.build(network, image, runtime="c")(image.numpy())
     assert logits.argmax() == here.argmax()
     assert np.abs(logits - here).max() <= LOGITS * np.abs(here).max()

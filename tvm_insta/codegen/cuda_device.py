@@ -11,13 +11,14 @@ import ctypes
 import functools
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import tvm
 import tvm_ffi
 
+from tvm_insta.codegen.elf import ElfFile
 from tvm_insta.errors import ToolchainError
 from tvm_insta.target import InstaTarget
 from tvm_insta.toolchain import find_linker, nvcc
@@ -40,14 +41,16 @@ _SETTINGS = {
     # thresholds, and with them bits.
     "TVM_CUDA_NVCC_NO_FAST_MATH": "1",
 }
+# TVM puts what nvcc said behind the whole CUDA source and this line.
+_NVCC_SAID = "\nCompilation error:\n"
+_ERROR_LINES = 5
 
 
-@contextmanager
-def device_compiler(target: InstaTarget) -> Iterator[None]:
-    """Within the block, TVM compiles CUDA kernels with nvcc and embeds the binary.
+def find_nvcc() -> Path:
+    """NVIDIA's compiler.
 
     Raises:
-        ToolchainError: nvcc is not installed, or CUDA's libraries cannot be loaded.
+        ToolchainError: it is not installed.
     """
     compiler = nvcc()
     if compiler is None:
@@ -55,19 +58,33 @@ def device_compiler(target: InstaTarget) -> Iterator[None]:
             "no nvcc was found ($CUDA_HOME, the PATH, /usr/local/cuda): a cuda target needs "
             "NVIDIA's CUDA toolkit to compile its kernels, though neither a card nor a driver"
         )
-    _load_cuda_runtime(target)
-    before = {key: os.environ.get(key) for key in (*_SETTINGS, "PATH")}
-    os.environ.update(_SETTINGS)
-    os.environ["PATH"] = f"{compiler.parent}{os.pathsep}{before['PATH'] or ''}"
+    return compiler
+
+
+@contextmanager
+def device_compiler(target: InstaTarget) -> Iterator[None]:
+    """Within the block, TVM compiles CUDA kernels with nvcc and embeds the binary.
+
+    Raises:
+        ToolchainError: nvcc is not installed or refuses the kernels, or CUDA's libraries cannot be
+            loaded.
+    """
+    compiler = find_nvcc()
+    _load_cuda_runtime(target, compiler)
+    path = f"{compiler.parent}{os.pathsep}{os.environ.get('PATH', '')}"
     try:
-        with target.tvm:  # the callback asks for the current target's architecture
+        # TVM asks the current target for the architecture.
+        with _environment({**_SETTINGS, "PATH": path}), target.tvm:
             yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = value
+    except RuntimeError as error:
+        _, failed, said = str(error).rpartition(_NVCC_SAID)
+        if not failed:
+            raise
+        lines = [line for line in said.splitlines() if line.strip()]
+        raise ToolchainError(
+            f"{compiler} could not compile the kernels for {target.mcpu}:\n"
+            + "\n".join(lines[-_ERROR_LINES:])
+        ) from error
 
 
 def device_modules(module: tvm.runtime.Module) -> list[tvm.runtime.Module]:
@@ -76,8 +93,22 @@ def device_modules(module: tvm.runtime.Module) -> list[tvm.runtime.Module]:
     return own + [found for each in module.imports for found in device_modules(each)]
 
 
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
+    before = {key: os.environ.get(key) for key in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                del os.environ[key]
+            else:
+                os.environ[key] = value
+
+
 @functools.cache
-def _load_cuda_runtime(target: InstaTarget) -> None:
+def _load_cuda_runtime(target: InstaTarget, compiler: Path) -> None:
     if tvm_ffi.get_global_func(_LOADER, allow_missing=True) is not None:
         return
     library = Path(tvm.__file__).parent / "lib" / "libtvm_runtime_cuda.so"
@@ -87,12 +118,26 @@ def _load_cuda_runtime(target: InstaTarget) -> None:
         except OSError:
             with tempfile.TemporaryDirectory(prefix="tvm_insta-cuda-") as folder:
                 ctypes.CDLL(str(_stand_in(target, Path(folder))), ctypes.RTLD_GLOBAL)
+        for path in toolkit_libraries(library, compiler):
+            ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
     except OSError as error:
         raise ToolchainError(
             f"TVM's CUDA library cannot be loaded ({error}): install the CUDA toolkit of the major "
             "version that apache-tvm was built with, libraries included"
         ) from error
+
+
+def toolkit_libraries(library: Path, compiler: Path) -> list[Path]:
+    """What `library` needs of CUDA's run time and the toolkit of the nvcc `compiler` has.
+
+    A toolkit's folder need not be on the dynamic loader's path: conda's never is.
+    """
+    roots = (compiler.parents[1], compiler.resolve().parents[1])
+    folders = [root / name for root in dict.fromkeys(roots) for name in ("lib64", "lib")]
+    names = [name for name in ElfFile(library).needed() if name.startswith("libcudart")]
+    found = [[path for folder in folders if (path := folder / name).is_file()] for name in names]
+    return [paths[0] for paths in found if paths]
 
 
 def _stand_in(target: InstaTarget, folder: Path) -> Path:
