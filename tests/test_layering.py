@@ -124,7 +124,7 @@ def test_every_room_is_listed():
     assert set(ROOMS) == set(KNOWS) | COMMANDS
 
 
-@pytest.mark.parametrize("room", KNOWS)
+@pytest.mark.parametrize("room", sorted(KNOWS))
 def test_a_room_knows_only_what_is_below(room):
     common = BASE | {room}
     for found in [i for file in ROOMS[room] for i in imports(file)]:
