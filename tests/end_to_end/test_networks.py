@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -180,3 +182,52 @@ def test_casts_of_comparisons_are_validated_bit_by_bit():
     findings = validate(artefact.load(), network, [x])
     assert findings.failures() == [] and findings.note == ""
     assert findings.bits == 2 * 2 * 16 * 9 * 8
+
+
+class OffsetSign(nn.Module):
+    """ReActNet's own spelling of RSign; the sum feeds nothing else, so the offset moves."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(2)
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.offset = nn.Parameter(torch.randn(16, 1, 1) * 0.2)
+        self.norm = nn.BatchNorm2d(16)
+        self.first = tvm_nn.BinaryConv2d(16, 16, 3, padding=1)
+        self.second = tvm_nn.BinaryConv2d(16, 16, 3, padding=1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = self.norm(self.first(torch.sign(x + self.offset))) + x
+        x = self.second(torch.sign(x)) + x
+        return x.mean((2, 3))
+
+
+@pytest.mark.parametrize("runtime", ["vm", "c"])
+def test_moved_offsets_are_validated_in_both_forms(runtime):
+    network = OffsetSign().eval()
+    x = inputs((3, 9, 8), 2)
+    artefact = tvm_insta.build(network, x, runtime=runtime)
+    findings = validate(artefact.load(), network, [x])
+    assert findings.failures() == [] and findings.bits == 2 * 2 * 16 * 9 * 8
+
+
+@pytest.mark.parametrize("runtime", ["vm", "c"])
+def test_the_validator_finds_wrong_constant_thresholds(runtime):
+    """The artefact's own thresholds are judged too: with others its bits are wrong."""
+    network = OffsetSign().eval()
+    x = inputs((3, 9, 8), 1)
+    module = tvm_insta.build(network, x, runtime=runtime).load()
+    first, second = module.manifest.binarisations
+    wrong = dataclasses.replace(first, thresholds="0000803f" * (len(first.thresholds) // 8))
+    module.manifest = dataclasses.replace(module.manifest, binarisations=(wrong, second))
+    failures = validate(module, network, [x]).failures()
+    assert any("packed bits are not the comparison" in failure for failure in failures)
+
+
+def test_verify_stages_of_a_module_in_training_mode():
+    network = OffsetSign().train()
+    with torch.no_grad():
+        network.norm.running_mean += 1.0  # so that the modes differ
+    artefact = tvm_insta.build(network, inputs((3, 9, 8), 2), verify_stages=True)
+    assert network.training and artefact.manifest.layers

@@ -51,13 +51,16 @@ def _packs(mod: tvm.IRModule) -> Iterator[Pack]:
     for block in mod["main"].body.blocks:
         for binding in block.bindings:
             if op_name(binding.value) == "relax.insta.threshold_pack":
-                attrs = binding.value.attrs
+                (x, thresholds), attrs = binding.value.args, binding.value.attrs
+                value = array(thresholds)
                 yield Pack(
-                    channels=shape_of(binding.value.args[0])[-1],
+                    channels=shape_of(x)[-1],
                     bits=int(attrs["bits"]),
                     compare=str(attrs["compare"]),
                     groups=int(attrs["groups"]),
                     pad=tuple(ints(attrs["pad"])),
+                    thresholds=None if value is None else value.astype("<f4").tobytes().hex(),
+                    threshold_shape=() if value is None else value.shape,
                 )
 
 

@@ -47,6 +47,9 @@ class Pack:
         compare: "ge", "gt", "le" or "lt".
         groups: channel groups, each starting a new word.
         pad: zero words around the image: top, left, bottom, right.
+        thresholds: constant thresholds ``[L, *B]``, little-endian float32 as hexadecimal digits
+            (JSON has no infinity); None where they depend on the instance.
+        threshold_shape: their shape, empty where they depend on the instance.
     """
 
     channels: int
@@ -54,6 +57,8 @@ class Pack:
     compare: str
     groups: int
     pad: tuple[int, ...]
+    thresholds: str | None = None
+    threshold_shape: tuple[int, ...] = ()
 
 
 @dataclass

@@ -89,6 +89,11 @@ class Binarisation:
     groups: int
     pad: tuple[int, ...]
     """Zero words around the image: top, left, bottom, right."""
+    thresholds: str | None = None
+    """Constant thresholds, little-endian float32 as hexadecimal digits; None where they depend on
+    the instance. A trace of the plain-C form holds no constants."""
+    threshold_shape: tuple[int, ...] = ()
+    """Shape of the constant thresholds, `[L, *B]` with B broadcast to the compared tensor."""
 
 
 @dataclass(frozen=True)

@@ -88,12 +88,7 @@ def _replay(
         )
         return None
     trace = artefact.trace(*[tensor.numpy() for tensor in image])
-    packed = []
-    start = 0
-    for pack in packs:
-        sites = reference.sites[start : start + 2**pack.bits - 1]
-        packed.append(read_packed(trace[pack.kernel], pack, [s.threshold for s in sites]))
-        start += len(sites)
+    packed = [read_packed(trace[pack.kernel], pack) for pack in packs]
     bits = [torch.from_numpy(level) for each in packed for level in each.levels]
     output = reference.evaluate(image, bits).numpy()
     start = 0

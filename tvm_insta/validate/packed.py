@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from tvm_insta.ops import packing
 from tvm_insta.runtime.manifest import Binarisation
@@ -46,24 +45,22 @@ class Packed:
         return int((exact != self.levels[level]).sum())
 
 
-def read_packed(
-    entry: TraceEntry, pack: Binarisation, torch_thresholds: Sequence[torch.Tensor]
-) -> Packed:
+def read_packed(entry: TraceEntry, pack: Binarisation) -> Packed:
     """Read a traced kernel call.
 
     Args:
         entry: the call.
-        pack: how its words are read.
-        torch_thresholds: PyTorch's thresholds of the levels; constant ones, which a trace of the
-            plain-C form does not hold, are the same on both sides.
+        pack: how its words are read, and its thresholds where they are constant.
     """
     x = entry.inputs[0]
     assert x is not None, "activations are computed, never constant"
-    own = entry.inputs[1]
-    if own is None:
-        thresholds = tuple(tensor.numpy() for tensor in torch_thresholds)
+    if pack.thresholds is None:
+        own = entry.inputs[1]
+        assert own is not None, "thresholds are constant and in the manifest, or computed"
     else:
-        thresholds = tuple(_to_torch(level) for level in _as_levels(own, x, pack.bits))
+        values = np.frombuffer(bytes.fromhex(pack.thresholds), "<f4")
+        own = values.reshape(pack.threshold_shape)
+    thresholds = tuple(_to_torch(level) for level in _as_levels(own, x, pack.bits))
     words = entry.output
     if words.ndim == 4:
         top, left, bottom, right = pack.pad

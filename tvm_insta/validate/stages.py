@@ -14,6 +14,7 @@ from tvm import relax
 
 from tvm_insta.codegen.relax_vm import build_executable
 from tvm_insta.errors import ValidationError
+from tvm_insta.frontend import trace_and_fold
 from tvm_insta.target import InstaTarget, parse
 
 LIMIT = 0.05
@@ -38,8 +39,10 @@ class StageVerifier:
         self.inputs = [
             torch.randn(1, *tensor.shape[1:], generator=generator) for tensor in example_inputs
         ]
+        # The graph that is compiled: of the module in eval mode, whatever mode it is in.
+        graph = trace_and_fold(module, self.inputs, max_batch=2, dynamic=True)
         with torch.no_grad():
-            self.expected = module(*self.inputs).numpy()
+            self.expected = graph(*self.inputs).numpy()
         self.target = target
         self.host = parse("llvm")
         self.differences: dict[str, float] = {}
