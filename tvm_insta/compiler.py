@@ -29,7 +29,7 @@ from tvm_insta.codegen.kernels import kernel_table  # noqa: E402
 from tvm_insta.codegen.plain_c import CForm, c_form  # noqa: E402
 from tvm_insta.codegen.relax_vm import VmForm, vm_form  # noqa: E402
 from tvm_insta.codegen.staging import staged  # noqa: E402
-from tvm_insta.errors import InputError, InstaError  # noqa: E402
+from tvm_insta.errors import InstaError  # noqa: E402
 from tvm_insta.frontend import import_torch  # noqa: E402
 from tvm_insta.options import CompileOptions  # noqa: E402
 from tvm_insta.passes.lower import weight_key  # noqa: E402
@@ -305,21 +305,3 @@ def _kernel_of_weight(mod: tvm.IRModule) -> dict[str, list[str]]:
                     key = weight_key(value.value.numpy())
                     found.setdefault(key, []).append(str(call.args[0].name_hint))
     return found
-
-
-def random_inputs(manifest: manifests.Manifest, batch: int, seed: int) -> list[torch.Tensor]:
-    """Standard normal inputs of the shapes an artefact takes.
-
-    Raises:
-        InputError: an input is not float32.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    tensors = []
-    for tensor in manifest.inputs:
-        if tensor.dtype != "float32":
-            raise InputError(
-                f"input {tensor.name} is {tensor.dtype}, but random inputs are float32: give a file"
-            )
-        shape = [batch, *(int(dim) for dim in tensor.shape[1:])]
-        tensors.append(torch.randn(shape, generator=generator))
-    return tensors

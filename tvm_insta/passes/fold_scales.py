@@ -34,7 +34,7 @@ _INTEGER_LAYERS = (
 
 def fold_scales(mod: tvm.IRModule) -> tvm.IRModule:
     """Merge constant factors and offsets behind each layer."""
-    return relax.transform.EliminateCommonSubexpr()(_FoldScales(mod).run())
+    return _FoldScales(mod).run()
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,6 @@ class _FoldScales(Rewriter):
         super().__init__(mod)
         self.affine: dict[Expr, _Affine] = {}
         self.shared = read_twice(mod)
-        self.calls: dict[Expr, Call] = {}
 
     def bind(self, binding: Expr) -> None:
         super().bind(binding)
@@ -65,7 +64,6 @@ class _FoldScales(Rewriter):
             if folded is not None:
                 return folded
         var = self.emit(call)
-        self.calls[var] = call
         if name in _FLOAT_LAYERS or (name == "relax.astype" and self._is_integer_layer(call)):
             channels = shape_of(var)[-1]
             self.affine[var] = _Affine(var, np.ones(channels), np.zeros(channels))

@@ -42,7 +42,7 @@ def lower(mod: tvm.IRModule, report: Report, lanes: int) -> tvm.IRModule:
         report: its layers receive the digest of their blocked weights.
         lanes: 32-bit lanes of the target's vectors; the widest block a weight is laid out in.
     """
-    mod = relax.transform.EliminateCommonSubexpr()(_Lower(mod, report, lanes).run())
+    mod = _Lower(mod, report, lanes).run()
     report.packs = list(_packs(mod))
     return mod
 
@@ -73,7 +73,6 @@ class _Lower(Rewriter):
     def __init__(self, mod: tvm.IRModule, report: Report, lanes: int) -> None:
         super().__init__(mod)
         self.lanes = lanes
-        self.calls: dict[Expr, Call] = {}
         self.layers = iter(report.layers)
         self.halves: dict[Expr, Expr] = {}  # expression -> one that is half of it
         self.rules = {
@@ -88,10 +87,7 @@ class _Lower(Rewriter):
     def visit(self, call: Call) -> Expr:
         rule = self.rules.get(op_name(call))
         result = rule(call) if rule is not None else None
-        if result is None:
-            result = self.emit(call)
-            self.calls[result] = call
-        return result
+        return call if result is None else result
 
     def _block(self, out_channels: int) -> int:
         """The widest power of two that divides the output channels, at most the target's lanes."""

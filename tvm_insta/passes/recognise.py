@@ -52,8 +52,7 @@ def recognise(mod: tvm.IRModule, report: Report, layer_names: Sequence[str]) -> 
         report: receives one layer per convolution and product.
         layer_names: names in the order of execution; generic names are given if the count differs.
     """
-    mod = _Recognise(mod, report, layer_names).run()
-    return relax.transform.EliminateCommonSubexpr()(mod)
+    return _Recognise(mod, report, layer_names).run()
 
 
 class _Recognise(Rewriter):
@@ -61,7 +60,6 @@ class _Recognise(Rewriter):
         super().__init__(mod)
         self.report = report
         self.layer_names = list(layer_names)
-        self.calls: dict[Expr, Call] = {}  # how each new variable is computed
         self.levels: dict[Expr, Levels] = {}
         self.read_twice = read_twice(mod)
         self.shared: set[Expr] = set()  # new variables that more than one expression reads
@@ -87,12 +85,6 @@ class _Recognise(Rewriter):
         super().bind(binding)
         if binding.var in self.read_twice:
             self.shared.add(self.env[binding.var])
-
-    def emit(self, expr: Expr) -> Expr:
-        var = self.builder.emit(expr)
-        if isinstance(expr, Call):
-            self.calls[var] = expr
-        return var
 
     def visit(self, call: Call) -> Expr:
         name = op_name(call)
@@ -395,8 +387,7 @@ class _Recognise(Rewriter):
         return f"its input is real-valued (the result of {name})"
 
     def _layer(self, op: str, reason: str, macs: int, weight: Expr, output: Expr) -> Layer:
-        index = len(self.report.layers)
-        name = self._next_name(index)
+        name = self.layer_names.pop(0) if self.layer_names else f"layer_{len(self.report.layers)}"
         layer = Layer(
             name=name,
             op=op,
@@ -410,9 +401,6 @@ class _Recognise(Rewriter):
         self.layer_of[output] = layer
         return layer
 
-    def _next_name(self, index: int) -> str:
-        return self.layer_names.pop(0) if self.layer_names else f"layer_{index}"
-
     def _pack(self, levels: Levels, bits: int, groups: int) -> Expr:
         dims = rank(levels.x)
         values = [array(threshold) for threshold in levels.thresholds]
@@ -425,11 +413,9 @@ class _Recognise(Rewriter):
             for threshold in levels.thresholds:
                 shape = shape_of(threshold)
                 full = [1] * (dims + 1 - len(shape)) + shape
-                if self._is_call(threshold, "relax.reshape"):
-                    parts.append(relax.op.reshape(self.calls[threshold].args[0], full))
-                else:
-                    parts.append(relax.op.reshape(threshold, full))
-                parts[-1] = self.emit(parts[-1])
+                reshaped = self._is_call(threshold, "relax.reshape")
+                source = self.calls[threshold].args[0] if reshaped else threshold
+                parts.append(self.emit(relax.op.reshape(source, full)))
             thresholds = parts[0] if len(parts) == 1 else self.emit(relax.op.concat(parts, axis=0))
         return self.emit(
             ops.threshold_pack(

@@ -86,13 +86,3 @@ class Report:
                 _log.log(level, "%s (%s) stays float: %s", layer.name, layer.op, layer.reason)
             for note in layer.notes:
                 _log.info("%s: %s", layer.name, note)
-
-    @property
-    def binary_macs(self) -> int:
-        """Multiply-accumulates of one image that run on packed bits."""
-        return sum(layer.macs for layer in self.layers if layer.kind == "binary")
-
-    @property
-    def float_macs(self) -> int:
-        """Multiply-accumulates of one image that stay float."""
-        return sum(layer.macs for layer in self.layers if layer.kind == "float")

@@ -28,6 +28,7 @@ class Rewriter:
 
     Attributes:
         env: what each variable of the old function became: an expression of the new one.
+        calls: how each variable of the new function is computed, where by a call.
         builder: the Relax block builder in use; its analyzer proves facts about symbolic shapes.
     """
 
@@ -35,6 +36,7 @@ class Rewriter:
         self.mod = mod
         self.builder = relax.BlockBuilder()
         self.env: dict[Expr, Expr] = {}
+        self.calls: dict[Expr, Call] = {}
 
     def visit(self, call: Call) -> Expr:
         """Return what stands for ``call``, whose arguments are already new expressions."""
@@ -45,7 +47,7 @@ class Rewriter:
         return result
 
     def run(self) -> tvm.IRModule:
-        """Rebuild ``main`` and return the new module, free of dead bindings."""
+        """Rebuild ``main``; the new module is free of dead bindings and of equal expressions."""
         function = self.mod["main"]
         params = list(function.params)
         self.env = {param: param for param in params}
@@ -59,8 +61,11 @@ class Rewriter:
                 result = self.finish(self.new(function.body.body))
                 output = self.builder.emit_output(result)
             self.builder.emit_func_output(output)
-        mod = self.builder.get()
-        return relax.transform.DeadCodeElimination()(mod)
+        transform = relax.transform
+        clean = tvm.transform.Sequential(
+            [transform.DeadCodeElimination(), transform.EliminateCommonSubexpr()]
+        )
+        return clean(self.builder.get())
 
     def bind(self, binding: Expr) -> None:
         """Translate one binding."""
@@ -73,7 +78,7 @@ class Rewriter:
         if isinstance(value, Call):
             value = self.visit(value)
         if isinstance(value, Call):
-            value = self.builder.emit(value)
+            value = self.emit(value)
         self.env[binding.var] = value
 
     def new(self, expr: Expr) -> Expr:
@@ -93,7 +98,10 @@ class Rewriter:
 
     def emit(self, expr: Expr) -> Expr:
         """Bind ``expr`` to a fresh variable."""
-        return self.builder.emit(expr)
+        var = self.builder.emit(expr)
+        if isinstance(expr, Call):
+            self.calls[var] = expr
+        return var
 
 
 def read_twice(mod: tvm.IRModule) -> set[Expr]:

@@ -19,8 +19,7 @@ from tvm_insta.passes.rewriter import Array, Expr, Rewriter, array, const, ints,
 
 def simplify(mod: tvm.IRModule) -> tvm.IRModule:
     """Fold what is constant, replace batch norm, merge equal expressions."""
-    mod = _Simplify(mod).run()
-    return relax.transform.EliminateCommonSubexpr()(mod)
+    return _Simplify(mod).run()
 
 
 class _Simplify(Rewriter):
@@ -30,8 +29,6 @@ class _Simplify(Rewriter):
             return self._batch_norm(call)
         if name == "relax.nn.dropout":
             return relax.Tuple([call.args[0], call.args[0]])
-        if name == "relax.zeros_like":  # what the importer gives for the indices of max_pool2d
-            return call
         folded = _fold(name, call)
         return call if folded is None else folded
 

@@ -36,7 +36,7 @@ _REDUCTIONS = frozenset(f"relax.{name}" for name in ("mean", "sum", "max", "min"
 
 def to_nhwc(mod: tvm.IRModule) -> tvm.IRModule:
     """Lay images out channels last; float convolutions become ``relax.insta.conv2d``."""
-    return relax.transform.EliminateCommonSubexpr()(_ToNHWC(mod).run())
+    return _ToNHWC(mod).run()
 
 
 class _ToNHWC(Rewriter):

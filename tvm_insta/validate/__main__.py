@@ -46,10 +46,10 @@ def _validate(args: argparse.Namespace) -> int:
 
     import torch
 
-    from tvm_insta.compiler import random_inputs
     from tvm_insta.report import findings_lines
     from tvm_insta.runtime.preprocess import image_files, load_images
     from tvm_insta.validate import validate
+    from tvm_insta.validate.inputs import random_inputs
 
     chosen = choose.from_description(artefact.manifest.source)
     if args.images:
