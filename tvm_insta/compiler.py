@@ -25,9 +25,10 @@ from torch import nn  # noqa: E402
 from tvm.ir import GenericConst  # noqa: E402
 
 from tvm_insta import runtime  # noqa: E402
+from tvm_insta.codegen import plain_c, relax_vm  # noqa: E402
 from tvm_insta.codegen.kernels import kernel_table  # noqa: E402
-from tvm_insta.codegen.plain_c import CForm, c_form  # noqa: E402
-from tvm_insta.codegen.relax_vm import VmForm, vm_form  # noqa: E402
+from tvm_insta.codegen.plain_c import CForm  # noqa: E402
+from tvm_insta.codegen.relax_vm import VmForm  # noqa: E402
 from tvm_insta.codegen.staging import staged  # noqa: E402
 from tvm_insta.errors import InstaError  # noqa: E402
 from tvm_insta.frontend import import_torch  # noqa: E402
@@ -152,6 +153,8 @@ def compile_module(
     """
     source = source or Source({"class": type(module).__qualname__})
     target = parse(options.target)
+    # What code generation would refuse is refused before the minutes it takes to get there.
+    linker = (plain_c if options.runtime == "c" else relax_vm).require(target, options.name)
     steps = ["export", *PHASES, "generate code"]
     started = time.perf_counter()
 
@@ -178,7 +181,8 @@ def compile_module(
     )
     compiled.report.log()
     with staged(out_dir) as stage:
-        form = _generate(compiled, target, options, stage)
+        generate = plain_c.c_form if options.runtime == "c" else relax_vm.vm_form
+        form = generate(compiled.mod, target, stage, options.name, linker=linker)
         seconds = time.perf_counter() - started
         manifests.write(stage, _manifest(stage, compiled, form, target, options, source, seconds))
     return Artefact(out_dir, compiled.report)
@@ -197,13 +201,6 @@ def _verifier(
     return StageVerifier(module, example_inputs, target)
 
 
-def _generate(
-    compiled: Compiled, target: InstaTarget, options: CompileOptions, folder: Path
-) -> CForm | VmForm:
-    generate = c_form if options.runtime == "c" else vm_form
-    return generate(compiled.mod, target, folder, options.name)
-
-
 def _manifest(
     folder: Path,
     compiled: Compiled,
@@ -213,9 +210,8 @@ def _manifest(
     source: Source,
     seconds: float,
 ) -> manifests.Manifest:
-    plain_c = isinstance(form, CForm)
     program = form.plan.program if isinstance(form, CForm) else form.program
-    table = kernel_table(program, batched=plain_c)
+    table = kernel_table(program, batched=isinstance(form, CForm))
     rules = {record.function: record for record in compiled.schedules}
     return manifests.Manifest(
         name=options.name,

@@ -167,3 +167,19 @@ def test_missing_artefact(capsys):
 @pytest.mark.parametrize("argv", [["--threads", "0"], ["--repeat", "0"], ["--batch", "99"]])
 def test_bench_counts(digits, argv, capsys):
     refused(bench.main, [str(digits / "vm"), *argv], capsys)
+
+
+LATE = {
+    ("--target", "cuda -arch=sm_90", "--runtime", "c"): "plain-C form is for CPUs",
+    ("--name", "two words"): "two words",
+}
+
+
+@pytest.mark.parametrize("argv", LATE)
+def test_what_code_generation_refuses_is_refused_first(argv, capsys, monkeypatch, tmp_path):
+    def exported(*_args, **_options):
+        raise AssertionError("the model was exported before the refusal")
+
+    monkeypatch.setattr("tvm_insta.compiler.import_torch", exported)
+    message = refused(compile_command.main, [*argv, "-o", str(tmp_path / "out")], capsys)
+    assert LATE[argv] in message

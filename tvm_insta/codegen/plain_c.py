@@ -40,6 +40,21 @@ class CForm:
         return self.plan.arena_bytes + len(self.plan.blob)
 
 
+def require(target: InstaTarget, name: str) -> Linker:
+    """Refuse what this form cannot do, before any work is done for it.
+
+    Raises:
+        CodegenError: the target is no CPU, or the name cannot prefix C functions.
+        ToolchainError: there is no linker for the target.
+    """
+    driver.check_name(name)
+    if target.kind != "llvm":
+        raise CodegenError(
+            f"the plain-C form is for CPUs (kind llvm), not for {target.kind}; use the vm form"
+        )
+    return find_linker(target)
+
+
 def c_form(
     mod: tvm.IRModule,
     target: InstaTarget,
@@ -62,13 +77,7 @@ def c_form(
         CodegenError: if the module does not have that form or would need the TVM runtime.
         ToolchainError: if compiling or linking fails.
     """
-    driver.check_name(name)
-    if target.tvm.kind.name != "llvm":
-        raise CodegenError(
-            f"the plain-C form is for CPUs (kind llvm), not for {target.tvm.kind.name}; use the "
-            "vm form"
-        )
-    linker = linker or find_linker(target)
+    linker = linker or require(target, name)
     program = extract(mod)
     for spec in (*program.inputs, *program.values):
         _ = spec.nbytes  # refuses symbolic shapes before anything is compiled

@@ -16,7 +16,7 @@ import tvm
 from tvm import relax, tirx
 from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
-from tvm_insta.codegen.cuda_device import device_compiler, device_modules
+from tvm_insta.codegen.cuda_device import device_compiler, device_modules, find_nvcc
 from tvm_insta.codegen.driver import check_name
 from tvm_insta.codegen.program import CodegenError, Program, extract
 from tvm_insta.codegen.raw import keep_small_arrays_on_stack
@@ -35,6 +35,19 @@ class VmForm:
     """File names in the output folder."""
     needs: tuple[str, ...]
     """CPU features (LLVM names) that a machine must have; the loader checks them."""
+
+
+def require(target: InstaTarget, name: str) -> Linker:
+    """Refuse what this form cannot do, before any work is done for it.
+
+    Raises:
+        CodegenError: the name cannot be a file's and a C function's.
+        ToolchainError: there is no linker for the target, or no nvcc for a CUDA target.
+    """
+    check_name(name)
+    if target.kind == "cuda":
+        find_nvcc()
+    return find_linker(target)
 
 
 def vm_form(
@@ -59,8 +72,7 @@ def vm_form(
         CodegenError: if the module does not have that form.
         ToolchainError: if linking fails.
     """
-    check_name(name)
-    linker = linker or find_linker(target)
+    linker = linker or require(target, name)
     program = extract(mod)
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
