@@ -106,6 +106,11 @@ def name_of(schedule: s_tir.Schedule, block: Any) -> str:
     return str(schedule.get(block).name_hint)
 
 
+def is_among(schedule: s_tir.Schedule, block: Any, others: Sequence[Any]) -> bool:
+    """Whether the block is one of `others`; every query names blocks anew."""
+    return any(schedule.get(block).same_as(schedule.get(other)) for other in others)
+
+
 def rule_of(schedule: s_tir.Schedule, block: Any) -> str:
     """The block's `schedule_rule` annotation, or ""."""
     return str(schedule.get(block).annotations.get("schedule_rule", ""))

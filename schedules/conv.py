@@ -7,7 +7,7 @@ same shape behind it. The rule makes one loop nest of them:
       for each row, for each tile of `width_tile` pixels
         sums of width_tile x out_tile vectors, held in registers:
           for ky, kx, [plane], word (or channel): multiply-add or xor, popcount, add
-        the whole epilogue of the tile, one pass
+        the whole epilogue of the tile, one pass; sums of its row, and packed bits, if they joined
 
 Each vector holds L neighbouring output channels, L the last dimension of the blocked weight. One
 word of data is broadcast to all lanes and meets `out_tile` weight vectors; each weight vector meets
@@ -34,6 +34,7 @@ from .common import (
     divisors,
     elementwise_pass,
     extent,
+    is_among,
     is_output,
     known_extent,
     largest_divisor,
@@ -43,6 +44,8 @@ from .common import (
     rule_of,
     vectorise_last,
 )
+from .pack import WORD
+from .readers import Readers, find_readers, finish_readers, join_readers, readers_alone
 
 RULES = ("insta_bconv", "insta_fconv")
 
@@ -57,18 +60,20 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     Returns:
         The rule's name and the tiles that were used.
     """
+    if not any(rule_of(kernel.schedule, block) in RULES for block in blocks(kernel.schedule)):
+        raise NotApplicable
+    readers = find_readers(kernel)
     schedule = kernel.schedule
     every = blocks(schedule)
     found = [i for i, block in enumerate(every) if rule_of(schedule, block) in RULES]
-    if not found:
-        raise NotApplicable
     if len(found) > 1:
         raise NotApplicable(f"{len(found)} convolution blocks")
     (at,) = found
     conv, before, behind = every[at], every[:at], every[at + 1 :]
     rule = rule_of(schedule, conv)
 
-    tail = _join_epilogue(kernel, conv, behind)
+    mine = [b for b in behind if not is_among(schedule, b, readers.all)]
+    tail, in_place = _join_epilogue(kernel, conv, mine, readers)
     batch, row, column, out, *reduction = schedule.get_loops(conv)
     lanes = _weight_lanes(schedule, conv)
     width, height = known_extent(schedule, column), known_extent(schedule, row)
@@ -81,6 +86,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
         width=width,
         out_blocks=out_blocks,
         padded=bool(before),
+        word_vectors=max(WORD // lanes, 1) if in_place and readers.pack is not None else 1,
     )
 
     band, row = schedule.split(row, [None, tiles.row_band])
@@ -94,6 +100,10 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     for output in tail:
         schedule.reverse_compute_at(output, tile, preserve_unit_loops=True)
     schedule.set_scope(conv, 0, "local")
+    if in_place:
+        join_readers(kernel, readers, tile, lanes, tiles.out_tile * lanes)
+    else:
+        readers_alone(kernel, readers)
     for pad in before:
         schedule.compute_at(pad, band, preserve_unit_loops=True)
     parallelise(schedule, outer[:2] if before else outer)
@@ -109,6 +119,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     schedule.decompose_reduction(conv, reduction[0])
     for pad in before:
         _schedule_pad(schedule, pad, kernel.lanes)
+    finish_readers(kernel, readers, tile)
     return rule, tiles
 
 
@@ -121,13 +132,15 @@ def choose_tiles(
     width: int,
     out_blocks: int,
     padded: bool,
+    word_vectors: int = 1,
 ) -> ConvTiles:
     """Fill in the tile sizes that `wish` leaves open.
 
     Tiles divide the row and the channel blocks, so that the hot loop needs no bounds check. Among
     those that fit into the registers the one with the most sums wins, and of several the widest: it
-    needs the fewest weight vectors and epilogue constants. A row of prime width gets tiles of one
-    pixel and many channels, which is nearly as good.
+    needs the fewest weight vectors and epilogue constants. Where the outputs are packed as well, a
+    tile of whole words (a multiple of `word_vectors`) goes before all that. A row of prime width
+    gets tiles of one pixel and many channels, which is nearly as good.
     """
     budget = family.float_accumulators if rule == "insta_fconv" else family.accumulators
     fitting = [
@@ -142,7 +155,9 @@ def choose_tiles(
             f"width_tile {wish.width_tile} and out_tile {wish.out_tile} do not divide {width} "
             f"pixels and {out_blocks} channel blocks within {budget} registers"
         )
-    width_tile, out_tile = max(fitting, key=lambda tile: (tile[0] * tile[1], tile[0]))
+    width_tile, out_tile = max(
+        fitting, key=lambda tile: (tile[1] % word_vectors == 0, tile[0] * tile[1], tile[0])
+    )
 
     band = wish.row_band
     if not band and padded:
@@ -154,23 +169,28 @@ def choose_tiles(
     return ConvTiles(width_tile, out_tile, band, wish.unroll_taps)
 
 
-def _join_epilogue(kernel: Kernel, conv: Any, behind: list[Any]) -> list[Any]:
-    """Inline every block behind the convolution into the outputs.
+def _join_epilogue(
+    kernel: Kernel, conv: Any, behind: list[Any], readers: Readers
+) -> tuple[list[Any], bool]:
+    """Inline every block behind the convolution into the outputs and into what readers read.
 
     Returns:
-        The blocks to compute at the tile: the outputs, or a plain store of the sums where the
-        convolution is the output or an output does not lie pixel on pixel (a reshape, say).
+        The blocks to compute at the tile: the outputs and the tensor that is read, or a plain store
+        of the sums where the convolution is the output or an output does not lie pixel on pixel (a
+        reshape, say). And whether the readers can be computed at the tile too.
     """
     schedule = kernel.schedule
-    outputs = [block for block in behind if is_output(schedule, block)]
+    kept = [block for block in behind if is_output(schedule, block)]
+    if readers.any and behind and not is_among(schedule, behind[-1], kept):
+        kept.append(behind[-1])
     for block in behind:
-        if not any(block.same_as(output) for output in outputs):
+        if not is_among(schedule, block, kept):
             schedule.compute_inline(block)
-    if outputs and all(reads_in_place(schedule, output, conv) for output in outputs):
-        return outputs
-    for output in outputs:
-        elementwise_pass(kernel, output)
-    return [schedule.cache_write(conv, 0, "local")]
+    if kept and all(reads_in_place(schedule, block, conv) for block in kept):
+        return kept, True
+    for block in kept:
+        elementwise_pass(kernel, block)
+    return [schedule.cache_write(conv, 0, "local")], not kept
 
 
 def _weight_lanes(schedule: Any, conv: Any) -> int:

@@ -26,11 +26,13 @@ from .conv import RULES as CONV_RULES
 from .conv import schedule_conv
 from .float_ops import reduction_kind, schedule_elementwise, schedule_reduction
 from .pack import schedule_pack
+from .sweep import schedule_sweep
 
 _LOG = logging.getLogger(__name__)
 
 _RULES: tuple[Callable[[Kernel], tuple[str, ConvTiles | None]], ...] = (
     schedule_conv,
+    schedule_sweep,
     schedule_pack,
     schedule_reduction,
     schedule_elementwise,
@@ -43,8 +45,8 @@ class ScheduleRecord:
 
     Attributes:
         function: name of the PrimFunc in the module.
-        rule: "insta_bconv", "insta_fconv", "insta_pack", "moments", "pool", "reduction",
-            "elementwise" or "unscheduled".
+        rule: "insta_bconv", "insta_fconv", "insta_pack", "sweep", "moments", "pool",
+            "reduction", "elementwise" or "unscheduled".
         tiles: the tile sizes that were used, for convolutions on a CPU.
         reason: why the rule that is meant for the function did not apply; "" where it did.
     """

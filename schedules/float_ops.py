@@ -80,7 +80,7 @@ def schedule_reduction(kernel: Kernel) -> tuple[str, None]:
             if not alone:
                 elementwise_pass(kernel, block)
         else:
-            _nest(kernel, block, remaining[1:] if alone else [])
+            reduction_nest(kernel, block, remaining[1:] if alone else [])
     return reduction_kind(names), None
 
 
@@ -101,7 +101,7 @@ def _inline_cheap(schedule: Any, block: Any) -> None:
             return
 
 
-def _nest(kernel: Kernel, block: Any, consumers: list[Any]) -> None:
+def reduction_nest(kernel: Kernel, block: Any, consumers: list[Any]) -> None:
     """Loops of one reduction block; `consumers` are computed where its sums are complete."""
     schedule = kernel.schedule
     loops = schedule.get_loops(block)

@@ -1,22 +1,32 @@
 """The rule of `insta.threshold_pack` ("insta_pack"): 32 comparisons become one word.
 
-The operator sums shifted bits, 32 dependent steps per word. The rule replaces the sum by two blocks
-that mean the same, because every term is 0 or a bit of its own:
+The operator sums shifted bits, 32 dependent steps per word. The rule replaces the sum by a gather,
+which means the same because every term is 0 or a bit of its own:
 
-    pack_flags[..., word, bit] = the term of this bit, as a lane of a vector
-    threshold_pack[..., word]  = the 32 lanes gathered into a word
+    one bit per activation and whole words of channels:
+        threshold_pack[..., word] = gather(compare 32 channels at once)
+    else:
+        pack_flags[..., word, bit] = the term of this bit, as a lane of a vector
+        threshold_pack[..., word]  = gather(32 lanes of pack_flags)
 
 On x86 a lane is a byte of ones or zeros, and `pmovmskb` gathers the top bits of 32 (or 16) bytes;
 elsewhere a lane is the shifted bit itself and an OR across the lanes gathers them. The comparison
 itself is untouched, so NaN, infinities, -0.0 and ties come out as the operator defines them.
+
+Words with zeros around them are stored where they belong at once; a loop in front of the function
+writes the zeros of the border.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
+import tvm
 from tvm import s_tir, tirx
 from tvm.ir import IRModule, Range
+from tvm.ir.expr import TensorLoad
+from tvm_ffi import structural_map
 
 from .common import (
     ConvTiles,
@@ -24,53 +34,87 @@ from .common import (
     NotApplicable,
     band_height,
     blocks,
+    collect,
     extent,
     is_output,
     name_of,
     parallelise,
     rule_of,
-    vectorise_last,
 )
 
-_WORD = 32
+WORD = 32
+"""Channels of a packed word."""
 
 # Words of a pixel that are packed without a loop between them.
 _UNROLLED_WORDS = 4
 
 
+@dataclass
+class Pack:
+    """The blocks of `insta.threshold_pack` in a schedule.
+
+    Attributes:
+        words: the block that writes the words.
+        flags: the block "pack_flags", None where `words` compares by itself.
+        pad: words of zeros around the image: top, left, bottom, right.
+    """
+
+    words: Any
+    flags: Any
+    pad: tuple[int, ...]
+
+    @property
+    def all(self) -> list[Any]:
+        """The blocks in their order."""
+        return [self.words] if self.flags is None else [self.flags, self.words]
+
+
 def schedule_pack(kernel: Kernel) -> tuple[str, ConvTiles | None]:
-    """Schedule a function that holds the block of `insta.threshold_pack`."""
+    """Schedule a function that holds the block of `insta.threshold_pack` and no reduction."""
+    pack = find_pack(kernel)
+    if pack is None:
+        raise NotApplicable
+    schedule = kernel.schedule
+    mine = {name_of(schedule, block) for block in pack.all}
+    for block in blocks(schedule):
+        if name_of(schedule, block) in mine:
+            break
+        if is_output(schedule, block) or pack.flags is None:
+            raise NotApplicable("a block in front of the packing")
+        schedule.compute_inline(block)
+    if not is_output(schedule, pack.words):
+        raise NotApplicable("a block behind the packing")
+    pack_alone(kernel, pack)
+    write_border(kernel, pack)
+    return "insta_pack", None
+
+
+def find_pack(kernel: Kernel) -> Pack | None:
+    """Bring the packing of a function into its gathering form; None if it packs nothing."""
     found = [
-        name_of(kernel.schedule, block)
+        block
         for block in blocks(kernel.schedule)
         if rule_of(kernel.schedule, block) == "insta_pack"
     ]
     if not found:
-        raise NotApplicable
+        return None
     if len(found) > 1:
         raise NotApplicable(f"{len(found)} packing blocks")
-    (name,) = found
-    function = _gather_flags(kernel.schedule.mod["main"], name, kernel.family.word_mask)
-    schedule = kernel.schedule = s_tir.Schedule(IRModule({"main": function}))
-    flags, words = schedule.get_sblock("pack_flags"), schedule.get_sblock(name)
-    for block in blocks(schedule):
-        if name_of(schedule, block) == "pack_flags":
-            break
-        schedule.compute_inline(block)
+    name = name_of(kernel.schedule, found[0])
+    function, pad = _gather(kernel.schedule.mod["main"], name, kernel.family.word_mask)
+    kernel.schedule = s_tir.Schedule(IRModule({"main": function}))
+    named = {name_of(kernel.schedule, block): block for block in blocks(kernel.schedule)}
+    return Pack(named[name], named.get("pack_flags"), pad)
 
-    head = words
-    last = blocks(schedule)[-1]
-    if name_of(schedule, last) == "pack_pad":
-        zeros = schedule.decompose_padding(last, schedule.get_loops(last)[0])
-        schedule.compute_at(words, schedule.get_loops(last)[-1], preserve_unit_loops=True)
-        schedule.set_scope(words, 0, "local")
-        vectorise_last(schedule, [schedule.fuse(*schedule.get_loops(zeros)[1:])], kernel.lanes)
-        head = last
-    elif not is_output(schedule, words):
-        raise NotApplicable("a block behind the packing")
-    loops = schedule.get_loops(head)
-    schedule.compute_at(flags, schedule.get_loops(words)[-1], preserve_unit_loops=True)
-    schedule.set_scope(flags, 0, "local")
+
+def pack_alone(kernel: Kernel, pack: Pack) -> None:
+    """Pack in a loop nest of its own, over a finished tensor."""
+    schedule = kernel.schedule
+    loops = schedule.get_loops(pack.words)
+    if pack.flags is not None:
+        schedule.compute_at(pack.flags, loops[-1], preserve_unit_loops=True)
+        schedule.set_scope(pack.flags, 0, "local")
+        schedule.vectorize(schedule.get_loops(pack.flags)[-1])
     batch, *rows, last_word = loops
     if rows:
         height = extent(schedule, rows[0])
@@ -78,27 +122,151 @@ def schedule_pack(kernel: Kernel) -> tuple[str, ConvTiles | None]:
         parallelise(schedule, [batch, band])
     else:
         parallelise(schedule, [batch])
-    if (extent(schedule, last_word) or _WORD) <= _UNROLLED_WORDS:
+    if (extent(schedule, last_word) or WORD) <= _UNROLLED_WORDS:
         schedule.unroll(last_word)
-    schedule.vectorize(schedule.get_loops(flags)[-1])
-    return "insta_pack", None
 
 
-def _gather_flags(function: tirx.PrimFunc, name: str, word_mask: str) -> tirx.PrimFunc:
-    """Replace the reduction block `name` by the blocks "pack_flags" and `name`."""
+def write_border(kernel: Kernel, pack: Pack) -> None:
+    """Put the loops that write the zeros of the border in front; the last step of a rule."""
+    if not any(pack.pad):
+        return
+    schedule = kernel.schedule
+    buffer = schedule.get(pack.words).writes[0].source
+    function = schedule.mod["main"]
+    root = function.body.block
+    body = tirx.SeqStmt([*_border(buffer, pack.pad), root.body])
+    kernel.schedule = s_tir.Schedule(
+        IRModule({"main": function.with_body(s_tir.SBlockRealize([], True, _with(root, body)))})
+    )
+
+
+def _border(buffer: Any, pad: tuple[int, ...]) -> list[tirx.Stmt]:
+    """Loop nests that write zeros around the image of `buffer` [N, H, W, words]."""
+    batch, height, width, words = buffer.shape
+    top, left, bottom, right = pad
+    columns = (_index(0), width)
+    inner = (_index(top), height - top - bottom)
+    areas = [
+        (top, (_index(0), _index(top)), columns),
+        (bottom, (height - bottom, _index(bottom)), columns),
+        (left, inner, (_index(0), _index(left))),
+        (right, inner, (width - right, _index(right))),
+    ]
+    nests = []
+    for number, (thickness, (y0, count_y), (x0, count_x)) in enumerate(areas):
+        if not thickness:
+            continue
+        extents = [batch, count_y, count_x, words]
+        loops = [tirx.Var(f"border{axis}", "int64") for axis in "nyxw"]
+        axes = [
+            tirx.IterVar(Range(_index(0), size), tirx.Var(f"v_{axis}", "int64"), 0)
+            for axis, size in zip("nyxw", extents, strict=True)
+        ]
+        n, y, x, w = (axis.var for axis in axes)
+        where = [n, y0 + y, x0 + x, w]
+        block = s_tir.SBlock(
+            axes,
+            [],
+            [_region(buffer, where)],
+            f"pack_border{number}",
+            tirx.BufferStore(buffer, tirx.const(0, "uint32"), where),
+        )
+        nest: tirx.Stmt = s_tir.SBlockRealize(loops, True, block)
+        nests.append(_in_loops(nest, list(zip(loops, extents, strict=True))))
+    return nests
+
+
+def _gather(
+    function: tirx.PrimFunc, name: str, word_mask: str
+) -> tuple[tirx.PrimFunc, tuple[int, ...]]:
+    """Replace the reduction block `name`, and the padding behind it, by gathering blocks."""
     root = function.body.block
     nests = list(root.body.seq) if isinstance(root.body, tirx.SeqStmt) else [root.body]
-    at = next(i for i, nest in enumerate(nests) if _innermost(nest).block.name_hint == name)
+    names = [_innermost(nest).block.name_hint for nest in nests]
+    at = names.index(name)
     realize = _innermost(nests[at])
     block = realize.block
     *axes, bit = block.iter_vars
-    if bit.iter_type != tirx.IterVar.CommReduce or int(bit.dom.extent) != _WORD:
+    if bit.iter_type != tirx.IterVar.CommReduce or int(bit.dom.extent) != WORD:
         raise NotApplicable("the packing block does not sum 32 bits")
-    term = block.body.value.b
+    target, last = block.writes[0].source, at + 1
+    pad: tuple[int, ...] = (0, 0, 0, 0)
+    dead = []
+    if last < len(nests) and names[last] == "pack_pad":
+        padding = _innermost(nests[last]).block
+        pad = tuple(int(size) for size in padding.annotations["pad"])
+        dead, target, last = [target], padding.writes[0].source, last + 1
 
+    word_axes = [
+        tirx.IterVar(axis.dom, tirx.Var(axis.var.name, "int64"), tirx.IterVar.DataPar)
+        for axis in axes
+    ]
+    word = [axis.var for axis in word_axes]
+    rename = {axis.var: var for axis, var in zip(axes, word, strict=True)}
+    value, reads = _compare_words(block.body.value.b, bit.var, rename, word_mask)
+    made, flags = [], []
+    if value is None:
+        buffer, flag_nest = _flags(nests[at], realize, word_mask)
+        flags, made = [buffer], [flag_nest]
+        value, reads = _word_of_flags(buffer, word, word_mask), [_region(buffer, word, WORD)]
+    where = list(word)
+    if any(pad):
+        where[1], where[2] = where[1] + pad[0], where[2] + pad[1]
+    word_block = s_tir.SBlock(
+        word_axes,
+        reads,
+        [_region(target, where)],
+        name,
+        tirx.BufferStore(target, value, where),
+        annotations=block.annotations,
+    )
+    loops = [tirx.Var(axis.var.name, "int64") for axis in axes]
+    nest: tirx.Stmt = s_tir.SBlockRealize(loops, True, word_block)
+    made.append(_in_loops(nest, [(v, a.dom.extent) for v, a in zip(loops, axes, strict=True)]))
+    nests[at:last] = made
+    kept = [b for b in root.alloc_buffers if not any(b.same_as(d) for d in dead)]
+    body = nests[0] if len(nests) == 1 else tirx.SeqStmt(nests)
+    new_root = _with(root, body, [*kept, *flags])
+    return function.with_body(s_tir.SBlockRealize([], True, new_root)), pad
+
+
+def _compare_words(
+    term: Any, bit: Any, rename: dict[Any, Any], word_mask: str
+) -> tuple[Any, list[Any]]:
+    """32 comparisons at once and what they read, or (None, []) if the term is no plain comparison.
+
+    A plain comparison is Select(x[..., word * 32 + bit] ? threshold[...], 1 << bit, 0): one bit per
+    activation, and no channel beyond the last.
+    """
+    if word_mask != "movmsk256" or not isinstance(term, tirx.Select):
+        return None, []
+    kind = type(term.condition)
+    if kind not in (tirx.LT, tirx.LE, tirx.GT, tirx.GE):
+        return None, []
+    sides, reads = [], []
+    for side in (term.condition.a, term.condition.b):
+        if not isinstance(side, TensorLoad):
+            return None, []
+        first = [_substitute(i, {**rename, bit: _index(0)}) for i in side.indices]
+        if any(v.same_as(bit) for v in collect(side.indices[-1], tirx.Var)):
+            index = [*first[:-1], tirx.Ramp(first[-1], _index(1), WORD)]
+            sides.append(tirx.BufferLoad(side.source, index))
+            reads.append(_region(side.source, first[:-1], (first[-1], WORD)))
+        else:
+            sides.append(tirx.Broadcast(tirx.BufferLoad(side.source, first), WORD))
+            reads.append(_region(side.source, first))
+    ones, zeros = (tirx.Broadcast(tirx.const(v, "int8"), WORD) for v in (-1, 0))
+    return _mask256(tirx.Select(kind(*sides), ones, zeros)), reads
+
+
+def _flags(nest: tirx.Stmt, realize: Any, word_mask: str) -> tuple[Any, tirx.Stmt]:
+    """The buffer [..., word, 32] of flags, and the nest of the block that writes it."""
+    block = realize.block
+    *axes, _ = block.iter_vars
+    term = block.body.value.b
     as_bytes = word_mask != "or"
     flags = tirx.decl_buffer(
-        [*(axis.dom.extent for axis in axes), _index(_WORD)],
+        [*(axis.dom.extent for axis in axes), _index(WORD)],
         "uint8" if as_bytes else "uint32",
         name="pack_flags",
     )
@@ -113,68 +281,69 @@ def _gather_flags(function: tirx.PrimFunc, name: str, word_mask: str) -> tirx.Pr
         "pack_flags",
         tirx.BufferStore(flags, term, index),
     )
-
-    word_axes = [
-        tirx.IterVar(axis.dom, tirx.Var(axis.var.name, "int64"), tirx.IterVar.DataPar)
-        for axis in axes
-    ]
-    word = [axis.var for axis in word_axes]
-    packed = block.writes[0].source
-    word_block = s_tir.SBlock(
-        word_axes,
-        [_region(flags, word, _WORD)],
-        [_region(packed, word)],
-        name,
-        tirx.BufferStore(packed, _word(flags, word, word_mask), word),
-        annotations=block.annotations,
-    )
-    loop_vars = [tirx.Var(axis.var.name, "int64") for axis in axes]
-    word_nest: tirx.Stmt = s_tir.SBlockRealize(loop_vars, True, word_block)
-    for variable, axis in reversed(list(zip(loop_vars, axes, strict=True))):
-        word_nest = tirx.For(variable, _index(0), axis.dom.extent, tirx.ForKind.SERIAL, word_nest)
-    flag_nest = _replace_innermost(
-        nests[at], s_tir.SBlockRealize(realize.iter_values, True, flag_block)
-    )
-    nests[at : at + 1] = [flag_nest, word_nest]
-    new_root = s_tir.SBlock(
-        root.iter_vars,
-        root.reads,
-        root.writes,
-        root.name_hint,
-        tirx.SeqStmt(nests),
-        alloc_buffers=[*root.alloc_buffers, flags],
-    )
-    return function.with_body(s_tir.SBlockRealize([], True, new_root))
+    new = s_tir.SBlockRealize(realize.iter_values, True, flag_block)
+    return flags, _replace_innermost(nest, new)
 
 
-def _word(flags: Any, index: list[Any], word_mask: str) -> Any:
+def _word_of_flags(flags: Any, index: list[Any], word_mask: str) -> Any:
     """The expression that gathers 32 lanes of `flags` into a uint32."""
 
     def lanes(first: int, count: int) -> Any:
         return tirx.BufferLoad(flags, [*index, tirx.Ramp(_index(first), _index(1), count)])
 
-    def mask(first: int, count: int, intrinsic: str) -> Any:
-        vector = lanes(first, count).astype(f"int8x{count}")
-        return tirx.call_llvm_pure_intrin("int32", intrinsic, vector).astype("uint32")
-
     if word_mask == "movmsk256":
-        return mask(0, 32, "llvm.x86.avx2.pmovmskb")
+        return _mask256(lanes(0, 32).astype("int8x32"))
     if word_mask == "movmsk128":
-        half = "llvm.x86.sse2.pmovmskb.128"
-        return mask(0, 16, half) | (mask(16, 16, half) << tirx.const(16, "uint32"))
+        half = [
+            tirx.call_llvm_pure_intrin(
+                "int32", "llvm.x86.sse2.pmovmskb.128", lanes(first, 16).astype("int8x16")
+            ).astype("uint32")
+            for first in (0, 16)
+        ]
+        return half[0] | (half[1] << tirx.const(16, "uint32"))
     return tirx.call_llvm_pure_intrin("uint32", "llvm.vector.reduce.or.v32i32", lanes(0, 32))
+
+
+def _mask256(lanes: Any) -> Any:
+    """The top bits of 32 bytes as a word."""
+    return tirx.call_llvm_pure_intrin("int32", "llvm.x86.avx2.pmovmskb", lanes).astype("uint32")
+
+
+def _substitute(expr: Any, values: dict[Any, Any]) -> Any:
+    """The expression with some variables replaced, simplified."""
+    new = structural_map(expr, [(tirx.Var, lambda variable: values.get(variable, variable))])
+    return tvm.sym.Analyzer().simplify(new)
 
 
 def _index(value: int) -> Any:
     return tirx.const(value, "int64")
 
 
-def _region(buffer: Any, index: list[Any], last: int | None = None) -> Any:
-    """The element of `buffer` at `index`, or `last` elements along one axis more."""
+def _region(buffer: Any, index: list[Any], last: Any = None) -> Any:
+    """The element of `buffer` at `index`; `last`: extent, or first and extent, of one axis more."""
     ranges = [Range.from_min_extent(i, _index(1)) for i in index]
     if last is not None:
-        ranges.append(Range.from_min_extent(_index(0), _index(last)))
+        first, size = last if isinstance(last, tuple) else (_index(0), last)
+        ranges.append(Range.from_min_extent(first, _index(size)))
     return tirx.BufferRegion(buffer, ranges)
+
+
+def _with(root: Any, body: tirx.Stmt, buffers: list[Any] | None = None) -> Any:
+    """The root block with another body, and other local buffers if given."""
+    return s_tir.SBlock(
+        root.iter_vars,
+        root.reads,
+        root.writes,
+        root.name_hint,
+        body,
+        alloc_buffers=root.alloc_buffers if buffers is None else buffers,
+    )
+
+
+def _in_loops(body: tirx.Stmt, loops: list[tuple[Any, Any]]) -> tirx.Stmt:
+    for variable, size in reversed(loops):
+        body = tirx.For(variable, _index(0), size, tirx.ForKind.SERIAL, body)
+    return body
 
 
 def _innermost(nest: Any) -> Any:

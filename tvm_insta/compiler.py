@@ -252,12 +252,13 @@ def _manifest(
 def _binarisations(
     compiled: Compiled, kernels: Sequence[manifests.Kernel]
 ) -> tuple[manifests.Binarisation, ...]:
-    """Which kernel calls pack bits; fusion leaves them alone and in order."""
-    calls = [kernel.index for kernel in kernels if kernel.symbol.startswith("threshold_pack")]
-    return tuple(
-        manifests.Binarisation(index, **dataclasses.asdict(pack))
-        for index, pack in zip(calls, compiled.report.packs, strict=True)
-    )
+    """Which kernel calls pack bits, in the order in which the network packs."""
+    calls = [k.index for k in kernels if any(out.dtype == "uint32" for out in k.outputs)]
+    found = []
+    for pack in compiled.report.packs:
+        fields = dataclasses.asdict(pack)
+        found.append(manifests.Binarisation(calls[fields.pop("kernel")], **fields))
+    return tuple(found)
 
 
 def _layers(compiled: Compiled, rules: Mapping[str, Any]) -> tuple[manifests.Layer, ...]:

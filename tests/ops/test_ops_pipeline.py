@@ -65,6 +65,8 @@ CALLS = {
         dict(strides=[2, 1], padding=[1, 0, 2, 1], dilation=[1, 2], groups=2),
     ),
     "moments": (ops.moments, [tensor(N, 4, 4, 8)], dict(orders=[2, 3])),
+    "moment_rows": (ops.moment_rows, [tensor(N, 4, 4, 8)], dict(orders=[2, 3])),
+    "moment_mean": (ops.moment_mean, [tensor(N, 4, 2, 8)], dict(width=4)),
     "instance_threshold": (
         ops.instance_threshold,
         [tensor(N, 8), *[tensor(8)] * 2, tensor(3, 8), tensor(3), tensor(8, 3), tensor(8)],
@@ -79,6 +81,8 @@ BLOCKS = {
     "conv2d": (4, ["pad", "conv2d"], {}),
     "conv2d_blocked": (4, ["pad", "fconv"], {"fconv": "insta_fconv"}),
     "moments": (8, ["moment_rows", "moment_total", "moment_out"], {}),
+    "moment_rows": (8, ["moment_rows"], {}),
+    "moment_mean": (8, ["moment_total", "moment_out"], {}),
     "instance_threshold": (8, ["se_squeeze", "se_relu", "se_excite", "instance_threshold"], {}),
 }
 

@@ -13,7 +13,7 @@ from .bitserial_conv2d_blocked import bitserial_conv2d_blocked
 from .bitserial_dense import bitserial_dense
 from .conv2d import conv2d, conv2d_blocked
 from .instance_threshold import instance_threshold
-from .moments import moments
+from .moments import moment_mean, moment_rows, moments
 from .threshold_pack import threshold_pack
 
 __all__ = [
@@ -23,6 +23,8 @@ __all__ = [
     "conv2d",
     "conv2d_blocked",
     "instance_threshold",
+    "moment_mean",
+    "moment_rows",
     "moments",
     "threshold_pack",
 ]

@@ -1,8 +1,8 @@
 """Numpy oracles: every operator of this package written for meaning, with the same signature.
 
 They take and return arrays of the shapes and dtypes that the operators' docstrings give. Integer
-results are exact; float results are computed in float64 and rounded once, except `moments`, whose
-order of float32 additions is part of its definition.
+results are exact; float results are computed in float64 and rounded once, except the moments, whose
+order of float32 additions is part of their definition.
 """
 
 from __future__ import annotations
@@ -132,24 +132,43 @@ def conv2d_blocked(
     )
 
 
-def moments(x: Floats, orders: Sequence[int] = (3,)) -> Floats:
-    """Oracle of `insta.moments`, bit for bit."""
+def moments(x: Floats, orders: Sequence[int] = (3,), *, fused: bool = False) -> Floats:
+    """Oracle of `insta.moments`, bit for bit; `fused`: for a target with fused multiply-add."""
+    return moment_mean(moment_rows(x, orders, fused=fused), width=x.shape[2])
+
+
+def moment_rows(x: Floats, orders: Sequence[int] = (3,), *, fused: bool = False) -> Floats:
+    """Oracle of `insta.moment_rows`, bit for bit; `fused`: for a target with fused multiply-add."""
     batch, height, width, channels = x.shape
-    largest = np.finfo(np.float32).max
-    result = np.empty((batch, len(orders), channels), dtype=np.float32)
+    rows = np.zeros((batch, height, len(orders), channels), dtype=np.float32)
     for position, order in enumerate(orders):
-        powers = x.copy()
-        for _ in range(order - 1):
-            powers *= x
-        powers = np.where(powers > largest, largest, powers)
-        rows = np.zeros((batch, height, channels), dtype=np.float32)
+        power = np.ones_like(x) if order == 1 else x.copy()
+        for _ in range(order - 2):
+            power *= x
         for column in range(width):
-            rows += powers[:, :, column]
-        total = np.zeros((batch, channels), dtype=np.float64)
-        for row in range(height):
-            total += rows[:, row]
-        result[:, position] = total / (height * width)
+            last = (power[:, :, column], x[:, :, column], rows[:, :, position])
+            rows[:, :, position] = _fma(*last) if fused else last[0] * last[1] + last[2]
+    return rows
+
+
+def moment_mean(rows: Floats, width: int) -> Floats:
+    """Oracle of `insta.moment_mean`, bit for bit."""
+    total = np.zeros(rows.shape[:1] + rows.shape[2:], dtype=np.float64)
+    for row in range(rows.shape[1]):
+        total += rows[:, row]
+    result: Floats = (total / (rows.shape[1] * width)).astype(np.float32)
     return result
+
+
+def _fma(a: Floats, b: Floats, c: Floats) -> Floats:
+    """One rounding of a * b + c, by way of float64 rounded to odd, which is as good as exact."""
+    product, addend = a.astype(np.float64) * b, c.astype(np.float64)  # the product is exact
+    total = product + addend
+    part = total - product
+    error = (product - (total - part)) + (addend - part)
+    even = (total.view(np.int64) & 1) == 0
+    odd = np.nextafter(total, np.copysign(np.inf, error))
+    return np.where(np.isfinite(error) & (error != 0) & even, odd, total).astype(np.float32)
 
 
 def instance_threshold(m: Floats, a: Floats, b: Floats, *excitation: Floats) -> Floats:

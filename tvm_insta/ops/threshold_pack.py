@@ -163,6 +163,7 @@ def te_threshold_pack(
         [batch, height + top + bottom, width + left + right, packed.shape[3]],
         surround,
         name="pack_pad",
+        attrs={"pad": list(pad)},
     )
 
 

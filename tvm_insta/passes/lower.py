@@ -6,6 +6,7 @@
 - Where all dot products are even (an even number of channels, or of taps), kernels compute half of
   them, ``base / 2 - popsum``, and the factor 2 goes into the scale behind: one instruction less for
   each output, and exact, since doubling a float32 is.
+- Moments become sums of rows, which the kernel that makes the rows can take along, and a mean.
 - Dense layers become 1x1 convolutions on 1x1 images: one kernel family serves both.
 """
 
@@ -82,6 +83,7 @@ class _Lower(Rewriter):
             "relax.insta.bitserial_dense": self._bitserial_dense,
             "relax.astype": self._astype,
             "relax.multiply": self._multiply,
+            "relax.insta.moments": self._moments,
         }
 
     def visit(self, call: Call) -> Expr:
@@ -227,6 +229,13 @@ class _Lower(Rewriter):
         if half is None or factor is None:
             return None
         return self.emit(relax.op.multiply(half, const(2 * factor)))
+
+    def _moments(self, call: Call) -> Expr | None:
+        width = shape_of(call.args[0])[2]
+        if not isinstance(width, int):
+            return None
+        rows = self.emit(ops.moment_rows(call.args[0], ints(call.attrs["orders"])))
+        return self.emit(ops.moment_mean(rows, width))
 
     def _as_image(self, data: Expr) -> Expr:
         batch, channels = shape_of(data)

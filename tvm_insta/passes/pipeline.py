@@ -6,14 +6,14 @@
 3 recognise    comparisons and constant signs -> relax.insta.* on packed bits
 4 fold_scales  one factor and one offset behind each layer
 5 lower        border tables, blocked weights
-6 fuse         TIR kernels, each with its epilogue
+6 fuse         TIR kernels, each with its epilogue and the readers that joined it
 7 schedule     every kernel scheduled for the target
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import tvm
@@ -23,6 +23,7 @@ from tvm_insta.errors import ArtefactError
 from tvm_insta.frontend import Imported
 from tvm_insta.ops._common import OPAQUE
 from tvm_insta.passes.fold_scales import fold_scales
+from tvm_insta.passes.join import join
 from tvm_insta.passes.lower import lower
 from tvm_insta.passes.recognise import recognise
 from tvm_insta.passes.report import Report
@@ -96,7 +97,7 @@ def run_pipeline(
         "recognise": lambda mod: recognise(mod, report, imported.layer_names),
         "fold_scales": fold_scales,
         "lower": lambda mod: _fix_batch(lower(mod, report, target.lanes), batch),
-        "fuse": fuse,
+        "fuse": lambda mod: fuse(mod, report, joins=target.kind == "llvm"),
         "schedule": schedule,
     }
     mod = imported.mod
@@ -109,14 +110,22 @@ def run_pipeline(
     return Compiled(mod, report, records)
 
 
-def fuse(mod: tvm.IRModule) -> tvm.IRModule:
-    """Legalise to TIR and put each elementwise epilogue behind the kernel it belongs to."""
+def fuse(mod: tvm.IRModule, report: Report | None = None, *, joins: bool = False) -> tvm.IRModule:
+    """Legalise to TIR and put what belongs to a kernel behind it.
+
+    Args:
+        mod: after `lower`.
+        report: its packs learn which kernel packs them.
+        joins: not only element-wise epilogues, but also what `join` describes.
+    """
     transform = relax.transform
     legal = tvm.transform.Sequential([transform.LegalizeOps(), transform.AnnotateTIROpPattern()])
-    fusion = tvm.transform.Sequential(
-        [transform.FuseOps(), transform.FuseTIR(), transform.DeadCodeElimination()]
-    )
-    return fusion(_keep_concatenations(legal(mod)))
+    mod, sites = join(transform.FuseOps()(_keep_concatenations(legal(mod))), joins=joins)
+    if report is not None:
+        report.packs = [
+            replace(pack, **asdict(site)) for pack, site in zip(report.packs, sites, strict=True)
+        ]
+    return tvm.transform.Sequential([transform.FuseTIR(), transform.DeadCodeElimination()])(mod)
 
 
 def _keep_concatenations(mod: tvm.IRModule) -> tvm.IRModule:

@@ -39,7 +39,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Pack:
-    """One compare-and-pack kernel call.
+    """One compare-and-pack.
 
     Attributes:
         channels: of the compared tensor.
@@ -50,6 +50,10 @@ class Pack:
         thresholds: constant thresholds ``[L, *B]``, little-endian float32 as hexadecimal digits
             (JSON has no infinity); None where they depend on the instance.
         threshold_shape: their shape, empty where they depend on the instance.
+        kernel: number of the kernel that packs among all that do, set by fusion like the rest.
+        output: which of its outputs holds the words.
+        source: where the compared tensor is: "argument:i" or "output:i" of the kernel.
+        threshold: where the thresholds are, likewise.
     """
 
     channels: int
@@ -59,6 +63,10 @@ class Pack:
     pad: tuple[int, ...]
     thresholds: str | None = None
     threshold_shape: tuple[int, ...] = ()
+    kernel: int = 0
+    output: int = 0
+    source: str = "argument:0"
+    threshold: str = "argument:1"
 
 
 @dataclass

@@ -94,6 +94,12 @@ class Binarisation:
     the instance. A trace of the plain-C form holds no constants."""
     threshold_shape: tuple[int, ...] = ()
     """Shape of the constant thresholds, `[L, *B]` with B broadcast to the compared tensor."""
+    output: int = 0
+    """Which of the call's outputs holds the words."""
+    source: str = "argument:0"
+    """The compared tensor: `argument:i` or `output:i` of the call."""
+    threshold: str = "argument:1"
+    """The thresholds, likewise; constant ones are in `thresholds`."""
 
 
 @dataclass(frozen=True)

@@ -52,22 +52,28 @@ def read_packed(entry: TraceEntry, pack: Binarisation) -> Packed:
         entry: the call.
         pack: how its words are read, and its thresholds where they are constant.
     """
-    x = entry.inputs[0]
+    x = _named(entry, pack.source)
     assert x is not None, "activations are computed, never constant"
     if pack.thresholds is None:
-        own = entry.inputs[1]
+        own = _named(entry, pack.threshold)
         assert own is not None, "thresholds are constant and in the manifest, or computed"
     else:
         values = np.frombuffer(bytes.fromhex(pack.thresholds), "<f4")
         own = values.reshape(pack.threshold_shape)
     thresholds = tuple(_to_torch(level) for level in _as_levels(own, x, pack.bits))
-    words = entry.output
+    words = entry.outputs[pack.output]
     if words.ndim == 4:
         top, left, bottom, right = pack.pad
         words = words[:, top : words.shape[1] - bottom, left : words.shape[2] - right]
     codes = _to_torch(packing.unpack_codes(words, pack.channels, pack.bits, pack.groups))
     levels = tuple(np.ascontiguousarray(codes > rank) for rank in _ranks(thresholds, pack.compare))
     return Packed(_to_torch(x), thresholds, pack.compare, levels)
+
+
+def _named(entry: TraceEntry, place: str) -> Array | None:
+    """The tensor that a manifest calls "argument:i" or "output:i" of a kernel call."""
+    kind, number = place.split(":")
+    return (entry.inputs if kind == "argument" else entry.outputs)[int(number)]
 
 
 def _as_levels(thresholds: Array, x: Array, bits: int) -> list[Array]:

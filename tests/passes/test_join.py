@@ -1,0 +1,123 @@
+"""Which kernels join which, where their bits end, and that nothing is computed otherwise."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import tvm
+from torch import nn as torch_nn
+from tvm import relax
+
+from tests.passes.networks import execute, phases
+from tvm_insta import nn
+from tvm_insta.passes.pipeline import fuse
+
+
+def kernels(mod):
+    """The kernels that main calls, in order."""
+    return [
+        str(binding.value.args[0].name_hint)
+        for block in mod["main"].body.blocks
+        for binding in block.bindings
+        if getattr(getattr(binding.value, "op", None), "name", "") == "relax.call_tir"
+    ]
+
+
+def network(variant, **options):
+    model = nn.create("resnet20", variant, **options).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith((".a", ".g1")):  # instance-aware modules start without effect
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return model, torch.randn(1, 3, 32, 32, generator=generator)
+
+
+def joined(model, x):
+    mod, report = phases(model, x)
+    return mod, fuse(mod, report, joins=True), report
+
+
+@pytest.mark.parametrize(
+    ("variant", "options", "per_block"),
+    [
+        # conv with the whole epilogue and the packing of the next block
+        ("baseline", {}, 1),
+        # conv + rows, thresholds, PReLU + rows, thresholds, pack
+        ("insta", {}, 5),
+        # conv + rows, thresholds of both, PReLU + pack
+        ("insta", {"reuse_statistics": True}, 3),
+    ],
+    ids=["baseline", "insta", "reuse"],
+)
+def test_kernels_of_a_block(variant, options, per_block):
+    model, x = network(variant, **options)
+    _, mod, _ = joined(model, x)
+    names = kernels(mod)
+    convs = [at for at, name in enumerate(names) if "bitserial_conv2d" in name]
+    # Blocks 2 and 3 of the first stage have no shortcut kernels of their own.
+    assert convs[2] - convs[1] == per_block, names[convs[1] : convs[2]]
+    assert not any(name.startswith("moments") or name.startswith("reshape") for name in names[:-4])
+
+
+@pytest.mark.parametrize("variant", ["baseline", "insta", "insta_plus"])
+@pytest.mark.parametrize("reuse", [False, True])
+def test_joining_changes_no_bit(variant, reuse):
+    if variant == "baseline" and reuse:
+        return  # has no statistics
+    model, x = network(variant, **({"reuse_statistics": True} if reuse else {}))
+    lowered, mod, report = joined(model, x)
+    plain = fuse(lowered)
+    # TVM's default pipeline: same TIR blocks, no schedule of ours.
+    assert execute(mod, x).tobytes() == execute(plain, x).tobytes()
+    assert len(kernels(mod)) < len(kernels(plain))
+    assert len(report.packs) == 18
+
+
+def test_sites_say_where_the_bits_are():
+    model, x = network("insta", select=("stage1",))
+    _, mod, report = joined(model, x)
+    packing = [
+        binding.value
+        for block in mod["main"].body.blocks
+        for binding in block.bindings
+        if getattr(getattr(binding.value, "op", None), "name", "") == "relax.call_tir"
+        and any(str(ty.dtype.dtype) == "uint32" for ty in outputs(binding.value))
+    ]
+    assert sorted(pack.kernel for pack in report.packs) == list(range(len(packing)))
+    for pack in report.packs:
+        call = packing[pack.kernel]
+        assert str(outputs(call)[pack.output].dtype.dtype) == "uint32"
+        assert place(call, pack.source).shape.values[3] == pack.channels
+        constant = call.args[1].fields[int(pack.threshold.split(":")[1])]
+        assert isinstance(constant, tvm.ir.GenericConst) == (pack.thresholds is not None)
+    assert {pack.source.split(":")[0] for pack in report.packs} == {"argument", "output"}
+
+
+def outputs(call):
+    ty = call.ty_args[0]
+    return [ty] if isinstance(ty, relax.TensorType) else list(ty.fields)
+
+
+def place(call, text):
+    kind, number = text.split(":")
+    return outputs(call)[int(number)] if kind == "output" else call.args[1].fields[int(number)].ty
+
+
+class Crossed(torch_nn.Module):
+    """Two branches, each compared with thresholds that come from the other: neither can wait."""
+
+    def forward(self, x):
+        a, b = torch.relu(x + 1), torch.relu(x - 1)
+        m_a, m_b = ((t * t * t).mean(dim=(2, 3), keepdim=True) for t in (a, b))
+        bits = [torch.where(t >= m, 1.0, -1.0) for t, m in ((a, m_b), (b, m_a))]
+        weight = torch.ones(4, 8, 1, 1)
+        first, second = (torch.nn.functional.conv2d(bit, weight) for bit in bits)
+        return first + 2 * second + a[:, :4] + b[:, :4]
+
+
+def test_no_circle_of_kernels():
+    model = Crossed().eval()
+    x = torch.randn(1, 8, 6, 5, generator=torch.Generator().manual_seed(1))
+    lowered, mod, _ = joined(model, x)
+    assert execute(mod, x).tobytes() == execute(fuse(lowered), x).tobytes()
