@@ -17,6 +17,7 @@ import tvm.relax.script
 import tvm.relax.script.parser
 import tvm_ffi
 from tvm import relax, te, tirx
+from tvm.relax.utils import gen_call_tir_inputs
 
 from tvm_insta.errors import OpError
 
@@ -218,11 +219,14 @@ def primfunc(
     pattern: int,
     function: Callable[..., te.Tensor],
     args: Sequence[relax.Expr],
+    finish: Callable[[tirx.PrimFunc], tirx.PrimFunc] | None = None,
 ) -> relax.Expr:
     """Legalise to a PrimFunc `name` with TVM's operator pattern `pattern`.
 
-    `function(*te_tensors)` returns the TE tensor of the result.
+    `function(*te_tensors)` returns the TE tensor of the result; `finish` says what TE cannot.
     """
-    return bb.call_te(
-        function, *args, primfunc_name_hint=name, primfunc_attrs={"op_pattern": pattern}
+    made, call_args, ty = gen_call_tir_inputs(
+        function, *args, primfunc_attrs={"op_pattern": pattern}
     )
+    variable = bb.add_func(finish(made) if finish else made, name)  # equal functions are one
+    return relax.op.call_tir(variable, call_args, ty)

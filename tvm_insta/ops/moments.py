@@ -146,25 +146,20 @@ def te_moment_mean(rows: te.Tensor, width: tirx.Expr) -> te.Tensor:
 
 def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     orders = _orders(call)
-    made = primfunc(bb, "moments", OPAQUE, lambda x: te_moments(x, orders), call.args)
-    return _fused(bb, made)
+    return primfunc(
+        bb, "moments", OPAQUE, lambda x: te_moments(x, orders), call.args, fuse_products
+    )
 
 
 def _legalise_rows(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     orders = _orders(call)
-    made = primfunc(bb, "moment_rows", OPAQUE, lambda x: te_moment_rows(x, orders), call.args)
-    return _fused(bb, made)
-
-
-def _fused(bb: relax.BlockBuilder, call: relax.Call) -> relax.Call:
-    """Write the sums of the called PrimFunc as fused multiply-adds, which TE has no sum for."""
-    variable = call.args[0]
-    bb.update_func(variable, fuse_products(bb.get()[variable]))
-    return call
+    return primfunc(
+        bb, "moment_rows", OPAQUE, lambda x: te_moment_rows(x, orders), call.args, fuse_products
+    )
 
 
 def fuse_products(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    """``sum + a * b`` becomes ``fma(a, b, sum)`` in the block "moment_rows"."""
+    """``sum + a * b`` becomes ``fma(a, b, sum)`` in "moment_rows", which TE has no sum for."""
 
     def update(block: Any) -> Any:
         if block.name_hint != "moment_rows":
