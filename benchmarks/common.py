@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import signal
 import subprocess
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -120,25 +121,39 @@ def run_worker(
     env |= {"OMP_NUM_THREADS": str(threads), "TVM_NUM_THREADS": str(threads)}
     try:
         with pinned(cores):  # inherited by the process that is started
-            done = subprocess.run(
+            process = subprocess.Popen(
                 [python, *arguments],
-                check=False,
-                capture_output=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                timeout=timeout,
                 env=env,
                 cwd=ROOT,
+                start_new_session=True,
             )
-    except subprocess.TimeoutExpired:
-        raise WorkerError(f"took more than {timeout:.0f} s") from None
     except OSError as error:
         raise WorkerError(f"its interpreter cannot be started ({error.strerror})") from error
-    for line in done.stdout.splitlines():
+    try:
+        stdout, stderr = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise WorkerError(f"took more than {timeout:.0f} s") from None
+    finally:  # of an interrupted one, too, and what it started: compilers, say
+        if process.returncode is None:
+            _kill(process)
+    for line in stdout.splitlines():
         if line.startswith(_MARK):
             return json.loads(line.removeprefix(_MARK))
-    end = f" (signal {-done.returncode})" if done.returncode < 0 else ""
-    raise WorkerError(f"failed{end}: {_why(done.stderr)}")
+    end = f" (signal {-process.returncode})" if process.returncode < 0 else ""
+    raise WorkerError(f"failed{end}: {_why(stderr)}")
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """End a worker and all that it started; it leads a session of its own."""
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
 
 
 def _why(stderr: str) -> str:
@@ -185,9 +200,13 @@ def _convert(key: str, text: str, kind: Any) -> Any:
         return text.lower() == "true"
     if int in kinds and text.lstrip("-").isdigit():
         return int(text)
+    if float in kinds and re.fullmatch(r"[-+.\de]+", text):
+        return float(text)
     if Path in kinds:
         return Path(text)
-    if str in kinds or not {bool, int} & set(kinds):  # a Literal, say: CompileOptions checks it
+    if str in kinds or not {bool, int, float} & set(
+        kinds
+    ):  # a Literal, say: CompileOptions checks it
         return text
     names = " or ".join(getattr(one, "__name__", str(one)) for one in kinds)
     raise InputError(f"got {key}={text}, but {key} is of type {names}")
