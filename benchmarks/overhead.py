@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "insta_plus": {"variant": "insta_plus"},
 }
 """Arguments of `nn.create` by the name in the table, the baseline first."""
+CONTROL = "baseline, again"
+"""A copy of the baseline's artefact: its cost is what cannot be told apart from nothing."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Cost:
         model: one of `engines.MODELS`.
         form: "c" or "vm".
         threads: worker threads.
-        variant: a key of `VARIANTS`.
+        variant: a key of `VARIANTS`, or `CONTROL`.
         median: half of the turns are faster (a turn counts as the median of its runs), None if the
             form does not run with so many threads.
         p10: a tenth of the turns are faster.
@@ -141,6 +144,9 @@ def _measure_all(
                 folder = Path(place) / str(len(folders))
                 build(model, folder, {"runtime": form, **options}, **VARIANTS[name])
                 folders[json.dumps([form, name])] = str(folder)
+                if name == BASELINE:
+                    copy = shutil.copytree(folder, f"{folder}-again")
+                    folders[json.dumps([form, CONTROL])] = copy
             for count in threads:
                 bar(f"measure {model}, {count} threads", step := step + 1, steps)
                 task = {"folders": folders, "threads": count, "rounds": args.rounds}
