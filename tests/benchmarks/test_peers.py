@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from benchmarks import common, engines, peers, worker
 from benchmarks.engines import Engine, run_ours
 from benchmarks.results import Result, markdown, ratio
 from tvm_insta.errors import InputError
+from tvm_insta.runtime import arrays
 
 OURS_VM, OURS_C, PEER = "tvm_insta vm (binary)", "tvm_insta c (binary)", "OpenVINO int8"
 RESULTS = [
@@ -324,3 +326,21 @@ def test_ours_and_pytorch_run(tmp_path, capsys):
     assert {"apache-tvm", "tvm-insta", "python"} <= set(written["versions"]["ours"])
     assert {"cpu", "features", "system", "date", "cores", "rounds", "repeat"} <= set(written)
     assert "(1.00x)" in row(capsys.readouterr().out, ours.engine)[1]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape"), [("float32", ("n", 3, 32, 32)), ("uint8", (1, 8, 8, 3))]
+)
+def test_inputs_are_as_the_artefact_takes_them_and_need_no_copy(dtype, shape):
+    info = SimpleNamespace(shape=shape, dtype=dtype)
+    x = run_ours.sample(SimpleNamespace(manifest=SimpleNamespace(inputs=[info])))
+    assert x.dtype == dtype and x.shape == (1, *shape[1:])
+    assert arrays.to_aligned(x) is x
+    assert len(np.unique(x)) > 100, "images differ from pixel to pixel"
+
+
+def test_peers_get_the_same_image_in_their_layout():
+    nchw, nhwc = engines.image("resnet20"), engines.image("resnet20", layout="NHWC")
+    assert nchw.shape == (1, 3, 32, 32)
+    assert nhwc.transpose(0, 3, 1, 2).tobytes() == nchw.tobytes()
+    assert arrays.to_aligned(nhwc) is nhwc
