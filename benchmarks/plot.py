@@ -52,7 +52,7 @@ def draw(results: Sequence[Result], processor: str, path: Path) -> None:
             panel.set_title(f"{model}, {side}x{side}, batch 1", fontsize=10)
             panel.set_xlabel(f"ms, {count} thread{'s' * (count > 1)} (median)", fontsize=9)
             panel.tick_params(labelsize=8)
-            panel.margins(x=0.2)
+            panel.margins(x=0.25)
             panel.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"Latency on {processor}, and times the best of ours", fontsize=11)
     figure.savefig(path, dpi=110)
