@@ -1,4 +1,7 @@
-"""The float networks that the peers run: the standard ResNet-18 and MobileNetV1 for 224x224."""
+"""The float networks of the peers: ResNet-18 and MobileNetV1 for 224x224, ResNet-20 for 32x32.
+
+Each has the layers of the published network, and random weights: they change no latency.
+"""
 
 from __future__ import annotations
 
@@ -56,4 +59,17 @@ def mobilenet_v1() -> nn.Module:
     return nn.Sequential(*layers, *head).eval()
 
 
-MODELS = {"resnet18": resnet18, "mobilenet_v1": mobilenet_v1}
+def resnet20() -> nn.Module:
+    """ResNet-20 with 10 classes and random weights, in evaluation mode."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [*_conv(3, 16, 3), nn.ReLU()]
+    inputs = 16
+    for outputs, stride in ((16, 1), (32, 2), (64, 2)):
+        layers += [_Residual(inputs, outputs, stride)]
+        layers += [_Residual(outputs, outputs, 1) for _ in range(2)]
+        inputs = outputs
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)]
+    return nn.Sequential(*layers, *head).eval()
+
+
+MODELS = {"resnet18": resnet18, "mobilenet_v1": mobilenet_v1, "resnet20": resnet20}

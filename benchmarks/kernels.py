@@ -13,13 +13,7 @@ from tvm_insta.schedules import schedule_module
 from tvm_insta import ops
 from tvm_insta.codegen.raw import serial
 from tvm_insta.passes.pipeline import fuse
-from tvm_insta.target import InstaTarget, parse
-
-
-def host() -> tuple[InstaTarget, frozenset[str]]:
-    """The target of this machine and its CPU features."""
-    target = parse("native")
-    return target, target.features
+from tvm_insta.target import InstaTarget
 
 
 def _function(types: list[TensorType], body: Any) -> tvm.ir.IRModule:
@@ -64,13 +58,20 @@ def binary_layer(side: int, channels: int, target: InstaTarget, epilogue: bool) 
     return _function([*integers, *floats], body)
 
 
-def stem(target: InstaTarget) -> tvm.ir.IRModule:
-    """The float stem of ResNet-18: 7x7, stride 2, 3 to 64 channels, 224x224, with a bias."""
+def float_layer(
+    side: int, kernel: int, stride: int, inputs: int, outputs: int, target: InstaTarget
+) -> tvm.ir.IRModule:
+    """A float convolution of a square image `[1, side, side, inputs]`, padded, with a bias."""
     lanes = target.lanes
-    shapes = [[1, 224, 224, 3], [64 // lanes, 7, 7, 3, lanes], [64]]
+    shapes = [
+        [1, side, side, inputs],
+        [outputs // lanes, kernel, kernel, inputs, lanes],
+        [outputs],
+    ]
 
     def body(emit: Any, data: relax.Var, weight: relax.Var, bias: relax.Var) -> relax.Expr:
-        y = emit(ops.conv2d_blocked(data, weight, strides=[2, 2], padding=[3, 3, 3, 3]))
+        padding = [kernel // 2] * 4
+        y = emit(ops.conv2d_blocked(data, weight, strides=[stride, stride], padding=padding))
         return emit(relax.op.add(y, bias))
 
     return _function([TensorType(shape, "float32") for shape in shapes], body)

@@ -1,31 +1,44 @@
-"""Single layers of ResNet-18 on one thread, beside the peak of this core in the same run.
+"""``python -m benchmarks.layers``: single layers on one core, beside the core's measured peaks.
 
-    python -m benchmarks.layers [--json FILE] [--repeats N]
+Binary 3x3 layers of ResNet-18 run bare (packed data in, int32 out) and with the whole epilogue of a
+block (cast, scale, bias, residual, shift, PReLU, shift) fused behind them; the float layers are the
+stems and the 1x1 shortcuts, with a bias. The kernels are those of the plain-C form: the same
+schedules with serial loops.
 
-Binary 3x3 layers run bare (packed data in, int32 out) and with the whole epilogue of a block (cast,
-scale, bias, residual, shift, PReLU, shift) fused behind them; the float stem is 7x7 with stride 2.
-The kernels are those of the plain-C form: the same schedules with serial loops.
-The peak is what peak.c reaches in registers alone: no kernel can be faster. Every figure is the
-median over the repeats; the fastest repeat stands beside it, because other work on the machine only
-ever makes a repeat slower.
+A peak is what peak.c reaches in registers alone, with the fastest method that the features of the
+target allow. Binary layers are also set beside AMX int8 and VNNI, where the processor has them.
+Every figure is the median over the repeats; the fastest repeat stands beside it, because other work
+on the machine only ever makes a repeat slower.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.peak import Peak, measure_peak
-from tvm_insta.errors import InstaError
+from benchmarks import common
+from benchmarks.peak import Peaks, measure_peaks
+from tvm_insta import cli
+from tvm_insta.errors import InputError
+from tvm_insta.runtime import cpu
+
+if TYPE_CHECKING:
+    from tvm_insta.target import InstaTarget
 
 # (image side, channels) of the binary 3x3 layers of ResNet-18, 115.6 million MACs each.
 BINARY_LAYERS = ((56, 64), (28, 128), (14, 256), (7, 512))
+# (image side, kernel, stride, channels in, channels out).
+FLOAT_LAYERS = (
+    (224, 7, 2, 3, 64),  # the stem of ResNet-18
+    (224, 3, 2, 3, 32),  # the stem of MobileNetV1
+    (28, 1, 1, 64, 128),  # the shortcuts of ResNet-18, behind their average pools
+    (14, 1, 1, 128, 256),
+    (7, 1, 1, 256, 512),
+)
 
 
 @dataclass(frozen=True)
@@ -33,19 +46,23 @@ class Layer:
     """One measured layer.
 
     Attributes:
+        target: as it was given.
         name: shape and kind.
         kind: "binary" or "float".
         macs: multiply-adds per run.
         median_us: median time of a run, microseconds.
         best_us: fastest repeat, microseconds.
-        peak_gmacs: the peak that the layer is measured against.
+        peak: the probe of peak.c that the layer is measured against.
+        peak_gmacs: its rate.
     """
 
+    target: str
     name: str
     kind: str
     macs: int
     median_us: float
     best_us: float
+    peak: str
     peak_gmacs: float
 
     @property
@@ -59,85 +76,136 @@ class Layer:
         return self.macs / self.best_us / 1e3
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the benchmark; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.layers", description=__doc__)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results here, too")
-    parser.add_argument("--repeats", type=int, default=30, metavar="N", help="default 30")
-    options = parser.parse_args(arguments)
-    if options.repeats < 1:
-        parser.error(f"--repeats is {options.repeats}; pass 1 or more")
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(prog="benchmarks.layers", description=__doc__)
+    add = result.add_argument
+    add(
+        "--target",
+        nargs="+",
+        default=["native"],
+        metavar="TEXT",
+        help='targets as of tvm_insta.compile that run on this machine: native, avx2 (as "llvm '
+        '-mcpu=haswell"), "llvm -mcpu=nehalem" (SSE)',
+    )
+    add("--repeats", type=int, default=30, metavar="N", help="default 30")
+    add("--cores", type=int, nargs=1, help="the core to pin to (default: the first one)")
+    common.add_output_arguments(result)
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return cli.run(_layers, parser(), argv)
+
+
+def _layers(args: argparse.Namespace) -> int:
+    common.check_arguments(args, repeats=1)
+    cores = common.choose_cores(args.cores, 1)
     # Before TVM is loaded: it reads the number of threads once.
     os.environ["TVM_NUM_THREADS"] = "1"
-    try:
-        peak, layers = measure(options.repeats)
-        print(report(peak, layers))
-        if options.json:
-            write_json(options.json, peak, layers)
-    except InstaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"error: cannot write {options.json}: {error.strerror}", file=sys.stderr)
-        return 2
+    with common.pinned(cores):
+        peaks, layers = measure(args.target, args.repeats)
+    record = common.record(
+        cores=list(cores),
+        threads=1,
+        repeats=args.repeats,
+        versions=common.versions("apache-tvm", "tvm-insta"),
+        peaks=asdict(peaks),
+        layers=[{**asdict(layer), "gmacs": layer.gmacs} for layer in layers],
+    )
+    common.write(args, record, report(record["cpu"], peaks, layers))
     return 0
 
 
-def measure(repeats: int) -> tuple[Peak, list[Layer]]:
-    """Measure the peak, then every layer."""
-    from benchmarks.kernels import binary_layer as binary
-    from benchmarks.kernels import host, stem, time_kernel
+def measure(targets: Sequence[str], repeats: int) -> tuple[Peaks, list[Layer]]:
+    """Measure the peaks, then every layer for every target.
 
-    target, features = host()
-    peak = measure_peak(features)
+    Raises:
+        InputError: a target that does not run on this machine.
+    """
+    from tvm_insta.target import parse
+
+    parsed = {text: parse(text) for text in dict.fromkeys(targets)}
+    for text, target in parsed.items():
+        if target.kind != "llvm" or not target.is_native:
+            lacking = ", ".join(cpu.missing(target.needs)) or f"a processor of {target.arch}"
+            raise InputError(
+                f"--target {text} does not run here, it needs {lacking}; choose one that does"
+            )
+    bar, step = cli.StepBar(), 0
+    steps = 1 + len(parsed) * (2 * len(BINARY_LAYERS) + len(FLOAT_LAYERS))
+    bar("peaks", step := step + 1, steps)
+    peaks = measure_peaks(cpu.cpu_features())
     layers = []
+    for text, target in parsed.items():
+        for name, kind, macs, module in _kernels(target):
+            bar(f"{text}: {name}", step := step + 1, steps)
+            layers.append(_time(text, target, name, kind, macs, module, peaks, repeats))
+    bar.close()
+    return peaks, layers
+
+
+def _kernels(target: InstaTarget) -> list[tuple[str, str, int, Any]]:
+    """Name, kind, multiply-adds and module of every layer."""
+    from benchmarks.kernels import binary_layer, float_layer
+
+    found = []
     for side, channels in BINARY_LAYERS:
         macs = side * side * channels * channels * 9
         for label, epilogue in (("bare", False), ("fused", True)):
-            times = time_kernel(binary(side, channels, target, epilogue), target, repeats)
             name = f"{side}x{side}x{channels} 3x3 {label}"
-            layers.append(Layer(name, "binary", macs, *times, peak.binary_gmacs))
-    times = time_kernel(stem(target), target, repeats)
-    name = "224x224x3 7x7 s2 to 64"
-    layers.append(Layer(name, "float", 112 * 112 * 49 * 3 * 64, *times, peak.float_gmacs))
-    return peak, layers
+            found.append((name, "binary", macs, binary_layer(side, channels, target, epilogue)))
+    for side, kernel, stride, inputs, outputs in FLOAT_LAYERS:
+        macs = (side // stride) ** 2 * kernel**2 * inputs * outputs
+        name = f"{side}x{side}x{inputs} {kernel}x{kernel} s{stride} to {outputs}"
+        module = float_layer(side, kernel, stride, inputs, outputs, target)
+        found.append((name, "float", macs, module))
+    return found
 
 
-def report(peak: Peak, layers: Sequence[Layer]) -> str:
-    """The table that is printed."""
-    lines = [
-        f"{cpu_name()}, 1 thread",
-        f"peak in registers: {peak.binary_gmacs:.0f} binary GMAC/s "
-        f"({peak.word_bits}-bit popcount), {peak.float_gmacs:.1f} float GMAC/s ({peak.compiler})",
-        "",
-        f"{'layer':28} {'median us':>10} {'best us':>9} {'GMAC/s':>8} {'best':>8} {'of peak':>8}",
-    ]
-    for layer in layers:
-        digits = 0 if layer.kind == "binary" else 1
-        lines.append(
-            f"{layer.name:28} {layer.median_us:10.1f} {layer.best_us:9.1f} "
-            f"{layer.gmacs:8.{digits}f} {layer.best_gmacs:8.{digits}f} "
-            f"{layer.gmacs / layer.peak_gmacs:8.0%}"
-        )
+def _time(
+    text: str,
+    target: InstaTarget,
+    name: str,
+    kind: str,
+    macs: int,
+    module: Any,
+    peaks: Peaks,
+    repeats: int,
+) -> Layer:
+    from benchmarks.kernels import time_kernel
+
+    peak = peaks.best("popcount" if kind == "binary" else "fma", target.features)
+    return Layer(text, name, kind, macs, *time_kernel(module, target, repeats), *peak)
+
+
+def report(processor: str, peaks: Peaks, layers: Sequence[Layer]) -> str:
+    """The tables that are printed: the peaks, and one table of layers per target."""
+    lines = [f"{processor}, 1 thread; peaks in registers ({peaks.compiler}), GMAC/s:", ""]
+    lines += ["| probe | GMAC/s |", "| --- | ---: |"]
+    lines += [f"| {name} | {_rate(rate)} |" for name, rate in peaks.rates.items()]
+    lines += [f"| {name} | - ({reason}) |" for name, reason in peaks.skipped.items()]
+    vnni = "vnni_512" if "vnni_512" in peaks.rates else "vnni_256"
+    others = [name for name in ("amx_int8", vnni) if name in peaks.rates]
+    for target in dict.fromkeys(layer.target for layer in layers):
+        columns = ["median us", "best us", "GMAC/s", "best", "of peak", "peak"]
+        columns += [f"of {name}" for name in others]
+        lines += ["", f"| {target} | {' | '.join(columns)} |"]
+        lines.append("| --- |" + " ---: |" * len(columns))
+        for layer in [layer for layer in layers if layer.target == target]:
+            cells = [f"{layer.median_us:.1f}", f"{layer.best_us:.1f}"]
+            cells += [_rate(layer.gmacs), _rate(layer.best_gmacs)]
+            cells += [f"{layer.gmacs / layer.peak_gmacs:.0%}", layer.peak]
+            for name in others:
+                share = f"{layer.gmacs / peaks.rates[name]:.0%}"
+                cells.append(share if layer.kind == "binary" else "")
+            lines.append(f"| {layer.name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def write_json(path: Path, peak: Peak, layers: Sequence[Layer]) -> None:
-    """Write the results: CPU, peak, and one object per layer."""
-    entries: list[dict[str, Any]] = [{**asdict(layer), "gmacs": layer.gmacs} for layer in layers]
-    result = {"cpu": cpu_name(), "threads": 1, "peak": asdict(peak), "layers": entries}
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-
-
-def cpu_name() -> str:
-    """The CPU's own name and the model LLVM takes it for."""
-    import tvm
-
-    known_as = tvm.target.codegen.llvm_get_system_cpu()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]} ({known_as})" if names else str(known_as)
+def _rate(gmacs: float) -> str:
+    return f"{gmacs:.1f}" if gmacs < 200 else f"{gmacs:.0f}"
 
 
 if __name__ == "__main__":

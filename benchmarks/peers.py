@@ -1,65 +1,88 @@
-"""``python -m benchmarks.peers``: ours and the peers, one after another on the same cores.
+"""``python -m benchmarks.peers``: ours and the peers, one process after another on the same cores.
 
-Each engine runs in a process of its own. An engine that is not installed or fails is listed with
-the reason; none is dropped in silence. `benchmarks/requirements-peers.txt` names what to install.
+A round measures every engine once, each in a fresh process, every other round backwards; a machine
+that slows down in the middle slows all alike. An engine that is not installed or fails is listed
+with the reason; none is dropped in silence. `benchmarks/requirements-*.txt` name what to install.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
+import shutil
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+from benchmarks import common
+from benchmarks.engines import FAMILIES, MODELS, OURS, PEERS, Engine
+from benchmarks.results import Result, markdown
 from tvm_insta import cli
 from tvm_insta.errors import InputError
-from tvm_insta.runtime import cpu
-
-MODELS = ("resnet18", "mobilenet_v1")
-_MARK = "RESULT "
+from tvm_insta.options import CompileOptions
 
 
 @dataclass(frozen=True)
-class Result:
-    """One engine, network and number of threads; milliseconds of one image of 224x224.
+class Plan:
+    """What is measured, and how.
 
     Attributes:
-        engine: a key of `engines.ENGINES`.
-        model: "resnet18" or "mobilenet_v1".
-        threads: of the engine.
-        median: half of the runs are faster, None if the engine did not run.
-        p10: a tenth of the runs are faster.
-        p90: nine tenths of the runs are faster.
-        reason: why it did not run, "" if it did.
+        engines: the rows of the table.
+        models: the networks.
+        threads: numbers of threads.
+        cores: of the largest number of threads; fewer threads take the first of them.
+        pythons: interpreter by family; this one where a family is not named.
+        rounds: how often each engine is started.
+        repeat: runs that are timed in a round.
+        warmup: seconds of untimed runs before them.
+        timeout: seconds that a process may take.
     """
 
-    engine: str
-    model: str
-    threads: int
-    median: float | None = None
-    p10: float | None = None
-    p90: float | None = None
-    reason: str = ""
+    engines: tuple[Engine, ...]
+    models: tuple[str, ...]
+    threads: tuple[int, ...]
+    cores: tuple[int, ...]
+    pythons: Mapping[str, str]
+    rounds: int
+    repeat: int
+    warmup: float
+    timeout: float
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(prog="benchmarks.peers", description=__doc__)
-    result.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    result.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
-    result.add_argument("--only", nargs="+", help="engines whose name contains one of these")
-    result.add_argument("--repeat", type=int, default=100, help="runs that are timed")
-    result.add_argument("--json", type=Path, help="write the results here")
-    result.add_argument("--markdown", type=Path, help="write the table here")
-    result.add_argument("--plot", type=Path, help="write a picture here (.png)")
-    result.add_argument("--from-json", type=Path, help="show recorded results, measure nothing")
-    result.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    add = result.add_argument
+    add("--threads", type=int, nargs="+", default=[1, 2])
+    add("--models", nargs="+", choices=MODELS, default=["resnet18", "mobilenet_v1"])
+    add("--forms", nargs="+", choices=common.FORMS, default=list(common.FORMS), help="of ours")
+    add("--only", nargs="+", metavar="TEXT", help="engines whose name contains one of these")
+    add("--rounds", type=int, default=3, help="how often each engine is started")
+    add("--repeat", type=int, default=50, help="runs that are timed in a round")
+    add("--warmup", type=float, default=0.5, help="seconds of untimed runs before them")
+    add("--timeout", type=float, default=900, help="seconds that a process may take")
+    add("--cores", type=int, nargs="+", help="cores to pin to (default: the first ones)")
+    add(
+        "--python",
+        action="append",
+        default=[],
+        metavar="FAMILY=PATH",
+        help=f"interpreter of a family of engines ({', '.join(FAMILIES)})",
+    )
+    add(
+        "--compile-option",
+        action="append",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="compile options of ours; given several times, each adds rows of its own, and without "
+        "a word behind it the defaults",
+    )
+    common.add_output_arguments(result)
+    add("--plot", type=Path, metavar="FILE", help="write a picture here (.png)")
+    add("--from-json", type=Path, metavar="FILE", help="show recorded results, measure nothing")
     return result
 
 
@@ -69,35 +92,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _peers(args: argparse.Namespace) -> int:
-    if args.worker:
-        return _work(*args.worker, repeat=args.repeat)
+    common.check_arguments(args, threads=1, rounds=1, repeat=1, warmup=0, timeout=1)
     if args.from_json:
         record = _read(args.from_json)
     else:
-        record = {
-            "cpu": cpu.name(),
-            "features": sorted(cpu.cpu_features()),
-            "command": " ".join(["python -m benchmarks.peers", *sys.argv[1:]]),
-            "repeat": args.repeat,
-            "results": [asdict(result) for result in measure_all(args)],
-        }
+        plan = make_plan(args)
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            results, versions = measure_all(plan, Path(folder))
+        record = common.record(
+            cores=list(plan.cores),
+            rounds=plan.rounds,
+            repeat=plan.repeat,
+            warmup=plan.warmup,
+            versions=versions,
+            results=[asdict(result) for result in results],
+        )
     results = [Result(**entry) for entry in record["results"]]
-    table = markdown(results, record["cpu"])
-    print(table)
-    if args.json:
-        args.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    if args.markdown:
-        args.markdown.write_text(table + "\n", encoding="utf-8")
     if args.plot:
         from benchmarks.plot import draw
 
         draw(results, record["cpu"], args.plot)
+    common.write(args, record, markdown(results, record))
     return 0
 
 
-def _read(path: Path) -> dict:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        record: dict = json.loads(path.read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _ = [Result(**entry) for entry in record["results"]], record["cpu"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise InputError(
@@ -106,89 +127,132 @@ def _read(path: Path) -> dict:
     return record
 
 
-def measure_all(args: argparse.Namespace) -> list[Result]:
-    """Every chosen engine, network and number of threads, each in its own process."""
-    from benchmarks.engines import ENGINES
+def make_plan(args: argparse.Namespace) -> Plan:
+    """Check the arguments and choose the engines.
 
-    names = [n for n in ENGINES if not args.only or any(o.lower() in n.lower() for o in args.only)]
-    if not names:
-        raise InputError(f"--only {args.only} fits none of {', '.join(ENGINES)}")
-    jobs = [(m, t, n) for m in args.models for t in args.threads for n in names]
-    bar, results = cli.StepBar(steady=True), []
-    for number, (model, threads, name) in enumerate(jobs, start=1):
-        bar(f"{model}, {threads} threads, {name}", number, len(jobs))
-        results.append(_in_a_process(name, model, threads, args.repeat))
+    Raises:
+        InputError: which argument, and what it must be.
+    """
+    engines = (*_ours(args), *PEERS)
+    only = [text.lower() for text in args.only or [""]]
+    chosen = tuple(e for e in engines if any(text in e.name.lower() for text in only))
+    if not chosen:
+        names = ", ".join(engine.name for engine in engines)
+        raise InputError(f"--only {' '.join(args.only)} fits no engine; they are {names}")
+    return Plan(
+        chosen,
+        models=tuple(dict.fromkeys(args.models)),
+        threads=tuple(dict.fromkeys(args.threads)),
+        cores=common.choose_cores(args.cores, max(args.threads)),
+        pythons=_pythons(args.python),
+        rounds=args.rounds,
+        repeat=args.repeat,
+        warmup=args.warmup,
+        timeout=args.timeout,
+    )
+
+
+def _ours(args: argparse.Namespace) -> list[Engine]:
+    engines = []
+    for words in args.compile_option or [[]]:
+        options = common.compile_options(words)
+        if "runtime" in options:
+            raise InputError("got the compile option runtime: choose the form with --forms")
+        text = f", {common.option_text(options)}" if options else ""
+        for form in dict.fromkeys(args.forms):
+            CompileOptions(**{"runtime": form, **options})  # refuses wrong values
+            name = f"{OURS} {form}{text} (binary)"
+            engines.append(Engine(name, "ours", form, tuple(words)))
+    return engines
+
+
+def _pythons(words: Sequence[str]) -> dict[str, str]:
+    pythons = {}
+    for word in words:
+        family, _, path = word.partition("=")
+        if family not in FAMILIES:
+            raise InputError(
+                f"got --python {word}, but it must be FAMILY=PATH with a FAMILY among "
+                f"{', '.join(FAMILIES)}"
+            )
+        found = shutil.which(path)
+        if found is None:
+            raise InputError(f"got --python {word}, but {path or 'nothing'} is no program")
+        # Not resolved: the interpreter of a virtual environment is a link.
+        pythons[family] = str(Path(found).absolute())
+    return pythons
+
+
+def measure_all(plan: Plan, folder: Path) -> tuple[list[Result], dict[str, dict[str, str]]]:
+    """Prepare every engine, then measure in rounds.
+
+    Args:
+        plan: what and how.
+        folder: empty; receives what the engines prepare.
+
+    Returns:
+        One result per network, number of threads and engine, and the versions by family.
+    """
+    jobs = [(m, e) for m in plan.models for e in plan.engines]
+    runs = [(m, t, e) for m in plan.models for t in plan.threads for e in plan.engines]
+    steps = len(jobs) + plan.rounds * len(runs)
+    bar, step = cli.StepBar(), 0
+    versions: dict[str, dict[str, str]] = {}
+    reasons: dict[tuple[str, str], str] = {}
+    for number, (model, engine) in enumerate(jobs):
+        bar(f"prepare {model}, {engine.name}", step := step + 1, steps)
+        place = folder / str(number)
+        place.mkdir()
+        answer = _work(plan, engine, model, max(plan.threads), do="prepare", folder=place)
+        reasons[model, engine.name] = answer["reason"]
+        versions.setdefault(engine.family, {}).update(answer.get("versions", {}))
+    found: dict[tuple[str, int, str], Result] = {
+        (model, threads, engine.name): Result(
+            engine.name, model, threads, reason=reasons[model, engine.name]
+        )
+        for model, threads, engine in runs
+    }
+    times: dict[tuple[str, int, str], list[list[float]]] = {key: [] for key in found}
+    for index in range(plan.rounds):
+        for model, threads, engine in runs if index % 2 == 0 else reversed(runs):
+            bar(
+                f"round {index + 1}: {model}, {threads} threads, {engine.name}",
+                step := step + 1,
+                steps,
+            )
+            key = (model, threads, engine.name)
+            if found[key].reason:
+                continue
+            place = folder / str(jobs.index((model, engine)))
+            answer = _work(plan, engine, model, threads, do="time", folder=place)
+            if not answer["reason"]:
+                times[key].append(answer["ms"])
+            found[key] = replace(found[key], reason=answer["reason"], note=answer.get("note", ""))
     bar.close()
-    return results
+    return [
+        result if result.reason else result.with_times(times[key]) for key, result in found.items()
+    ], {family: have for family, have in versions.items() if have}
 
 
-def _in_a_process(engine: str, model: str, threads: int, repeat: int) -> Result:
-    command = [sys.executable, "-m", "benchmarks.peers", "--repeat", str(repeat), "--worker"]
-    command += [engine, model, str(threads)]
+def _work(
+    plan: Plan, engine: Engine, model: str, threads: int, *, do: str, folder: Path
+) -> dict[str, Any]:
+    task = {
+        **{"do": do, "family": engine.family, "mode": engine.mode, "options": engine.options},
+        **{"model": model, "folder": str(folder), "threads": threads},
+        **{"repeat": plan.repeat, "warmup": plan.warmup},
+    }
     try:
-        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
-    except subprocess.TimeoutExpired:
-        return Result(engine, model, threads, reason="took more than 600 s")
-    for line in done.stdout.splitlines():
-        if line.startswith(_MARK):
-            return Result(**json.loads(line.removeprefix(_MARK)))
-    last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-    return Result(engine, model, threads, reason=f"failed: {last}")
-
-
-def _work(engine: str, model: str, threads: str, *, repeat: int) -> int:
-    from benchmarks.engines import ENGINES, Unavailable
-
-    make, mode = ENGINES[engine]
-    try:
-        run = make(model, mode, int(threads))
-    except Unavailable as error:
-        result = Result(engine, model, int(threads), reason=str(error))
-    else:
-        p10, median, p90 = np.percentile(_milliseconds(run, repeat), [10, 50, 90])
-        result = Result(engine, model, int(threads), float(median), float(p10), float(p90))
-    print(_MARK + json.dumps(asdict(result)))
-    return 0
-
-
-def _milliseconds(run: object, repeat: int) -> np.ndarray:
-    assert callable(run)
-    for _ in range(20):
-        run()
-    times = np.empty(repeat)
-    for index in range(repeat):
-        started = time.perf_counter()
-        run()
-        times[index] = time.perf_counter() - started
-    return 1e3 * times
-
-
-def markdown(results: Sequence[Result], processor: str) -> str:
-    """A table: medians in milliseconds, and how many times the best of ours each takes."""
-    threads = sorted({result.threads for result in results})
-    columns = [f"{t} thread{'s' * (t > 1)}" for t in threads]
-    lines = [f"One image of 224x224, median ms (times ours), {processor}", ""]
-    for model in dict.fromkeys(result.model for result in results):
-        lines += ["| " + " | ".join([model, *columns]) + " |"]
-        lines += ["| " + " | ".join(["---", *["---:"] * len(columns)]) + " |"]
-        mine = [r for r in results if r.model == model]
-        for engine in dict.fromkeys(result.engine for result in mine):
-            cells = [_cell(mine, engine, t) for t in threads]
-            lines.append("| " + " | ".join([engine, *cells]) + " |")
-        lines.append("")
-    missing = dict.fromkeys((r.engine, r.reason) for r in results if r.median is None)
-    lines += [f"- {engine}: not measured, {reason}" for engine, reason in missing]
-    return "\n".join(lines).rstrip()
-
-
-def _cell(results: Sequence[Result], engine: str, threads: int) -> str:
-    here = [r for r in results if r.threads == threads and r.median is not None]
-    best = min((r.median for r in here if r.engine.startswith("tvm_insta")), default=None)
-    for result in here:
-        if result.engine == engine:
-            ratio = f" ({result.median / best:.2f}x)" if best else ""
-            return f"{result.median:.2f}{ratio}"
-    return "-"
+        answer: dict[str, Any] = common.run_worker(
+            ["-m", "benchmarks.worker", json.dumps(task)],
+            threads=threads,
+            cores=plan.cores[:threads],
+            python=plan.pythons.get(engine.family, sys.executable),
+            timeout=plan.timeout,
+        )
+    except common.WorkerError as error:
+        return {"reason": str(error)}
+    return answer
 
 
 if __name__ == "__main__":

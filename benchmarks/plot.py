@@ -4,41 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from benchmarks.peers import Result
+from benchmarks.engines import input_shape
+from benchmarks.results import Result, ratio
+from tvm_insta.errors import InputError
 
 OURS, PEER = "#c8102e", "#9aa5b1"
 
 
 def draw(results: Sequence[Result], processor: str, path: Path) -> None:
-    """Bars of the one-thread medians, one panel per network, shortest on top."""
-    import matplotlib as mpl
+    """Bars of the medians and their ratios to ours, a panel per network and number of threads.
 
+    Raises:
+        InputError: matplotlib is not installed, or nothing was measured.
+    """
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise InputError(f"{error}: install matplotlib (the extra bench) for --plot") from error
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    models = list(dict.fromkeys(result.model for result in results))
-    threads = min(result.threads for result in results)
+    measured = [result for result in results if result.median is not None]
+    if not measured:
+        raise InputError("nothing was measured, so there is nothing to plot: leave --plot out")
+    models = list(dict.fromkeys(result.model for result in measured))
+    threads = sorted({result.threads for result in measured})
+    most = len({result.engine for result in measured})
     figure, panels = pyplot.subplots(
-        1, len(models), figsize=(5.2 * len(models), 3.6), squeeze=False, layout="constrained"
+        len(threads),
+        len(models),
+        figsize=(6.0 * len(models), (0.8 + 0.24 * most) * len(threads)),
+        squeeze=False,
+        layout="constrained",
     )
-    for panel, model in zip(panels[0], models, strict=True):
-        shown = [
-            (result.median, result.engine)
-            for result in results
-            if result.model == model and result.threads == threads and result.median is not None
-        ]
-        shown.sort(reverse=True)
-        colours = [OURS if engine.startswith("tvm_insta") else PEER for _, engine in shown]
-        bars = panel.barh([engine for _, engine in shown], [ms for ms, _ in shown], color=colours)
-        panel.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
-        panel.set_title(f"{model}, 224x224, batch 1", fontsize=10)
-        panel.set_xlabel(f"ms, {threads} thread{'s' * (threads > 1)} (median)", fontsize=9)
-        panel.tick_params(labelsize=8)
-        panel.margins(x=0.12)
-        panel.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(f"Latency on {processor}", fontsize=11)
-    figure.savefig(path, dpi=130)
+    for row, count in zip(panels, threads, strict=True):
+        for panel, model in zip(row, models, strict=True):
+            shown = [r for r in measured if (r.model, r.threads) == (model, count)]
+            shown.sort(key=lambda result: -(result.median or 0))
+            bars = panel.barh(
+                [result.engine for result in shown],
+                [result.median for result in shown],
+                color=[OURS if result.ours else PEER for result in shown],
+            )
+            panel.bar_label(bars, [_label(r, measured) for r in shown], padding=3, fontsize=8)
+            side = input_shape(model)[-1]
+            panel.set_title(f"{model}, {side}x{side}, batch 1", fontsize=10)
+            panel.set_xlabel(f"ms, {count} thread{'s' * (count > 1)} (median)", fontsize=9)
+            panel.tick_params(labelsize=8)
+            panel.margins(x=0.25)
+            panel.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"Latency on {processor}, and times the best of ours", fontsize=11)
+    figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+def _label(result: Result, results: Sequence[Result]) -> str:
+    times = ratio(result, results)
+    return f"{result.median:.2f}" + (f" ({times:.2f}x)" if times else "")
