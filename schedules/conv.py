@@ -68,7 +68,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     conv, before, behind = every[at], every[:at], every[at + 1 :]
     rule = rule_of(schedule, conv)
 
-    tail = _join_epilogue(kernel, conv, behind)
+    tail = join_epilogue(kernel, conv, behind)
     batch, row, column, out, *reduction = schedule.get_loops(conv)
     lanes = _weight_lanes(schedule, conv)
     width, height = known_extent(schedule, column), known_extent(schedule, row)
@@ -99,7 +99,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     parallelise(schedule, outer[:2] if before else outer)
 
     for output in tail:
-        _vectorise_tile(schedule, output, lanes)
+        vectorise_tile(schedule, output, lanes)
     schedule.unroll(column)
     schedule.unroll(vector)
     if lanes > 1 and not _lanes_cross_groups(schedule, conv, lanes):
@@ -154,7 +154,7 @@ def choose_tiles(
     return ConvTiles(width_tile, out_tile, band, wish.unroll_taps)
 
 
-def _join_epilogue(kernel: Kernel, conv: Any, behind: list[Any]) -> list[Any]:
+def join_epilogue(kernel: Kernel, conv: Any, behind: list[Any]) -> list[Any]:
     """Inline every block behind the convolution into the outputs.
 
     Returns:
@@ -195,7 +195,7 @@ def _lanes_cross_groups(schedule: Any, conv: Any, lanes: int) -> bool:
     return groups > 1 and per_group % lanes != 0
 
 
-def _vectorise_tile(schedule: Any, output: Any, lanes: int) -> None:
+def vectorise_tile(schedule: Any, output: Any, lanes: int) -> None:
     """Epilogue of one tile: pixels and vectors unrolled, channels in lanes."""
     *pixels, channel = schedule.get_loops(output)[-4:]
     if extent(schedule, channel) is None:
