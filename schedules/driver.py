@@ -118,7 +118,7 @@ def family_of(target: tvm.target.Target) -> Family:
     if not triple or triple.startswith(("x86_64", "i386", "i686")):
         return x86.family(_features(target))
     if triple.startswith(("aarch64", "arm")):
-        return arm.family(triple, _features(target))
+        return arm.family(triple, str(target.attrs.get("mcpu", "")), _features(target))
     return GENERIC
 
 

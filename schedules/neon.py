@@ -35,7 +35,6 @@ from .common import (
     NotApplicable,
     band_height,
     blocks,
-    divisors,
     known_extent,
     largest_divisor,
     parallelise,
@@ -110,20 +109,20 @@ def schedule_neon(kernel: Kernel) -> tuple[str, ConvTiles]:
     width, height = known_extent(schedule, column), known_extent(schedule, row)
     tiles = choose_tiles(kernel, step, height, width, known_extent(schedule, out), block_lanes)
     band, row = schedule.split(row, [None, tiles.row_band])
-    *across, column = _cut(schedule, column, width, tiles.width_tile)
+    tile, column = _cut(schedule, column, width, tiles.width_tile)
     block, group, lane = schedule.split(out, [None, tiles.out_tile, step.lanes])
-    outer = [batch, block, band, row, *across]
+    outer = [batch, block, band, row, tile]
     inner: list[Any] = []
     if step is not BYTES:
         summed, inner = _order_sums(schedule, step, summed)
     order = [group, column] if step is not BYTES else [group]
     schedule.reorder(*outer, *([column] if step is BYTES else []), *summed, *inner, *order, lane)
     for output in tail:
-        schedule.reverse_compute_at(output, across[-1], preserve_unit_loops=True)
+        schedule.reverse_compute_at(output, tile, preserve_unit_loops=True)
     schedule.set_scope(conv, 0, "local")
     if step is BYTES:
         pieces, partial = before
-        first = _stack_bytes(schedule, pieces, partial, across[-1], len(summed))
+        first = _stack_bytes(schedule, pieces, partial, tile, len(summed))
     else:
         pieces = before[0] if before else schedule.cache_read(conv, 0, "local")
         _fetch(schedule, pieces, summed[1])
@@ -154,9 +153,7 @@ def choose_tiles(
     if not across:
         most = max(1, min(budget // deep, 4 if deep > 1 else 8))
         parts = -(-width // most)
-        across = -(-width // parts)
-        if width % across and -(-_period(width, across) // across) > _MOST_PARTS:
-            across = largest_divisor(width, most)
+        across = -(-width // parts) if parts <= _MOST_PARTS else largest_divisor(width, most)
     band = wish.row_band or band_height(height, channels // (deep * step.lanes))
     if height % band:
         raise NotApplicable(f"row_band {band} does not divide {height} rows")
@@ -176,18 +173,11 @@ def _block_lanes(schedule: Any, every: list[Any]) -> int:
 
 
 def _cut(schedule: Any, column: Any, width: int, tile: int) -> list[Any]:
-    """Loops over the tiles of a row, and the loop over the pixels of one."""
-    if width % tile == 0:
-        return list(schedule.split(column, [None, tile]))
-    stretch, part = schedule.split(column, [None, _period(width, tile)])
-    part, pixel = schedule.split(part, [None, tile])
-    schedule.unroll(part)
-    return [stretch, part, pixel]
-
-
-def _period(width: int, tile: int) -> int:
-    """The shortest stretch of a row that repeats and holds more than one tile."""
-    return min(d for d in divisors(width) if d > tile)
+    """The loop over the tiles of a row, unrolled if they are uneven, and that over the pixels."""
+    part, pixel = schedule.split(column, [None, tile])
+    if width % tile:
+        schedule.unroll(part)
+    return [part, pixel]
 
 
 def _order_sums(schedule: Any, step: Step, summed: list[Any]) -> tuple[list[Any], list[Any]]:
@@ -196,8 +186,7 @@ def _order_sums(schedule: Any, step: Step, summed: list[Any]) -> tuple[list[Any]
         row, column, *planes, word = summed
         if planes:
             raise NotApplicable("several bit planes")
-        size = largest_divisor(known_extent(schedule, word), 4)
-        unit, word = schedule.split(word, [None, size if size != 3 else 1])
+        unit, word = schedule.split(word, [None, largest_divisor(known_extent(schedule, word), 2)])
         return [row, unit], [word, column]
     row, unit, piece, column = summed
     # On armv7 the pieces stay a loop: LLVM overfills the sixteen registers in longer code, and a
