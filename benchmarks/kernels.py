@@ -8,7 +8,7 @@ import numpy as np
 import tvm
 from tvm import relax, tirx
 from tvm.relax import TensorType
-from tvm_insta.schedules import schedule_module
+from tvm_insta.schedules import Blocking, binary_blocking, schedule_module
 
 from tvm_insta import ops
 from tvm_insta.codegen.raw import serial
@@ -29,15 +29,17 @@ def _function(types: list[TensorType], body: Any) -> tvm.ir.IRModule:
 
 def binary_layer(side: int, channels: int, target: InstaTarget, epilogue: bool) -> tvm.ir.IRModule:
     """A binary 3x3 layer on a padded image, bare or with the whole epilogue of a block."""
-    lanes = target.lanes
     words, padded = channels // 32, side + 2
+    own = binary_blocking(target.tvm)(channels, 1) or Blocking("uint32", target.lanes)
+    blocks, pieces = channels // own.lanes, words * 32 // int(own.dtype.removeprefix("uint"))
+    tap = [3, words] if own.dtype == "uint32" else [pieces, 3]
     shape, vector = (
         TensorType([1, side, side, channels], "float32"),
         TensorType([channels], "float32"),
     )
     integers = [
         TensorType([1, padded, padded, words], "uint32"),
-        TensorType([channels // lanes, 3, 3, words, lanes], "uint32"),
+        TensorType([blocks, 3, *tap, own.lanes], own.dtype),
         TensorType([3, 3, channels], "int32"),
         TensorType([side], "int32"),
         TensorType([side], "int32"),

@@ -8,6 +8,15 @@ sum. What no rule fits stays as it is, which is correct and slow, and is recorde
 from __future__ import annotations
 
 from .common import ConvTiles, Tiles
-from .driver import ScheduleRecord, schedule_module
+from .driver import BinaryBlocking, ScheduleRecord, binary_blocking, schedule_module
+from .neon import Blocking
 
-__all__ = ["ConvTiles", "ScheduleRecord", "Tiles", "schedule_module"]
+__all__ = [
+    "BinaryBlocking",
+    "Blocking",
+    "ConvTiles",
+    "ScheduleRecord",
+    "Tiles",
+    "binary_blocking",
+    "schedule_module",
+]

@@ -38,6 +38,9 @@ class Family:
         float_accumulators: the same for a float convolution, whose inner step needs no temporaries.
         word_mask: how threshold_pack gathers 32 comparisons into a word: "movmsk256", "movmsk128"
             (x86) or "or".
+        binary: how a binary convolution sums: "words", or for the rule in `neon` "bytes", "pairs"
+            or "dot".
+        binary_sums: vector registers that this rule may fill with sums.
     """
 
     name: str
@@ -45,6 +48,8 @@ class Family:
     accumulators: int
     float_accumulators: int
     word_mask: str
+    binary: str = "words"
+    binary_sums: int = 0
 
 
 GENERIC = Family("generic", lanes=4, accumulators=8, float_accumulators=8, word_mask="or")

@@ -73,7 +73,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     rule = rule_of(schedule, conv)
 
     mine = [b for b in behind if not is_among(schedule, b, readers.all)]
-    tail, in_place = _join_epilogue(kernel, conv, mine, readers)
+    tail, in_place = join_epilogue(kernel, conv, mine, readers)
     batch, row, column, out, *reduction = schedule.get_loops(conv)
     lanes = _weight_lanes(schedule, conv)
     width, height = known_extent(schedule, column), known_extent(schedule, row)
@@ -109,7 +109,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     parallelise(schedule, outer[:2] if before else outer)
 
     for output in tail:
-        _vectorise_tile(schedule, output, lanes)
+        vectorise_tile(schedule, output, lanes)
     schedule.unroll(column)
     schedule.unroll(vector)
     if lanes > 1 and not _lanes_cross_groups(schedule, conv, lanes):
@@ -169,7 +169,7 @@ def choose_tiles(
     return ConvTiles(width_tile, out_tile, band, wish.unroll_taps)
 
 
-def _join_epilogue(
+def join_epilogue(
     kernel: Kernel, conv: Any, behind: list[Any], readers: Readers
 ) -> tuple[list[Any], bool]:
     """Inline every block behind the convolution into the outputs and into what readers read.
@@ -215,7 +215,7 @@ def _lanes_cross_groups(schedule: Any, conv: Any, lanes: int) -> bool:
     return groups > 1 and per_group % lanes != 0
 
 
-def _vectorise_tile(schedule: Any, output: Any, lanes: int) -> None:
+def vectorise_tile(schedule: Any, output: Any, lanes: int) -> None:
     """Epilogue of one tile: pixels and vectors unrolled, channels in lanes."""
     *pixels, channel = schedule.get_loops(output)[-4:]
     if extent(schedule, channel) is None:

@@ -25,12 +25,17 @@ from .common import (
 from .conv import RULES as CONV_RULES
 from .conv import schedule_conv
 from .float_ops import reduction_kind, schedule_elementwise, schedule_reduction
+from .neon import Blocking, blocking, schedule_neon
 from .pack import schedule_pack
 from .sweep import schedule_sweep
 
 _LOG = logging.getLogger(__name__)
 
+BinaryBlocking = Callable[[int, int], Blocking | None]
+"""See `binary_blocking`."""
+
 _RULES: tuple[Callable[[Kernel], tuple[str, ConvTiles | None]], ...] = (
+    schedule_neon,
     schedule_conv,
     schedule_sweep,
     schedule_pack,
@@ -45,8 +50,8 @@ class ScheduleRecord:
 
     Attributes:
         function: name of the PrimFunc in the module.
-        rule: "insta_bconv", "insta_fconv", "insta_pack", "sweep", "moments", "pool",
-            "reduction", "elementwise" or "unscheduled".
+        rule: "insta_bconv", "insta_bconv_bytes", "insta_bconv_pairs", "insta_fconv",
+            "insta_pack", "sweep", "moments", "pool", "reduction", "elementwise" or "unscheduled".
         tiles: the tile sizes that were used, for convolutions on a CPU.
         reason: why the rule that is meant for the function did not apply; "" where it did.
     """
@@ -95,15 +100,32 @@ def schedule_module(
     return result, sorted(records, key=lambda record: record.function)
 
 
+def binary_blocking(target: tvm.target.Target) -> BinaryBlocking:
+    """How binary weights without groups are laid out for a CPU target.
+
+    Args:
+        target: kind "llvm".
+
+    Returns:
+        (output channels, bits of an activation) -> the layout, or None for blocks of words as wide
+        as the target's vectors.
+    """
+    family = family_of(target)
+    return lambda out_channels, bits: blocking(family, out_channels, bits)
+
+
 def family_of(target: tvm.target.Target) -> Family:
     """The CPU family of an LLVM target, by its triple and the features LLVM gives it."""
     triple = str(target.attrs.get("mtriple", ""))
     if not triple or triple.startswith(("x86_64", "i386", "i686")):
-        features = tvm.target.codegen.llvm_get_cpu_features(target)
-        return x86.family(frozenset(map(str, features)))
+        return x86.family(_features(target))
     if triple.startswith(("aarch64", "arm")):
-        return arm.family(triple)
+        return arm.family(triple, str(target.attrs.get("mcpu", "")), _features(target))
     return GENERIC
+
+
+def _features(target: tvm.target.Target) -> frozenset[str]:
+    return frozenset(map(str, tvm.target.codegen.llvm_get_cpu_features(target)))
 
 
 def _schedule_function(

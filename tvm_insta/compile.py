@@ -23,7 +23,8 @@ def parser() -> argparse.ArgumentParser:
         "--target",
         default="llvm",
         help='"llvm" (this machine), "llvm -mtriple=aarch64", "cuda -arch=sm_90", JSON, or one of '
-        "native, avx2, avx512, rpi3, rpi4, pixel, armv7, h100",
+        "native, avx2, avx512, rpi3, rpi4, pixel, cortex-a53, cortex-a55, cortex-a72, cortex-a76, "
+        "neoverse-n1, armv7, h100",
     )
     result.add_argument(
         "--runtime",

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 
 # What every Linux distribution for riscv64 needs.
 _RV64GC = ("+a", "+c", "+d", "+f", "+m")
+# LLVM's newer instruction scheduler, off by default for most 32-bit Arm cores: the older one fills
+# the sixteen vector registers twice over and spills half of what a binary convolution holds.
+_SCHEDULER = "use-misched"
 # Limits that all these cards share; TVM's GPU schedules read them from the target.
 _CUDA_LIMITS = {
     "max_threads_per_block": 1024,
@@ -175,6 +178,8 @@ def _llvm(text: str, options: dict[str, Any]) -> InstaTarget:
     check_features(triple, arch, mattr)
     if not (native or mcpu):
         mattr = _generic(arch, mattr, notes)
+    if arch == "arm" and not any(item[1:] == _SCHEDULER for item in mattr):
+        mattr = sorted_mattr({*mattr, f"+{_SCHEDULER}"})
     features = llvm_info.features(triple, mcpu, mattr)
     check_baseline(arch, mcpu, mattr, features)
 

@@ -24,6 +24,10 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "mcpu": "cortex-a76",
         "mattr": "+dotprod",
     },
+    **{
+        core: {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": core}
+        for core in ("cortex-a53", "cortex-a55", "cortex-a72", "cortex-a76", "neoverse-n1")
+    },
     "armv7": {
         "kind": "llvm",
         "mtriple": "armv7l-linux-gnueabihf",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -28,6 +29,7 @@ from tvm_insta.triples import arch_of
 # The oldest C library that the apache-tvm wheels run with, so the oldest a board can have.
 _GLIBC = "2.28"
 _ZIG_ARCH = {"x86_64": "x86_64", "aarch64": "aarch64", "arm": "arm", "riscv64": "riscv64"}
+_ZIG_SYSTEM = re.compile(rf"-linux-gnu(|eabihf)\.{re.escape(_GLIBC)}$")
 _PROBE = "#include <math.h>\nfloat probe(float x) { return tanhf(x); }\n"
 _ERROR_LINES = 5
 
@@ -81,6 +83,25 @@ class Linker:
         lean = ("-Wl,--strip-debug", "-Wl,--gc-sections")
         head = (*self.command, "-shared", "-fPIC", *lean)
         command = (*head, *map(str, objects), "-o", str(out), *flags)
+        _run(command, f"{self.description} could not link {out.name}")
+
+    def link_program(
+        self, parts: Sequence[Path], out: Path, *flags: str, static: bool = False
+    ) -> None:
+        """Compile and link C files, objects and archives to a program.
+
+        Args:
+            parts: C files, objects and archives, in the order the linker shall see them.
+            out: the program to write.
+            flags: put behind the parts.
+            static: without any library of the target's system. zig takes its own C library for it.
+
+        Raises:
+            ToolchainError: with the last lines of compiler or linker.
+        """
+        command = [*self.command, *map(str, parts), "-o", str(out), *flags]
+        if static:
+            command = [_static_system(word) for word in command] + ["-static"]
         _run(command, f"{self.description} could not link {out.name}")
 
     def archive(self, objects: Sequence[Path], out: Path) -> None:
@@ -193,6 +214,11 @@ def _has_zig() -> bool:
 def _gnu_triple(arch: str, triple: str) -> str:
     """The name under which distributions ship cross compilers: `arm-linux-gnueabihf`."""
     return f"{_ZIG_ARCH[arch]}-linux-{triple.rpartition('-')[2]}"
+
+
+def _static_system(word: str) -> str:
+    """Zig links statically against musl only, and names it in the target."""
+    return _ZIG_SYSTEM.sub(r"-linux-musl\1", word)
 
 
 @functools.cache

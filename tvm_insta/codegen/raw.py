@@ -54,6 +54,21 @@ def lower(
         CodegenError: for a scalar parameter, a dynamic local array, or a symbol of the TVM runtime
             that is left over.
     """
+    compiled, scratch = _compile(functions, target, prefix)
+    compiled.write_to_file(str(out))
+    _refuse_runtime_calls(out, prefix)
+    return RawKernels(out, scratch)
+
+
+def assembly(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target) -> str:
+    """The machine code of `lower`, as text."""
+    compiled, _ = _compile(functions, target, "model")
+    return str(compiled.inspect_source("asm"))
+
+
+def _compile(
+    functions: dict[str, tirx.PrimFunc], target: tvm.target.Target, prefix: str
+) -> tuple[Any, dict[str, tuple[int, ...]]]:
     raw = {name: _raw_pointers(name, serial(func), prefix) for name, func in functions.items()}
     pipeline, finalise, _ = tvm.tirx.get_default_tir_pipeline(target)
     mod = tirx.transform.BindTarget(target.with_host(target))(tvm.IRModule(raw))
@@ -63,9 +78,7 @@ def lower(
     for var, func in mod.functions.items():
         lowered[var], scratch[var.name_hint] = _place_locals(var.name_hint, func)
     mod = finalise()(tvm.IRModule(lowered, attrs=mod.attrs))
-    codegen_build(mod, target).write_to_file(str(out))
-    _refuse_runtime_calls(out, prefix)
-    return RawKernels(out, scratch)
+    return codegen_build(mod, target), scratch
 
 
 def keep_small_arrays_on_stack(func: tirx.PrimFunc) -> tirx.PrimFunc:

@@ -1,7 +1,8 @@
 """`insta.bitserial_conv2d_blocked`: `bitserial_conv2d` in the form that runs fast.
 
 data [N, Hp, Wp, bits * groups * Cwg] uint32, already padded with 0 words; weight
-[O / L, KH, KW, Cwg, L] uint32, L output channels side by side for the vector lanes; base
+[O / L, KH, KW, Cwg, L] uint32, L output channels side by side for the vector lanes, or the same
+bits in narrower pieces, [O / L, KH, B, KW, L] uint8 or uint16 (see `_narrow_sums`); base
 [RC, CC, O] int32; row_class [OH] int32, col_class [OW] int32. Result [N, OH, OW, O] int32:
 
     popsum_p[n, y, x, o] = sum over ky, kx, w of popcount(data ^ weight) for plane p
@@ -36,6 +37,7 @@ from ._common import (
     expect_int32,
     expect_known,
     extent,
+    fail,
     integer,
     integers,
     known,
@@ -45,6 +47,7 @@ from ._common import (
     reduce_axis,
     register,
 )
+from ._narrow_sums import PIECE_BITS, pairs_fit, pieces_fit, te_popsum
 
 
 def bitserial_conv2d_blocked(
@@ -64,7 +67,9 @@ def bitserial_conv2d_blocked(
 
     Args:
         data: [N, Hp, Wp, bits * groups * Cwg] uint32, padded with 0 words.
-        weight: [O / L, KH, KW, Cwg, L] uint32.
+        weight: [O / L, KH, KW, Cwg, L] uint32, or [O / L, KH, B, KW, L] uint8 or uint16: the B
+            pieces of a tap, those of Cwg words, or as many as have bits if they are less than one
+            word's.
         base: [RC, CC, O] int32.
         row_class: [OH] int32 in 0..RC-1.
         col_class: [OW] int32 in 0..CC-1.
@@ -90,7 +95,9 @@ def bitserial_conv2d_blocked(
 
 def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
     data = dims(call, 0, "data", (4,), "uint32")
-    weight = dims(call, 1, "weight", (5,), "uint32")
+    given = str(getattr(getattr(call.args[1].ty, "dtype", None), "dtype", ""))
+    dtype = given if given in PIECE_BITS else "uint32"
+    weight = dims(call, 1, "weight", (5,), dtype)
     base = dims(call, 2, "base", (3,), "int32")
     (rows,) = dims(call, 3, "row_class", (1,), "int32")
     (columns,) = dims(call, 4, "col_class", (1,), "int32")
@@ -103,15 +110,32 @@ def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
     expect_known(call, "weight", weight, range(5))
     expect_known(call, "base", base, range(3))
     blocks, kernel_h, kernel_w, words, lanes = weight
+    if dtype != "uint32":
+        words, kernel_w = _words(call, dtype, *weight[1:4]), words
     out = blocks * lanes
     expect_divisible(call, "output channels", out, groups)
     expect_dim(call, ("data", 3), data[3], bits * groups * words, "bits * groups * weight words")
     expect_dim(call, ("base", 2), base[2], out, "output channels of weight")
     expect_int32(call, bits, words, kernel_h * kernel_w)
-    height, width = output_image(call, data[1:3], weight[1:3], strides=strides, dilation=dilation)
+    height, width = output_image(
+        call, data[1:3], (kernel_h, kernel_w), strides=strides, dilation=dilation
+    )
     expect_dim(call, ("row_class", 0), rows, height, "output height")
     expect_dim(call, ("col_class", 0), columns, width, "output width")
     return relax.TensorType([data[0], height, width, out], "int32")
+
+
+def _words(call: relax.Call, dtype: str, kernel_h: int, count: int, kernel_w: int) -> int:
+    """Words of a tap whose weight has `count` pieces, checked."""
+    if not pieces_fit(dtype, count):
+        fail(
+            call,
+            f"weight has {count} pieces of dtype {dtype} a tap; pass those of whole words, or less "
+            "than one word has",
+        )
+    if dtype == "uint16" and not pairs_fit(kernel_h, kernel_w, count, integer(call, "bits", 1, 4)):
+        fail(call, "weight of dtype uint16 takes 1 bit and sums below 65536; pass uint8 or uint32")
+    return -(-count * PIECE_BITS[dtype] // 32)
 
 
 def te_bitserial_conv2d_blocked(
@@ -146,13 +170,19 @@ def te_bitserial_conv2d_blocked(
         count = tirx.popcount(theirs ^ weight(o // lanes, ky, kx, word, o % lanes)).astype("int32")
         return te.sum(count if bits == 1 else count << plane.var.astype("int32"), axis=axes)
 
-    shape = [data.shape[0], row_class.shape[0], col_class.shape[0], extent(out)]
-    popsum = te.compute(shape, differ, name="bconv", attrs={"schedule_rule": "insta_bconv"})
-    return te.compute(
-        shape,
-        lambda n, y, x, o: base(row_class(y), col_class(x), o) - alpha * popsum(n, y, x, o),
-        name="bconv_out",
-    )
+    image = [row_class.shape[0], col_class.shape[0]]
+    shape = [data.shape[0], *image, extent(out)]
+    if str(weight.dtype) in PIECE_BITS:
+        popsum = te_popsum(
+            data, weight, image, strides=strides, dilation=dilation, groups=groups, bits=bits
+        )
+    else:
+        popsum = te.compute(shape, differ, name="bconv", attrs={"schedule_rule": "insta_bconv"})
+
+    def dot(n: tirx.Expr, y: tirx.Expr, x: tirx.Expr, o: tirx.Expr) -> tirx.Expr:
+        return base(row_class(y), col_class(x), o) - alpha * popsum(n, y, x, o).astype("int32")
+
+    return te.compute(shape, dot, name="bconv_out")
 
 
 def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:

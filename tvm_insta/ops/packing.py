@@ -131,6 +131,30 @@ def block_weight(weight: NDArray[Element], lanes: int) -> NDArray[Element]:
     return np.ascontiguousarray(np.moveaxis(blocks, 1, -1))
 
 
+def block_pieces(
+    weight: NDArray[np.uint32], dtype: str, lanes: int, channels: int
+) -> NDArray[np.generic]:
+    """Canonical [O, KH, KW, Cwg] uint32 -> [O / lanes, KH, B, KW, lanes] in narrower pieces.
+
+    Piece i of a word is its bits P i .. P i + P - 1; B counts the pieces of a tap's words, or only
+    those that have channels where a tap has less than a word.
+
+    Args:
+        weight: canonical packed weight.
+        dtype: "uint8" or "uint16", P = 8 or 16 bits.
+        lanes: output channels of a block.
+        channels: input channels of a tap.
+
+    Raises:
+        OpError: O is not a multiple of `lanes`.
+    """
+    kind = np.dtype(dtype)
+    pieces = np.ascontiguousarray(weight, "<u4").view(kind.newbyteorder("<")).astype(kind)
+    if channels < WORD:
+        pieces = pieces[..., : -(-channels // (8 * kind.itemsize))]
+    return np.ascontiguousarray(block_weight(pieces, lanes).swapaxes(2, 3))
+
+
 def unblock_weight(weight: NDArray[Element]) -> NDArray[Element]:
     """The inverse of `block_weight`: [O / lanes, KH, KW, Cwg, lanes] -> [O, KH, KW, Cwg]."""
     blocks = np.moveaxis(weight, -1, 1)

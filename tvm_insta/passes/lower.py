@@ -33,17 +33,21 @@ from tvm_insta.passes.rewriter import (
     rank,
     shape_of,
 )
+from tvm_insta.schedules import BinaryBlocking
 
 
-def lower(mod: tvm.IRModule, report: Report, lanes: int) -> tvm.IRModule:
+def lower(
+    mod: tvm.IRModule, report: Report, lanes: int, blocking: BinaryBlocking | None = None
+) -> tvm.IRModule:
     """Bring every layer with constant weights into its blocked form.
 
     Args:
         mod: module after `recognise` and `fold_scales`.
         report: its layers receive the digest of their blocked weights.
         lanes: 32-bit lanes of the target's vectors; the widest block a weight is laid out in.
+        blocking: the target's own layout of binary weights, see `schedules.binary_blocking`.
     """
-    mod = _Lower(mod, report, lanes).run()
+    mod = _Lower(mod, report, lanes, blocking).run()
     report.packs = list(_packs(mod))
     return mod
 
@@ -71,9 +75,12 @@ def weight_key(value: Array) -> str:
 
 
 class _Lower(Rewriter):
-    def __init__(self, mod: tvm.IRModule, report: Report, lanes: int) -> None:
+    def __init__(
+        self, mod: tvm.IRModule, report: Report, lanes: int, blocking: BinaryBlocking | None
+    ) -> None:
         super().__init__(mod)
         self.lanes = lanes
+        self.blocking = blocking
         self.layers = iter(report.layers)
         self.halves: dict[Expr, Expr] = {}  # expression -> one that is half of it
         self.rules = {
@@ -97,6 +104,17 @@ class _Lower(Rewriter):
         while out_channels % lanes:
             lanes //= 2
         return lanes
+
+    def _block_bits(self, weight: Array, channels: int, groups: int, bits: int) -> Array:
+        """A packed weight in the target's own layout, or else in plain vectors of words."""
+        own = None
+        if self.blocking is not None and groups == 1:
+            own = self.blocking(weight.shape[0], bits)
+        if own is None:
+            return packing.block_weight(weight, self._block(weight.shape[0]))
+        if own.dtype == "uint32":
+            return packing.block_weight(weight, own.lanes)
+        return packing.block_pieces(weight, own.dtype, own.lanes, channels)
 
     def _next_layer(self, weight: Array) -> None:
         layer = next(self.layers, None)
@@ -192,14 +210,14 @@ class _Lower(Rewriter):
             bits=bits,
             encoding=encoding,
         )
-        blocked = packing.block_weight(weight, self._block(weight.shape[0]))
+        blocked = self._block_bits(weight, int(attrs["in_channels"]) // groups, groups, bits)
         self._next_layer(blocked)
         alpha = 2 if encoding == "bipolar" else 1
         halve = alpha == 2 and not (base % 2).any()
         result = self.emit(
             ops.bitserial_conv2d_blocked(
                 data,
-                const(blocked, "uint32"),
+                const(blocked, str(blocked.dtype)),
                 const(base // 2 if halve else base, "int32"),
                 const(row_class, "int32"),
                 const(col_class, "int32"),

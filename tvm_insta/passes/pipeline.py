@@ -29,7 +29,7 @@ from tvm_insta.passes.recognise import recognise
 from tvm_insta.passes.report import Report
 from tvm_insta.passes.simplify import simplify
 from tvm_insta.passes.to_nhwc import to_nhwc
-from tvm_insta.schedules import ScheduleRecord, schedule_module
+from tvm_insta.schedules import ScheduleRecord, binary_blocking, schedule_module
 from tvm_insta.target import InstaTarget
 
 AfterPhase = Callable[[int, str, tvm.IRModule], None]
@@ -96,7 +96,7 @@ def run_pipeline(
         "to_nhwc": to_nhwc,
         "recognise": lambda mod: recognise(mod, report, imported.layer_names),
         "fold_scales": fold_scales,
-        "lower": lambda mod: _fix_batch(lower(mod, report, target.lanes), batch),
+        "lower": lambda mod: _fix_batch(lower_for(mod, report, target), batch),
         "fuse": lambda mod: fuse(mod, report, joins=target.kind == "llvm"),
         "schedule": schedule,
     }
@@ -108,6 +108,12 @@ def run_pipeline(
         if after_phase is not None:
             after_phase(number, name, mod)
     return Compiled(mod, report, records)
+
+
+def lower_for(mod: tvm.IRModule, report: Report, target: InstaTarget) -> tvm.IRModule:
+    """`lower` with the layouts that are fast on a target."""
+    blocking = None if target.kind == "cuda" else binary_blocking(target.tvm)
+    return lower(mod, report, target.lanes, blocking)
 
 
 def fuse(mod: tvm.IRModule, report: Report | None = None, *, joins: bool = False) -> tvm.IRModule:

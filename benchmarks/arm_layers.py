@@ -1,0 +1,82 @@
+"""Single binary layers for `benchmarks.arm`: compiled as a model's are, counted and modelled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import tvm
+from tvm_insta.schedules import schedule_module
+
+from benchmarks import arm_mca
+from benchmarks.arm import LARQ_CYCLES, Row
+from benchmarks.arm_qemu import Core, count_calls, kernel_main, link_static
+from benchmarks.kernels import binary_layer
+from tvm_insta.codegen import raw
+from tvm_insta.errors import ToolchainError
+from tvm_insta.passes.pipeline import fuse
+
+CALLS = 10
+
+
+def measure_layers(
+    core: Core, layers: Sequence[tuple[int, int]], mca: str | None, folder: Path
+) -> list[Row]:
+    """Count and model the binary 3x3 layers (image side, channels) on a core.
+
+    Raises:
+        ToolchainError: there is no cross compiler or no emulator.
+    """
+    rows = []
+    for side, channels in layers:
+        products = side * side * channels * channels * 9
+        counts, assembly = {}, ""
+        for epilogue in (True, False):
+            calls, assembly = _count(core, side, channels, epilogue, folder)
+            counts[epilogue] = calls * 128 / products
+        loop = arm_mca.inner_loop(assembly)
+        rows.append(
+            Row(
+                core.name,
+                f"{side}x{side}x{channels}",
+                counts[False],
+                counts[True],
+                loop.instructions,
+                _cycles(mca, loop, core),
+                LARQ_CYCLES.get(core.name),
+            )
+        )
+    return rows
+
+
+def _cycles(mca: str | None, loop: arm_mca.Loop, core: Core) -> float | None:
+    if mca is None:
+        return None
+    try:
+        return arm_mca.cycles(mca, loop, core)
+    except ToolchainError:
+        return None
+
+
+def _count(core: Core, side: int, channels: int, epilogue: bool, folder: Path) -> tuple[float, str]:
+    """(instructions of one call, the kernel's assembly)."""
+    target = core.parsed
+    kernels = fuse(binary_layer(side, channels, target, epilogue))
+    scheduled, (record,) = schedule_module(kernels, target.tvm, lanes=target.lanes)
+    function = scheduled[record.function]
+    stem = folder / f"{core.name}-{side}-{channels}-{int(epilogue)}"
+    made = raw.lower({"kernel": function}, target.tvm, "bench", stem.with_suffix(".o"))
+    parameters = [
+        (_bytes(parameter), str(parameter.dtype) == "int32" and len(parameter.shape) == 1)
+        for parameter in function.params
+    ]
+    source = stem.with_suffix(".c")
+    source.write_text(kernel_main("bench_kernel", parameters, made.scratch["kernel"]))
+    link_static(core, [source, made.object_file], stem)
+    return count_calls(core, stem, CALLS), raw.assembly({"kernel": function}, target.tvm)
+
+
+def _bytes(buffer: tvm.ir.Expr) -> int:
+    size = tvm.DataType(str(buffer.dtype)).bits // 8
+    return math.prod(int(extent) for extent in buffer.shape) * size
