@@ -48,7 +48,7 @@ def binary_layer(side: int, channels: int, target: InstaTarget, epilogue: bool) 
 
     def body(emit: Any, *params: relax.Var) -> relax.Expr:
         # alpha = 1: an even number of channels gives even dot products, see passes/lower.py
-        y = emit(ops.bitserial_conv2d_blocked(*params[:5], alpha=1))
+        y = emit(ops.bitserial_conv2d_blocked(*params[:5], alpha=1, byte_counts=own.byte_counts))
         if not epilogue:
             return y
         scale, bias, shift, slope, back, residual = params[5:]

@@ -38,8 +38,8 @@ class Family:
         float_accumulators: the same for a float convolution, whose inner step needs no temporaries.
         word_mask: how threshold_pack gathers 32 comparisons into a word: "movmsk256", "movmsk128"
             (x86) or "or".
-        binary: how a binary convolution sums: "words", or for the rule in `neon` "bytes", "pairs"
-            or "dot".
+        binary: how a binary convolution sums: "words", "byte_counts" (words, counted byte by byte),
+            or for the rule in `neon` "bytes", "pairs" or "dot".
         binary_sums: vector registers that this rule may fill with sums.
     """
 

@@ -71,11 +71,14 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     (at,) = found
     conv, before, behind = every[at], every[:at], every[at + 1 :]
     rule = rule_of(schedule, conv)
+    partial = before.pop() if before and name_of(schedule, before[-1]) == "bconv_partial" else None
+
+    reader = conv if partial is None else partial  # of data and weight
 
     mine = [b for b in behind if not is_among(schedule, b, readers.all)]
     tail, in_place = join_epilogue(kernel, conv, mine, readers)
     batch, row, column, out, *reduction = schedule.get_loops(conv)
-    lanes = _weight_lanes(schedule, conv)
+    lanes = _weight_lanes(schedule, reader)
     width, height = known_extent(schedule, column), known_extent(schedule, row)
     out_blocks = known_extent(schedule, out) // lanes
     tiles = choose_tiles(
@@ -104,6 +107,8 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
         join_readers(kernel, readers, tile, lanes, tiles.out_tile * lanes)
     else:
         readers_alone(kernel, readers)
+    if partial is not None:
+        first = _join_partial(schedule, partial, reduction[-1], lanes)
     for pad in before:
         schedule.compute_at(pad, band, preserve_unit_loops=True)
     parallelise(schedule, outer[:2] if before else outer)
@@ -112,10 +117,12 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
         vectorise_tile(schedule, output, lanes)
     schedule.unroll(column)
     schedule.unroll(vector)
-    if lanes > 1 and not _lanes_cross_groups(schedule, conv, lanes):
+    if lanes > 1 and not _lanes_cross_groups(schedule, reader, lanes):
         schedule.vectorize(lane)
-    if tiles.unroll_taps:
+    if tiles.unroll_taps and partial is None:
         schedule.unroll(reduction[1])
+    if partial is not None:
+        schedule.decompose_reduction(partial, first)
     schedule.decompose_reduction(conv, reduction[0])
     for pad in before:
         _schedule_pad(schedule, pad, kernel.lanes)
@@ -191,6 +198,20 @@ def join_epilogue(
     for block in kept:
         elementwise_pass(kernel, block)
     return [schedule.cache_write(conv, 0, "local")], not kept
+
+
+def _join_partial(schedule: Any, partial: Any, loop: Any, lanes: int) -> Any:
+    """Sums of bytes of one tile at `loop`, in registers; returns the first loop of the sum."""
+    schedule.compute_at(partial, loop, preserve_unit_loops=True)
+    schedule.set_scope(partial, 0, "local")
+    *_, column, _, _, _, _, out, ky, kx, word = schedule.get_loops(partial)
+    vector, lane = schedule.split(out, [None, lanes])
+    schedule.reorder(ky, kx, word, column, vector, lane)
+    schedule.unroll(column)
+    schedule.unroll(vector)
+    if lanes > 1:
+        schedule.vectorize(lane)
+    return ky
 
 
 def _weight_lanes(schedule: Any, conv: Any) -> int:

@@ -60,10 +60,12 @@ class Blocking:
     Attributes:
         dtype: "uint8" or "uint16" for pieces, "uint32" for words.
         lanes: output channels of a block.
+        byte_counts: whether words are summed as counts of their bytes.
     """
 
     dtype: str
     lanes: int
+    byte_counts: bool = False
 
 
 def blocking(family: Family, out_channels: int, bits: int) -> Blocking | None:
@@ -74,6 +76,10 @@ def blocking(family: Family, out_channels: int, bits: int) -> Blocking | None:
         out_channels: output channels.
         bits: bits of an activation.
     """
+    if family.binary == "byte_counts":
+        # Only whole vectors: LLVM 22 miscompiles some scalar code of this kind (it says so itself).
+        whole = out_channels % family.lanes == 0
+        return Blocking("uint32", family.lanes, byte_counts=True) if whole else None
     name = "bytes" if family.binary == "dot" and bits > 1 else family.binary
     step = _STEPS.get(name)
     if step is None or out_channels % step.lanes or (bits > 1 and step is PAIRS):
@@ -82,7 +88,7 @@ def blocking(family: Family, out_channels: int, bits: int) -> Blocking | None:
     return Blocking(step.piece, vectors * step.lanes)
 
 
-def schedule_neon(kernel: Kernel) -> tuple[str, ConvTiles]:
+def schedule_neon(kernel: Kernel) -> tuple[str, ConvTiles]:  # noqa: PLR0912, PLR0915  one recipe
     """Schedule a binary convolution with such a weight, and everything fused with it.
 
     Returns:

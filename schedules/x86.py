@@ -15,10 +15,29 @@ from .common import Family
 
 AVX512 = Family("avx512", lanes=16, accumulators=14, float_accumulators=14, word_mask="movmsk256")
 AVX512_NO_POPCOUNT = Family(
-    "avx512", lanes=16, accumulators=8, float_accumulators=14, word_mask="movmsk256"
+    "avx512",
+    lanes=16,
+    accumulators=16,
+    float_accumulators=14,
+    word_mask="movmsk256",
+    binary="byte_counts",
 )
-AVX2 = Family("avx2", lanes=8, accumulators=4, float_accumulators=12, word_mask="movmsk256")
-SSE = Family("sse", lanes=4, accumulators=4, float_accumulators=12, word_mask="movmsk128")
+AVX2 = Family(
+    "avx2",
+    lanes=8,
+    accumulators=8,
+    float_accumulators=12,
+    word_mask="movmsk256",
+    binary="byte_counts",
+)
+SSE = Family(
+    "sse",
+    lanes=4,
+    accumulators=8,
+    float_accumulators=12,
+    word_mask="movmsk128",
+    binary="byte_counts",
+)
 
 
 def family(features: Set[str]) -> Family:

@@ -25,22 +25,25 @@ from tvm import relax, tirx
 from tvm_insta import ops
 from tvm_insta.errors import OpError
 from tvm_insta.ops import packing, reference
+from tvm_insta.ops._byte_counts import inner_axes
 
 
 @pytest.mark.parametrize("case", KERNEL_CASES.values(), ids=KERNEL_CASES.keys())
-def test_kernel(rng, run_op, case):
+@pytest.mark.parametrize("byte_counts", [False, True], ids=["words", "byte counts"])
+def test_kernel(rng, run_op, case, byte_counts):
     codes, signs, data, weight = problem(rng, case)
     args, attrs = blocked_arguments(case, data, weight)
-    result = run_op(ops.bitserial_conv2d_blocked, *args, **attrs)
+    result = run_op(ops.bitserial_conv2d_blocked, *args, **attrs, byte_counts=byte_counts)
     np.testing.assert_array_equal(result, torch_conv(codes, signs, case))
 
 
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=SLOW_FIXTURE)
-@given(case=conv_cases().filter(fits), seed=st.integers(0, 2**32 - 1))
-def test_property(run_op, case, seed):
+@given(case=conv_cases().filter(fits), seed=st.integers(0, 2**32 - 1), byte_counts=st.booleans())
+def test_property(run_op, case, seed, byte_counts):
     codes, signs, data, weight = problem(np.random.default_rng(seed), case)
     args, attrs = blocked_arguments(case, data, weight)
-    result = run_op(ops.bitserial_conv2d_blocked, *args, **attrs)
+    byte_counts &= args[1].shape[-1] > 1  # scalars are not counted so, see schedules.blocking
+    result = run_op(ops.bitserial_conv2d_blocked, *args, **attrs, byte_counts=byte_counts)
     np.testing.assert_array_equal(result, torch_conv(codes, signs, case))
 
 
@@ -57,6 +60,18 @@ def test_symbolic_batch(rng, build_op, compile_op):
         padded = np.pad(data, ((0, 0), (1, 1), (1, 1), (0, 0)))
         expected = reference.bitserial_conv2d(data, weight, **conv_attrs(case))
         np.testing.assert_array_equal(function(padded, *args[1:]), expected)
+
+
+@pytest.mark.parametrize(("words", "kernel"), [(1, 3), (2, 5), (16, 3), (7, 3), (40, 1), (64, 7)])
+def test_no_byte_overflows(words, kernel, run_op):
+    """All bits differ: every count is the largest, 8 a byte, in each byte of each word."""
+    data = np.full((1, kernel, kernel, words), 2**32 - 1, np.uint32)
+    weight = np.zeros((1, kernel, kernel, words, 4), np.uint32)
+    args = [data, weight, np.zeros((1, 1, 4), np.int32), *[np.zeros(1, np.int32)] * 2]
+    result = run_op(ops.bitserial_conv2d_blocked, *args, alpha=1, byte_counts=True)
+    np.testing.assert_array_equal(result, -32 * words * kernel * kernel)
+    rows, columns, part = inner_axes(kernel, kernel, words)
+    assert rows * columns * part <= 31 and kernel % rows == kernel % columns == words % part == 0
 
 
 BLOCKED = [

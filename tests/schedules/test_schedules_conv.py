@@ -57,14 +57,17 @@ SHAPES = [
 def test_binary_conv(rng, shape, target, batch):
     *sizes, lanes, kernel, stride, dilation, groups = shape
     attrs = {"kernel": kernel, "stride": stride, "dilation": dilation, "groups": groups}
-    mod = binary_conv(*sizes, lanes=lanes, **attrs, batch=batch)
+    counts = target is not AVX512 and batch == 1
+    mod = binary_conv(*sizes, lanes=lanes, **attrs, batch=batch, byte_counts=counts)
     assert check_equal_bits(mod, "insta_bconv", rng, target).tiles is not None
 
 
 @pytest.mark.parametrize("bits", [2, 4])
 @pytest.mark.parametrize("groups", [1, 2])
-def test_bit_planes(rng, bits, groups):
-    mod = binary_conv(5, 6, 66, 16, lanes=4, bits=bits, groups=groups, batch=None)
+@pytest.mark.parametrize("byte_counts", [False, True], ids=["words", "byte counts"])
+def test_bit_planes(rng, bits, groups, byte_counts):
+    how = {"bits": bits, "groups": groups, "byte_counts": byte_counts}
+    mod = binary_conv(5, 6, 66, 16, lanes=4, **how, batch=None)
     check_equal_bits(mod, "insta_bconv", rng)
 
 
@@ -73,7 +76,8 @@ def test_bit_planes(rng, bits, groups):
 def test_binary_conv_with_epilogue(rng, shape, batch):
     *sizes, lanes, kernel, stride, dilation, groups = shape
     attrs = {"kernel": kernel, "stride": stride, "dilation": dilation, "groups": groups}
-    mod = binary_conv(*sizes, lanes=lanes, **attrs, batch=batch, epilogue=True)
+    counts = batch is None
+    mod = binary_conv(*sizes, lanes=lanes, **attrs, batch=batch, epilogue=True, byte_counts=counts)
     check_equal_bits(mod, "insta_bconv", rng)
 
 

@@ -26,9 +26,11 @@ No partial sum leaves int32: type inference refuses shapes for which it could.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from tvm import relax, te, tirx
 
+from . import _byte_counts, _narrow_sums
 from ._common import (
     OUT_ELEMENTWISE_FUSABLE,
     dims,
@@ -47,7 +49,7 @@ from ._common import (
     reduce_axis,
     register,
 )
-from ._narrow_sums import PIECE_BITS, pairs_fit, pieces_fit, te_popsum
+from ._narrow_sums import PIECE_BITS, pairs_fit, pieces_fit
 
 
 def bitserial_conv2d_blocked(
@@ -62,6 +64,7 @@ def bitserial_conv2d_blocked(
     groups: int = 1,
     bits: int = 1,
     alpha: int = 2,
+    byte_counts: bool = False,
 ) -> relax.Call:
     """Build the call; shapes and meaning are in the module's docstring.
 
@@ -78,6 +81,8 @@ def bitserial_conv2d_blocked(
         groups: convolution groups; a group need not be a multiple of L output channels.
         bits: bits of an activation, 1..4.
         alpha: 2 for bipolar activations, 1 for unsigned ones.
+        byte_counts: sum the bit counts of bytes, for CPUs that count no others; the result is the
+            same. Only for a weight of words.
 
     Returns:
         A call of type [N, OH, OW, O] int32.
@@ -90,6 +95,7 @@ def bitserial_conv2d_blocked(
         groups=groups,
         bits=bits,
         alpha=alpha,
+        byte_counts=int(byte_counts),
     )
 
 
@@ -106,6 +112,8 @@ def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
     groups = integer(call, "groups", 1)
     bits = integer(call, "bits", 1, 4)
     integer(call, "alpha", 1, 2)
+    if integer(call, "byte_counts", 0, 1) and dtype != "uint32":
+        fail(call, f"byte_counts is for a weight of words; got one of dtype {dtype}")
     expect_known(call, "data", data, (3,))
     expect_known(call, "weight", weight, range(5))
     expect_known(call, "base", base, range(3))
@@ -150,6 +158,7 @@ def te_bitserial_conv2d_blocked(
     groups: int,
     bits: int,
     alpha: int,
+    byte_counts: bool,
 ) -> te.Tensor:
     """TE of the operator: reduce block "bconv" (popsum), then element-wise block "bconv_out"."""
     blocks, kernel_h, kernel_w, words, lanes = map(known, weight.shape)
@@ -172,10 +181,11 @@ def te_bitserial_conv2d_blocked(
 
     image = [row_class.shape[0], col_class.shape[0]]
     shape = [data.shape[0], *image, extent(out)]
+    how: Any = {"strides": strides, "dilation": dilation, "groups": groups, "bits": bits}
     if str(weight.dtype) in PIECE_BITS:
-        popsum = te_popsum(
-            data, weight, image, strides=strides, dilation=dilation, groups=groups, bits=bits
-        )
+        popsum = _narrow_sums.te_popsum(data, weight, image, **how)
+    elif byte_counts:
+        popsum = _byte_counts.te_popsum(data, weight, image, **how)
     else:
         popsum = te.compute(shape, differ, name="bconv", attrs={"schedule_rule": "insta_bconv"})
 
@@ -194,6 +204,7 @@ def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
             groups=integer(call, "groups", 1),
             bits=integer(call, "bits", 1, 4),
             alpha=integer(call, "alpha", 1, 2),
+            byte_counts=bool(integer(call, "byte_counts", 0, 1)),
         )
 
     return primfunc(bb, "bitserial_conv2d_blocked", OUT_ELEMENTWISE_FUSABLE, function, call.args)

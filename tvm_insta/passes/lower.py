@@ -105,16 +105,21 @@ class _Lower(Rewriter):
             lanes //= 2
         return lanes
 
-    def _block_bits(self, weight: Array, channels: int, groups: int, bits: int) -> Array:
-        """A packed weight in the target's own layout, or else in plain vectors of words."""
+    def _block_bits(
+        self, weight: Array, channels: int, groups: int, bits: int
+    ) -> tuple[Array, bool]:
+        """A packed weight in the target's own layout, or else in plain vectors of words.
+
+        Also whether it is to be summed as counts of bytes.
+        """
         own = None
         if self.blocking is not None and groups == 1:
             own = self.blocking(weight.shape[0], bits)
         if own is None:
-            return packing.block_weight(weight, self._block(weight.shape[0]))
+            return packing.block_weight(weight, self._block(weight.shape[0])), False
         if own.dtype == "uint32":
-            return packing.block_weight(weight, own.lanes)
-        return packing.block_pieces(weight, own.dtype, own.lanes, channels)
+            return packing.block_weight(weight, own.lanes), own.byte_counts
+        return packing.block_pieces(weight, own.dtype, own.lanes, channels), False
 
     def _next_layer(self, weight: Array) -> None:
         layer = next(self.layers, None)
@@ -210,7 +215,8 @@ class _Lower(Rewriter):
             bits=bits,
             encoding=encoding,
         )
-        blocked = self._block_bits(weight, int(attrs["in_channels"]) // groups, groups, bits)
+        channels = int(attrs["in_channels"]) // groups
+        blocked, byte_counts = self._block_bits(weight, channels, groups, bits)
         self._next_layer(blocked)
         alpha = 2 if encoding == "bipolar" else 1
         halve = alpha == 2 and not (base % 2).any()
@@ -226,6 +232,7 @@ class _Lower(Rewriter):
                 groups=groups,
                 bits=bits,
                 alpha=1 if halve else alpha,
+                byte_counts=byte_counts,
             )
         )
         return self._doubled(result, const(2, "int32")) if halve else result
