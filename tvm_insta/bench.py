@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tvm_insta import cli
+from tvm_insta import cli, runtime
 from tvm_insta.errors import InputError
 from tvm_insta.runtime import Module, cpu
 
@@ -26,7 +25,7 @@ class Latency:
         p10: a tenth of the runs are faster.
         p90: nine tenths of the runs are faster.
         batch: images in one run.
-        threads: worker threads.
+        threads: of one run.
         repeat: runs that were timed.
         warmup: runs before them.
         cpu: the processor's name.
@@ -48,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
         prog="tvm_insta.bench", description="Measure the latency of an artefact."
     )
     result.add_argument("artefact", type=Path, help="folder that the compile command wrote")
-    result.add_argument("--threads", type=int, default=1, help="worker threads (vm form)")
+    result.add_argument("--threads", type=int, default=1, help="threads of one run")
     result.add_argument("--batch", type=int, default=1, help="images in one run")
     result.add_argument("--warmup", type=int, default=20, help="runs before the clock starts")
     result.add_argument("--repeat", type=int, default=200, help="runs that are timed")
@@ -62,14 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    if args.threads < 1:
-        raise InputError(f"got --threads {args.threads}, but at least 1 is needed")
-    os.environ["TVM_NUM_THREADS"] = str(args.threads)  # read once, when the runtime starts
-    from tvm_insta import runtime
-
-    module = runtime.load(args.artefact)
-    if module.form == "c" and args.threads > 1:
-        raise InputError("the plain-C form runs on one thread: use --threads 1, or the vm form")
+    module = runtime.load(args.artefact, threads=args.threads)
     latency = measure(
         module, batch=args.batch, warmup=args.warmup, repeat=args.repeat, threads=args.threads
     )

@@ -35,6 +35,9 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help="write the preprocessed batch as raw float32, for the C examples",
     )
+    result.add_argument(
+        "--threads", type=int, help="threads of one run (default: as tvm_insta.load has it)"
+    )
     result.add_argument("--quiet", action="store_true", help="print the totals only")
     return result
 
@@ -45,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    module = runtime.load(args.artefact)
+    module = runtime.load(args.artefact, threads=args.threads)
     files, truth = _labelled(args.images)
     batch = load_images(files, module.manifest.preprocessing)
     if args.dump_input is not None:

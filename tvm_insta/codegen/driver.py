@@ -31,11 +31,15 @@ _C_TYPES = {
 }
 
 
+MAX_THREADS = 256
+
+
 @dataclass(frozen=True)
 class DriverFiles:
-    """The generated C source, its header and the weights it embeds."""
+    """The generated C sources, the public header and the weights that `source` embeds."""
 
     source: Path
+    threads: Path
     header: Path
     weights: Path
 
@@ -51,9 +55,15 @@ def write_driver(
     """
     check_name(name)
     fields = _fields(plan, name, arch, needs)
-    files = DriverFiles(folder / f"{name}.c", folder / f"{name}.h", folder / f"{name}.weights")
+    ends = (".c", "_threads.c", ".h", ".weights")
+    files = DriverFiles(*(folder / f"{name}{end}" for end in ends))
     files.weights.write_bytes(plan.blob)
-    for path, template in ((files.source, "model.c.in"), (files.header, "model.h.in")):
+    for path, template in (
+        (files.source, "model.c.in"),
+        (files.threads, "threads.c.in"),
+        (files.header, "model.h.in"),
+        (folder / f"{name}_pool.h", "pool.h.in"),
+    ):
         text = resources.files("tvm_insta.codegen").joinpath(template).read_text("utf-8")
         path.write_text(Template(text).substitute(fields), "utf-8")
     return files
@@ -70,6 +80,7 @@ def check_name(name: str) -> None:
 def public_symbols(name: str) -> tuple[str, ...]:
     """The functions that `<name>.so` exports."""
     ends = "init run error missing_feature input_shape output_shape set_observer weights_sha256"
+    ends += " set_threads"
     return tuple(f"{name}_{end}" for end in ends.split())
 
 
@@ -98,12 +109,18 @@ def _fields(plan: Plan, name: str, arch: str, needs: tuple[str, ...]) -> dict[st
         "pointer_docs": _pointer_docs(inputs, program.inputs, output),
         "run_parameters": ", ".join(run),
         "run_arguments": ", ".join([*inputs, "output", "batch"]),
-        "image_parameters": ", ".join(
-            [*(f"const unsigned char *in{i}" for i in range(len(inputs))), "unsigned char *out"]
+        "max_threads": str(MAX_THREADS),
+        "thread_bytes": str(plan.thread_bytes),
+        "memory_fields": "\n".join(
+            [
+                *(f"  const unsigned char *in{i};" for i in range(len(inputs))),
+                "  unsigned char *out;",
+            ]
         ),
         "image_arguments": ", ".join([*(f"in{i}" for i in range(len(inputs))), "out"]),
         "cpu_code": cpu_check.c_code(arch, needs),
         "prototypes": _prototypes(plan, name),
+        "tasks": "".join(_tasks(plan, name, at, call) for at, call in enumerate(program.calls)),
         "calls": "\n".join(_call(plan, name, at, call) for at, call in enumerate(program.calls)),
         "null_test": " || ".join(f"{var} == NULL" for var in [*inputs, "output"]),
         "largest_image": str(max(*sizes, output.nbytes, 1)),
@@ -153,23 +170,24 @@ def _pointer_docs(names: list[str], inputs: tuple[TensorSpec, ...], output: Tens
 
 
 def _prototypes(plan: Plan, name: str) -> str:
-    counts = {
-        call.symbol: len(call.args) + len(call.outputs) + len(plan.scratch[at])
-        for at, call in enumerate(plan.program.calls)
-    }
-    return "\n".join(
-        f"int32_t {name}_{symbol}({', '.join(['const void *'] * count)});"
-        for symbol, count in counts.items()
-    )
+    lines: dict[str, None] = {}
+    for call in plan.program.calls:
+        kernel = plan.kernels[call.symbol]
+        scratch = len(kernel.shared) + len(kernel.own)
+        pointers = ["const void *"] * (len(call.args) + len(call.outputs) + scratch)
+        for part in kernel.parts:
+            types = pointers if part.extent is None else [*pointers, "int32_t", "int32_t"]
+            lines[f"int32_t {name}_{part.symbol}({', '.join(types)});"] = None
+    return "\n".join(lines)
 
 
 def _pointer(plan: Plan, ref: Ref) -> str:
     if ref.kind == "input":
-        return f"in{ref.index}"
+        return f"memory->in{ref.index}"
     if ref.kind == "constant":
         return f"weights + {plan.constants[ref.index].offset}"
     if ref == plan.program.result:
-        return "out"
+        return "memory->out"
     return _at(plan.values[ref.index])
 
 
@@ -177,15 +195,52 @@ def _at(place: Place) -> str:
     return f"arena + {place.offset}"
 
 
-def _call(plan: Plan, name: str, at: int, call: KernelCall) -> str:
+def _arguments(plan: Plan, at: int, call: KernelCall) -> list[str]:
+    """What every part of a call takes, but for the scratch memory of the thread."""
     outputs = [Ref("value", index) for index in call.outputs]
     arguments = [_pointer(plan, ref) for ref in (*call.args, *outputs)]
-    arguments += [_at(place) for place in plan.scratch[at]]
-    lines = [f"  {name}_{call.symbol}({', '.join(arguments)});"]
+    return arguments + [_at(place) for place in plan.shared[at]]
+
+
+def _tasks(plan: Plan, name: str, at: int, call: KernelCall) -> str:
+    """One function for each parallel loop of a call, as a thread runs it."""
+    text = ""
+    for number, part in enumerate(plan.kernels[call.symbol].parts):
+        if part.extent is None:
+            continue
+        arguments = _arguments(plan, at, call)
+        arguments += [f"own + {offset}" for offset in plan.own_offsets(call.symbol)]
+        text += (
+            f"static void {_task_name(at, number)}(const void *image, int32_t begin, int32_t end, "
+            "unsigned char *own) {\n"
+            "  const image_memory *const memory = image;\n"
+            f"  {name}_{part.symbol}({', '.join([*arguments, 'begin', 'end'])});\n"
+            "  (void)memory;\n"
+            "  (void)own;\n"
+            "}\n\n"
+        )
+    return text
+
+
+def _task_name(at: int, number: int) -> str:
+    return f"call{at}_part{number}"
+
+
+def _call(plan: Plan, name: str, at: int, call: KernelCall) -> str:
+    lines = []
+    own = _at(plan.own[at])
+    offsets = plan.own_offsets(call.symbol)
+    for number, part in enumerate(plan.kernels[call.symbol].parts):
+        if part.extent is None:
+            arguments = _arguments(plan, at, call)
+            arguments += [f"{own} + {offset}" for offset in offsets]
+            lines.append(f"  {name}_{part.symbol}({', '.join(arguments)});")
+        else:
+            lines.append(f"  launch({_task_name(at, number)}, memory, {part.extent}, {own});")
     shows = [
-        f'show(image, {at}, {number}, "{call.symbol}", {_pointer(plan, ref)}, '
-        f"{plan.values[ref.index].size}u);"
-        for number, ref in enumerate(outputs)
+        f'show(image, {at}, {number}, "{call.symbol}", {_pointer(plan, Ref("value", index))}, '
+        f"{plan.values[index].size}u);"
+        for number, index in enumerate(call.outputs)
     ]
     if len(shows) == 1:
         lines.append(f"  if (observer != NULL) {shows[0]}")

@@ -88,15 +88,21 @@ def c_form(
     with tempfile.TemporaryDirectory(prefix="tvm_insta-") as build:
         work = Path(build)
         kernels = raw.lower(functions, target.tvm, name, work / f"{name}_kernels.o")
-        plan = make_plan(program, kernels.scratch)
+        plan = make_plan(program, kernels.kernels)
         files = driver.write_driver(plan, name, target.arch, target.needs, work)
         driver_object = work / f"{name}_driver.o"
         weights = f'-D{name.upper()}_WEIGHTS_FILE="{files.weights}"'
         linker.compile_c(files.source, driver_object, *_STRICT, weights)
+        # An archive gives a program only what it calls: one without threads needs no POSIX threads.
+        # The shared library holds everything, so there these functions are weak.
+        threads = [work / f"{name}_threads.o", work / f"{name}_threads_weak.o"]
+        weak = f"-D{name.upper()}_WEAK_PTHREAD"
+        for path, flags in zip(threads, ((), (weak,)), strict=True):
+            linker.compile_c(files.threads, path, *_STRICT, "-pthread", *flags)
         objects = [driver_object, kernels.object_file]
         shared, static = folder / f"{name}.so", folder / f"{name}.a"
-        linker.link_shared(objects, shared, *_link_flags(name, work))
-        linker.archive(objects, static)
+        linker.link_shared([*objects, threads[1]], shared, *_link_flags(name, work))
+        linker.archive([*objects, threads[0]], static)
         _refuse_foreign_libraries(shared)
         header = folder / f"{name}.h"
         header.write_bytes(files.header.read_bytes())

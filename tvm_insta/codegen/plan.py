@@ -5,13 +5,14 @@ All offsets are multiples of 64 bytes, the alignment that the kernels assume.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from tvm_insta.codegen.program import CodegenError, Program, Ref
+from tvm_insta.codegen.raw import RawKernel
 
 ALIGNMENT = 64
 
@@ -38,13 +39,25 @@ class Plan:
     """
 
     program: Program
+    kernels: Mapping[str, RawKernel]
     constants: tuple[Place, ...]
     inputs: tuple[Place, ...]
     values: tuple[Place, ...]
-    scratch: tuple[tuple[Place, ...], ...]
-    """For each call, the places of its scratch parameters."""
+    shared: tuple[tuple[Place, ...], ...]
+    """For each call, the places of the scratch arrays that all threads see."""
+    own: tuple[Place, ...]
+    """For each call, the scratch memory of the thread that runs the network; see `own_offsets`."""
     arena_bytes: int
     blob: bytes
+
+    def own_offsets(self, symbol: str) -> tuple[int, ...]:
+        """Where a thread's scratch memory holds the arrays that a kernel needs for each thread."""
+        return _offsets(self.kernels[symbol].own)[0]
+
+    @property
+    def thread_bytes(self) -> int:
+        """Scratch memory of each further thread."""
+        return max((place.size for place in self.own), default=0)
 
     @property
     def output(self) -> Place:
@@ -62,8 +75,8 @@ class _Wish:
     offset: int = -1
 
 
-def make_plan(program: Program, scratch: dict[str, tuple[int, ...]]) -> Plan:
-    """Place the tensors of `program`; `scratch` gives each symbol's scratch sizes in bytes.
+def make_plan(program: Program, kernels: Mapping[str, RawKernel]) -> Plan:
+    """Place the tensors of `program`, and the scratch arrays of its kernels.
 
     Arena memory is shared between tensors that are never alive at the same time: the largest come
     first, each at the lowest offset that is free during its whole life.
@@ -79,21 +92,25 @@ def make_plan(program: Program, scratch: dict[str, tuple[int, ...]]) -> Plan:
     ]
     values: list[_Wish] = []
     temporary: list[list[_Wish]] = []
+    own: list[_Wish] = []
     for at, call in enumerate(program.calls):
         for index in call.outputs:
             ref = Ref("value", index)
             last = end if ref == program.result else last_use.get(ref, at)
             values.append(_Wish(program.values[index].nbytes, at, last))
-        temporary.append([_Wish(size, at, at) for size in scratch.get(call.symbol, ())])
-    wishes = [*inputs, *values, *(wish for group in temporary for wish in group)]
+        temporary.append([_Wish(size, at, at) for size in kernels[call.symbol].shared])
+        own.append(_Wish(_offsets(kernels[call.symbol].own)[1], at, at))
+    wishes = [*inputs, *values, *(wish for group in temporary for wish in group), *own]
     arena_bytes = _fit(wishes)
     constants, blob = _pack_constants(program)
     return Plan(
         program=program,
+        kernels=kernels,
         constants=constants,
         inputs=tuple(_arena(wish) for wish in inputs),
         values=tuple(_arena(wish) for wish in values),
-        scratch=tuple(tuple(_arena(wish) for wish in group) for group in temporary),
+        shared=tuple(tuple(_arena(wish) for wish in group) for group in temporary),
+        own=tuple(_arena(wish) for wish in own),
         arena_bytes=arena_bytes,
         blob=blob,
     )
@@ -105,6 +122,15 @@ def _last_uses(program: Program) -> dict[Ref, int]:
         for ref in call.args:
             uses[ref] = at
     return uses
+
+
+def _offsets(sizes: Iterable[int]) -> tuple[tuple[int, ...], int]:
+    """Arrays one behind the other: the offset of each, and the bytes of all."""
+    offsets, total = [], 0
+    for size in sizes:
+        offsets.append(total)
+        total += _aligned(size)
+    return tuple(offsets), total
 
 
 def _fit(wishes: Iterable[_Wish]) -> int:
