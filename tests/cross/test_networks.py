@@ -78,7 +78,10 @@ def test_real_images_get_the_classes_of_pytorch_and_of_this_machine(
 ):
     machine.require()
     _, images, expected = digits
-    logits = machine.run(machine.link(compiled(machine)), images, (10,))
+    program = machine.link(compiled(machine))
+    logits = machine.run(program, images, (10,))
+    for threads in (2, 3, 5):
+        assert machine.run(program, images, (10,), threads=threads).tobytes() == logits.tobytes()
     for other in (expected, here):
         assert (logits.argmax(1) == other.argmax(1)).all()
         assert np.abs(logits - other).max() <= LOGITS * np.abs(other).max()
@@ -97,7 +100,7 @@ def test_the_c_example_runs(machine, library, digits, compiled, tmp_path):
     program, batch = tmp_path / "plain_c", tmp_path / "batch.f32"
     batch.write_bytes(images[:3].tobytes())
     command = [machine.gcc, "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-I", folder]
-    command += [EXAMPLES / "c" / "plain_c.c", folder / library, "-lm", "-o", program]
+    command += [EXAMPLES / "c" / "plain_c.c", folder / library, "-lm", "-pthread", "-o", program]
     command.append("-static" if library == "model.a" else f"-Wl,-rpath,{folder}")
     subprocess.run(command, check=True)
     run = [*machine.emulator, "-L", system, program, batch]

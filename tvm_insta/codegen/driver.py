@@ -12,9 +12,9 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from tvm_insta.codegen import cpu_check
-from tvm_insta.codegen.plan import ALIGNMENT, Place, Plan
-from tvm_insta.codegen.program import CodegenError, KernelCall, Ref, TensorSpec
+from tvm_insta.codegen import calls, cpu_check
+from tvm_insta.codegen.plan import ALIGNMENT, Plan
+from tvm_insta.codegen.program import CodegenError, TensorSpec
 
 _C_TYPES = {
     "float32": "float",
@@ -119,9 +119,13 @@ def _fields(plan: Plan, name: str, arch: str, needs: tuple[str, ...]) -> dict[st
         ),
         "image_arguments": ", ".join([*(f"in{i}" for i in range(len(inputs))), "out"]),
         "cpu_code": cpu_check.c_code(arch, needs),
-        "prototypes": _prototypes(plan, name),
-        "tasks": "".join(_tasks(plan, name, at, call) for at, call in enumerate(program.calls)),
-        "calls": "\n".join(_call(plan, name, at, call) for at, call in enumerate(program.calls)),
+        "prototypes": calls.prototypes(plan, name),
+        "tasks": "".join(
+            calls.tasks(plan, name, at, each) for at, each in enumerate(program.calls)
+        ),
+        "calls": "\n".join(
+            calls.statements(plan, name, at, each) for at, each in enumerate(program.calls)
+        ),
         "null_test": " || ".join(f"{var} == NULL" for var in [*inputs, "output"]),
         "largest_image": str(max(*sizes, output.nbytes, 1)),
         "pointer_tests": _pointer_tests(name.upper(), inputs, program.inputs, output),
@@ -153,10 +157,11 @@ def _elements(spec: TensorSpec) -> int:
 
 
 def _size_macros(upper: str, inputs: tuple[TensorSpec, ...], output: TensorSpec) -> str:
-    lines = ["/* Elements of one image; multiply by the batch. */"]
+    lines = ["/* Elements of one image (multiply by the batch), and their type. */"]
     for index, spec in enumerate(inputs):
         label = "INPUT" if len(inputs) == 1 else f"INPUT{index}"
         lines.append(f"#define {upper}_{label}_ELEMENTS {_elements(spec)}u")
+        lines.append(f"#define {upper}_{label}_TYPE {_c_type(spec)}")
     lines.append(f"#define {upper}_OUTPUT_ELEMENTS {_elements(output)}u")
     return "\n".join(lines)
 
@@ -166,86 +171,6 @@ def _pointer_docs(names: list[str], inputs: tuple[TensorSpec, ...], output: Tens
     for name, spec in zip([*names, "output"], [*inputs, output], strict=True):
         dims = ", ".join(["batch", *(str(dim) for dim in spec.shape[1:])])
         lines.append(f" * {name}: [{dims}] {spec.dtype} ({spec.name} of the network), C order.")
-    return "\n".join(lines)
-
-
-def _prototypes(plan: Plan, name: str) -> str:
-    lines: dict[str, None] = {}
-    for call in plan.program.calls:
-        kernel = plan.kernels[call.symbol]
-        scratch = len(kernel.shared) + len(kernel.own)
-        pointers = ["const void *"] * (len(call.args) + len(call.outputs) + scratch)
-        for part in kernel.parts:
-            types = pointers if part.extent is None else [*pointers, "int32_t", "int32_t"]
-            lines[f"int32_t {name}_{part.symbol}({', '.join(types)});"] = None
-    return "\n".join(lines)
-
-
-def _pointer(plan: Plan, ref: Ref) -> str:
-    if ref.kind == "input":
-        return f"memory->in{ref.index}"
-    if ref.kind == "constant":
-        return f"weights + {plan.constants[ref.index].offset}"
-    if ref == plan.program.result:
-        return "memory->out"
-    return _at(plan.values[ref.index])
-
-
-def _at(place: Place) -> str:
-    return f"arena + {place.offset}"
-
-
-def _arguments(plan: Plan, at: int, call: KernelCall) -> list[str]:
-    """What every part of a call takes, but for the scratch memory of the thread."""
-    outputs = [Ref("value", index) for index in call.outputs]
-    arguments = [_pointer(plan, ref) for ref in (*call.args, *outputs)]
-    return arguments + [_at(place) for place in plan.shared[at]]
-
-
-def _tasks(plan: Plan, name: str, at: int, call: KernelCall) -> str:
-    """One function for each parallel loop of a call, as a thread runs it."""
-    text = ""
-    for number, part in enumerate(plan.kernels[call.symbol].parts):
-        if part.extent is None:
-            continue
-        arguments = _arguments(plan, at, call)
-        arguments += [f"own + {offset}" for offset in plan.own_offsets(call.symbol)]
-        text += (
-            f"static void {_task_name(at, number)}(const void *image, int32_t begin, int32_t end, "
-            "unsigned char *own) {\n"
-            "  const image_memory *const memory = image;\n"
-            f"  {name}_{part.symbol}({', '.join([*arguments, 'begin', 'end'])});\n"
-            "  (void)memory;\n"
-            "  (void)own;\n"
-            "}\n\n"
-        )
-    return text
-
-
-def _task_name(at: int, number: int) -> str:
-    return f"call{at}_part{number}"
-
-
-def _call(plan: Plan, name: str, at: int, call: KernelCall) -> str:
-    lines = []
-    own = _at(plan.own[at])
-    offsets = plan.own_offsets(call.symbol)
-    for number, part in enumerate(plan.kernels[call.symbol].parts):
-        if part.extent is None:
-            arguments = _arguments(plan, at, call)
-            arguments += [f"{own} + {offset}" for offset in offsets]
-            lines.append(f"  {name}_{part.symbol}({', '.join(arguments)});")
-        else:
-            lines.append(f"  launch({_task_name(at, number)}, memory, {part.extent}, {own});")
-    shows = [
-        f'show(image, {at}, {number}, "{call.symbol}", {_pointer(plan, Ref("value", index))}, '
-        f"{plan.values[index].size}u);"
-        for number, index in enumerate(call.outputs)
-    ]
-    if len(shows) == 1:
-        lines.append(f"  if (observer != NULL) {shows[0]}")
-    else:
-        lines += ["  if (observer != NULL) {", *(f"    {show}" for show in shows), "  }"]
     return "\n".join(lines)
 
 
@@ -271,12 +196,12 @@ def _image_setup(plan: Plan, names: list[str]) -> str:
             f"    const unsigned char *in{index} = (const unsigned char *){name} + "
             f"(size_t)image * {place.size}u;",
             f"    if (!aligned(in{index}, {ALIGNMENT})) "
-            f"in{index} = memcpy({_at(place)}, in{index}, {place.size}u);",
+            f"in{index} = memcpy({calls.place(place)}, in{index}, {place.size}u);",
         ]
     size = plan.output.size
     lines += [
         f"    unsigned char *const user = (unsigned char *)output + (size_t)image * {size}u;",
-        f"    unsigned char *const out = aligned(user, {ALIGNMENT}) ? user : {_at(plan.output)};",
+        f"    unsigned char *const out = aligned(user, {ALIGNMENT}) ? user : {calls.place(plan.output)};",
     ]
     return "\n".join(lines)
 

@@ -173,7 +173,7 @@ class _Locals:
 def _split(
     name: str, func: tirx.PrimFunc, prefix: str
 ) -> tuple[dict[str, tirx.PrimFunc], RawKernel]:
-    """The functions of one lowered kernel by symbol; arrays too large for the stack are pointers."""
+    """The functions of a lowered kernel by symbol; arrays too large for the stack are pointers."""
     prelude, cuts = cut(func.body)
     needs = [needed(prelude, each.statements) for each in cuts]
     locals_ = _Locals(name)

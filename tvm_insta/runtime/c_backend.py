@@ -15,7 +15,6 @@ from tvm_insta.runtime.library import open_library
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.runtime.trace import TraceEntry
 
-
 T = TypeVar("T")
 
 _ERROR_BUSY = 6
