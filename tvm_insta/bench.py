@@ -8,8 +8,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tvm_insta import cli, runtime
 from tvm_insta.errors import InputError
@@ -78,7 +80,7 @@ def _bench(args: argparse.Namespace) -> int:
 def measure(
     module: Module, *, batch: int = 1, warmup: int = 20, repeat: int = 200, threads: int = 1
 ) -> Latency:
-    """Time ``module`` on standard normal inputs.
+    """Time ``module`` on standard normal inputs, or on random bytes where it takes bytes.
 
     Raises:
         InputError: a count that is not allowed.
@@ -88,12 +90,13 @@ def measure(
         raise InputError(
             f"got batch {batch}, but this artefact takes 1 to {module.manifest.max_batch}"
         )
-    inputs = [
-        generator.standard_normal([batch, *(int(dim) for dim in tensor.shape[1:])]).astype(
-            tensor.dtype
-        )
-        for tensor in module.manifest.inputs
-    ]
+    inputs: list[npt.NDArray[Any]] = []
+    for tensor in module.manifest.inputs:
+        shape = [batch, *(int(dim) for dim in tensor.shape[1:])]
+        if tensor.dtype == "uint8":
+            inputs.append(generator.integers(0, 256, shape, dtype=np.uint8))
+        else:
+            inputs.append(generator.standard_normal(shape).astype(tensor.dtype))
     seconds = module.benchmark(*inputs, warmup=warmup, repeat=repeat)
     p10, median, p90 = np.percentile(1e3 * seconds, [10, 50, 90])
     return Latency(

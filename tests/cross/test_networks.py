@@ -12,12 +12,13 @@ import pytest
 import torch
 
 import tvm_insta
+from tests.cross import small_network
 from tests.cross.machines import A53, A72, A76, ARMV7, GENERIC_ARM64, NATIVE
 from tvm_insta import nn, runtime
 from tvm_insta.codegen.elf import ElfFile
 from tvm_insta.errors import ArtefactError
 from tvm_insta.runtime import cpu
-from tvm_insta.runtime.preprocess import load_images
+from tvm_insta.runtime.preprocess import Preprocessing, load_images, normalise
 from tvm_insta.target import parse
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -172,3 +173,28 @@ def test_resnet18(tmp_path):
     here = tvm_insta.build(network, image, runtime="c")(image.numpy())
     assert logits.argmax() == here.argmax()
     assert np.abs(logits - here).max() <= LOGITS * np.abs(here).max()
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("machine", [A72, ARMV7], ids=lambda machine: machine.name)
+def test_pixels_give_the_bits_of_the_normalised_image(machine, tmp_path):
+    """All values of a byte in every channel; one machine contracts operations, one does not."""
+    machine.require()
+    how = {"resize": [8, 8], "mode": "RGB", "mean": [0.485, 0.456, 0.406]}
+    how["std"] = [0.229, 0.224, 0.225]
+    pixels = np.arange(12 * 64).reshape(4, 3, 8, 8).astype(np.uint8)
+    last = normalise(pixels.transpose(0, 2, 3, 1), Preprocessing.from_dict(how))
+    given = {"uint8": pixels, "float32": np.ascontiguousarray(last.transpose(0, 3, 1, 2))}
+    outputs = set()
+    for kind, images in given.items():
+        tvm_insta.build(
+            small_network.make(),
+            torch.zeros(1, 3, 8, 8),
+            target=machine.target,
+            runtime="c",
+            out_dir=tmp_path / kind,
+            input=kind,
+            preprocessing=how,
+        )
+        outputs.add(machine.run(machine.link(tmp_path / kind), images, (10,)).tobytes())
+    assert len(outputs) == 1
