@@ -147,7 +147,7 @@ def test_refusals(tmp_path):
         tvm_insta.build(network, example, input="uint8", preprocessing={**how, "layout": "NHWC"})
     with pytest.raises(InstaError, match="with 1 channels"):
         tvm_insta.build(network, example, input="uint8", preprocessing={**how, "mode": "L"})
-    with pytest.raises(InstaError, match="got input 'int8'.*float32, uint8"):
+    with pytest.raises(InstaError, match=r"got input 'int8'.*float32, uint8"):
         tvm_insta.build(network, example, input="int8", preprocessing=how)
     artefact = tvm_insta.build(network, example, input="uint8", preprocessing=how)
     with pytest.raises(InstaError, match="has dtype float32, the model takes uint8"):

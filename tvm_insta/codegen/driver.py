@@ -198,10 +198,10 @@ def _image_setup(plan: Plan, names: list[str]) -> str:
             f"    if (!aligned(in{index}, {ALIGNMENT})) "
             f"in{index} = memcpy({calls.place(place)}, in{index}, {place.size}u);",
         ]
-    size = plan.output.size
+    size, place = plan.output.size, plan.output
     lines += [
         f"    unsigned char *const user = (unsigned char *)output + (size_t)image * {size}u;",
-        f"    unsigned char *const out = aligned(user, {ALIGNMENT}) ? user : {calls.place(plan.output)};",
+        f"    unsigned char *const out = aligned(user, {ALIGNMENT}) ? user : {calls.place(place)};",
     ]
     return "\n".join(lines)
 

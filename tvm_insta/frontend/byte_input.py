@@ -31,6 +31,10 @@ class ByteInput(nn.Module):
         channel_axis: of the images, 1 ([N, C, H, W]) or 3 ([N, H, W, C]).
     """
 
+    scale: torch.Tensor
+    mean: torch.Tensor | None
+    std: torch.Tensor | None
+
     def __init__(
         self,
         network: nn.Module,
