@@ -286,6 +286,7 @@ def _manifest(
             "compile_seconds": round(seconds, 2),
         },
         working_set=form.working_set if isinstance(form, CForm) else None,
+        memory=form.memory if isinstance(form, CForm) else None,
     )
 
 

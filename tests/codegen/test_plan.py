@@ -92,9 +92,7 @@ def test_running_in_the_arena_keeps_every_tensor(case):
     for at, call in enumerate(program.calls):
         own = [
             dataclasses.replace(plan.own[at], offset=plan.own[at].offset + offset, size=size)
-            for offset, size in zip(
-                plan.own_offsets(call.symbol), kernels[call.symbol].own, strict=True
-            )
+            for offset, size in zip(plan.own_offsets(at), kernels[call.symbol].own, strict=True)
         ]
         assert sum(place.size for place in own) <= plan.own[at].size <= plan.thread_bytes
         written = [*plan.shared[at], *own, *(plan.values[index] for index in call.outputs)]

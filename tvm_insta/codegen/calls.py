@@ -9,10 +9,11 @@ from tvm_insta.codegen.program import KernelCall, Ref
 def prototypes(plan: Plan, name: str) -> str:
     """The kernels, as LLVM compiled them."""
     lines: dict[str, None] = {}
-    for call in plan.program.calls:
-        kernel = plan.kernels[call.symbol]
+    for at, call in enumerate(plan.program.calls):
+        kernel = plan.kernel(at)
         scratch = len(kernel.shared) + len(kernel.own)
-        pointers = ["const void *"] * (len(call.args) + len(call.outputs) + scratch)
+        tensors = len(call.args) + len(_outputs(plan, at, call))
+        pointers = ["const void *"] * (tensors + scratch)
         for part in kernel.parts:
             types = pointers if part.extent is None else [*pointers, "int32_t", "int32_t"]
             lines[f"int32_t {name}_{part.symbol}({', '.join(types)});"] = None
@@ -34,21 +35,30 @@ def place(where: Place) -> str:
     return f"arena + {where.offset}"
 
 
+def _outputs(plan: Plan, at: int, call: KernelCall) -> list[Ref]:
+    """The outputs that have a pointer of their own: not one that is written over an argument."""
+    over = plan.overwrites[at]
+    return [
+        Ref("value", index)
+        for number, index in enumerate(call.outputs)
+        if over is None or number != over.output
+    ]
+
+
 def _arguments(plan: Plan, at: int, call: KernelCall) -> list[str]:
     """What every part of a call takes, but for the scratch memory of the thread."""
-    outputs = [Ref("value", index) for index in call.outputs]
-    arguments = [_pointer(plan, ref) for ref in (*call.args, *outputs)]
+    arguments = [_pointer(plan, ref) for ref in (*call.args, *_outputs(plan, at, call))]
     return arguments + [place(where) for where in plan.shared[at]]
 
 
 def tasks(plan: Plan, name: str, at: int, call: KernelCall) -> str:
     """One function for each parallel loop of a call, as a thread runs it."""
     text = ""
-    for number, part in enumerate(plan.kernels[call.symbol].parts):
+    for number, part in enumerate(plan.kernel(at).parts):
         if part.extent is None:
             continue
         arguments = _arguments(plan, at, call)
-        arguments += [f"own + {offset}" for offset in plan.own_offsets(call.symbol)]
+        arguments += [f"own + {offset}" for offset in plan.own_offsets(at)]
         text += (
             f"static void {_task_name(at, number)}(const void *image, int32_t begin, int32_t end, "
             "unsigned char *own) {\n"
@@ -69,8 +79,8 @@ def statements(plan: Plan, name: str, at: int, call: KernelCall) -> str:
     """The statements that run one kernel and show what it wrote to the observer."""
     lines = []
     own = place(plan.own[at])
-    offsets = plan.own_offsets(call.symbol)
-    for number, part in enumerate(plan.kernels[call.symbol].parts):
+    offsets = plan.own_offsets(at)
+    for number, part in enumerate(plan.kernel(at).parts):
         if part.extent is None:
             arguments = _arguments(plan, at, call)
             arguments += [f"{own} + {offset}" for offset in offsets]

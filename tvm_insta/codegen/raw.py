@@ -14,6 +14,7 @@ overlaps another parameter. Nothing of TVM is needed at run time:
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ class RawKernels:
 
 
 def lower(
-    functions: dict[str, tirx.PrimFunc], target: tvm.target.Target, prefix: str, out: Path
+    functions: Mapping[str, tirx.PrimFunc], target: tvm.target.Target, prefix: str, out: Path
 ) -> RawKernels:
     """Compile `functions` (symbol -> scheduled PrimFunc with static shapes) into the object `out`.
 

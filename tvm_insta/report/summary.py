@@ -25,6 +25,14 @@ def compile_summary(folder: Path, manifest: Manifest) -> Iterator[str]:
         yield f"  note: {note}"
     if manifest.working_set is not None:
         yield f"working set {manifest.working_set / 1e6:.2f} MB (weights and activations)"
+    memory = manifest.memory
+    if memory is not None:
+        yield (
+            f"  weights {memory.weights / 1e6:.2f} MB; arena {memory.arena / 1e6:.2f} MB, at its "
+            f"fullest in {memory.kernel}: activations "
+            f"{(memory.alive - memory.scratch) / 1e6:.2f} MB, scratch {memory.scratch / 1e6:.2f} "
+            f"MB; each further thread adds {memory.thread / 1e6:.2f} MB"
+        )
     seconds = manifest.options.get("compile_seconds")
     yield f"compiled in {seconds} s for {manifest.target}"
     for name in [*sorted(manifest.files), "model.json"]:

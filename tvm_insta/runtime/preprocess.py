@@ -153,7 +153,7 @@ def normalise(pixels: npt.NDArray[np.uint8], how: Preprocessing) -> npt.NDArray[
 
     A network compiled with uint8 input computes the same bits.
     """
-    values = pixels.astype(np.float32) * np.float32(how.scale)
+    values: npt.NDArray[np.float32] = pixels.astype(np.float32) * np.float32(how.scale)
     if how.mean:
         values -= np.asarray(how.mean, np.float32)
     if how.std:
