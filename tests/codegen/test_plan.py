@@ -9,8 +9,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tvm_insta.codegen.in_place import Overwrite
 from tvm_insta.codegen.parts import Part
-from tvm_insta.codegen.plan import ALIGNMENT, make_plan
+from tvm_insta.codegen.plan import ALIGNMENT, code_symbol, make_plan
 from tvm_insta.codegen.program import KernelCall, Program, Ref, TensorSpec, extract
 from tvm_insta.codegen.raw import RawKernel
 
@@ -44,7 +45,7 @@ def test_equal_constants_are_stored_once():
 def programs(draw):
     """A chain of calls, each with random sizes and random earlier tensors as arguments."""
     count = draw(st.integers(1, 12))
-    size = st.integers(1, 5000)
+    size = st.one_of(st.just(1000), st.integers(1, 5000))
     inputs = tuple(
         TensorSpec(f"x{i}", (draw(size),), "uint8") for i in range(draw(st.integers(1, 2)))
     )
@@ -69,15 +70,36 @@ def programs(draw):
         result=result,
         output=values[result.index],
     )
-    return program, kernels
+    return program, *draw_overwrites(draw, program, kernels)
+
+
+def draw_overwrites(draw, program, kernels):
+    """Let some calls write over an argument that is not read again and has the output's size."""
+    last = {ref: at for at, call in enumerate(program.calls) for ref in call.args}
+    overwrites, codes = [], {}
+    for at, call in enumerate(program.calls):
+        allowed = [
+            Overwrite(number, 0)
+            for number, ref in enumerate(call.args)
+            if ref.kind == "value"
+            and last[ref] == at
+            and call.args.count(ref) == 1
+            and program.result not in (ref, Ref("value", call.outputs[0]))
+            and program.values[ref.index].shape == program.values[call.outputs[0]].shape
+        ]
+        over = draw(st.sampled_from([None, *allowed]))
+        overwrites.append(over)
+        codes[code_symbol(call.symbol, over)] = kernels[call.symbol]
+    return codes, tuple(overwrites)
 
 
 @settings(max_examples=200, deadline=None)
 @given(programs())
 def test_running_in_the_arena_keeps_every_tensor(case):
     """Run each plan on an arena of bytes: what a call reads must be what was written to it."""
-    program, kernels = case
-    plan = make_plan(program, kernels)
+    program, kernels, overwrites = case
+    plan = make_plan(program, kernels, overwrites)
+    assert plan.peak.alive <= plan.arena_bytes
     arena = np.zeros(plan.arena_bytes, np.uint8)
 
     def view(place):
@@ -92,14 +114,18 @@ def test_running_in_the_arena_keeps_every_tensor(case):
     for at, call in enumerate(program.calls):
         own = [
             dataclasses.replace(plan.own[at], offset=plan.own[at].offset + offset, size=size)
-            for offset, size in zip(plan.own_offsets(at), kernels[call.symbol].own, strict=True)
+            for offset, size in zip(plan.own_offsets(at), plan.kernel(at).own, strict=True)
         ]
         assert sum(place.size for place in own) <= plan.own[at].size <= plan.thread_bytes
         written = [*plan.shared[at], *own, *(plan.values[index] for index in call.outputs)]
         for number, place in enumerate(written):
             view(place)[:] = 244 + number
-        # Arguments survive everything the kernel writes, outputs survive its scratch memory.
-        for ref in call.args:
+        # Arguments survive everything the kernel writes, but for the one that an output replaces in
+        # its very place; outputs survive its scratch memory.
+        for number, ref in enumerate(call.args):
+            if overwrites[at] is not None and number == overwrites[at].argument:
+                assert places[ref] == plan.values[call.outputs[0]]
+                continue
             assert (view(places[ref]) == stamps[ref]).all(), (at, ref)
         for number, place in enumerate(written):
             assert (view(place) == 244 + number).all(), (at, number)
