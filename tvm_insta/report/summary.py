@@ -28,12 +28,15 @@ def compile_summary(folder: Path, manifest: Manifest) -> Iterator[str]:
     memory = manifest.memory
     if memory is not None:
         yield (
-            f"  weights {memory.weights / 1e6:.2f} MB; arena {memory.arena / 1e6:.2f} MB, at its "
-            f"fullest in {memory.kernel}: activations "
-            f"{(memory.alive - memory.scratch) / 1e6:.2f} MB, scratch {memory.scratch / 1e6:.2f} "
-            f"MB; each further thread adds {memory.thread / 1e6:.2f} MB"
+            f"  weights {_size(memory.weights)}; arena {_size(memory.arena)}, at its fullest in "
+            f"{memory.kernel}: activations {_size(memory.alive - memory.scratch)}, scratch "
+            f"{_size(memory.scratch)}; each further thread adds {_size(memory.thread)}"
         )
     seconds = manifest.options.get("compile_seconds")
     yield f"compiled in {seconds} s for {manifest.target}"
     for name in [*sorted(manifest.files), "model.json"]:
         yield f"wrote {folder / name} ({(folder / name).stat().st_size / 1e6:.2f} MB)"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1_000_000 else f"{count / 1e3:.1f} kB"
