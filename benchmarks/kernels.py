@@ -11,7 +11,7 @@ from tvm.relax import TensorType
 from tvm_insta.schedules import Blocking, binary_blocking, schedule_module
 
 from tvm_insta import ops
-from tvm_insta.codegen.raw import serial
+from tvm_insta.codegen.parts import serial
 from tvm_insta.passes.pipeline import fuse
 from tvm_insta.target import InstaTarget
 

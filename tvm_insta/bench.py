@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from tvm_insta import cli
+from tvm_insta import cli, runtime
 from tvm_insta.errors import InputError
 from tvm_insta.runtime import Module, cpu
 
@@ -26,7 +27,7 @@ class Latency:
         p10: a tenth of the runs are faster.
         p90: nine tenths of the runs are faster.
         batch: images in one run.
-        threads: worker threads.
+        threads: of one run.
         repeat: runs that were timed.
         warmup: runs before them.
         cpu: the processor's name.
@@ -48,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
         prog="tvm_insta.bench", description="Measure the latency of an artefact."
     )
     result.add_argument("artefact", type=Path, help="folder that the compile command wrote")
-    result.add_argument("--threads", type=int, default=1, help="worker threads (vm form)")
+    result.add_argument("--threads", type=int, default=1, help="threads of one run")
     result.add_argument("--batch", type=int, default=1, help="images in one run")
     result.add_argument("--warmup", type=int, default=20, help="runs before the clock starts")
     result.add_argument("--repeat", type=int, default=200, help="runs that are timed")
@@ -62,14 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    if args.threads < 1:
-        raise InputError(f"got --threads {args.threads}, but at least 1 is needed")
-    os.environ["TVM_NUM_THREADS"] = str(args.threads)  # read once, when the runtime starts
-    from tvm_insta import runtime
-
-    module = runtime.load(args.artefact)
-    if module.form == "c" and args.threads > 1:
-        raise InputError("the plain-C form runs on one thread: use --threads 1, or the vm form")
+    module = runtime.load(args.artefact, threads=args.threads)
     latency = measure(
         module, batch=args.batch, warmup=args.warmup, repeat=args.repeat, threads=args.threads
     )
@@ -86,7 +80,7 @@ def _bench(args: argparse.Namespace) -> int:
 def measure(
     module: Module, *, batch: int = 1, warmup: int = 20, repeat: int = 200, threads: int = 1
 ) -> Latency:
-    """Time ``module`` on standard normal inputs.
+    """Time ``module`` on standard normal inputs, or on random bytes where it takes bytes.
 
     Raises:
         InputError: a count that is not allowed.
@@ -96,12 +90,13 @@ def measure(
         raise InputError(
             f"got batch {batch}, but this artefact takes 1 to {module.manifest.max_batch}"
         )
-    inputs = [
-        generator.standard_normal([batch, *(int(dim) for dim in tensor.shape[1:])]).astype(
-            tensor.dtype
-        )
-        for tensor in module.manifest.inputs
-    ]
+    inputs: list[npt.NDArray[Any]] = []
+    for tensor in module.manifest.inputs:
+        shape = [batch, *(int(dim) for dim in tensor.shape[1:])]
+        if tensor.dtype == "uint8":
+            inputs.append(generator.integers(0, 256, shape, dtype=np.uint8))
+        else:
+            inputs.append(generator.standard_normal(shape).astype(tensor.dtype))
     seconds = module.benchmark(*inputs, warmup=warmup, repeat=repeat)
     p10, median, p90 = np.percentile(1e3 * seconds, [10, 50, 90])
     return Latency(

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tvm_insta import choose, cli
-from tvm_insta.options import RUNTIMES, CompileOptions
+from tvm_insta.options import INPUTS, RUNTIMES, CompileOptions
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,6 +32,13 @@ def parser() -> argparse.ArgumentParser:
         choices=RUNTIMES,
         help="vm: TVM's virtual machine, dynamic batch; c: plain C, libc only",
     )
+    result.add_argument(
+        "--input",
+        default="float32",
+        choices=INPUTS,
+        help="float32: normalised images, as PyTorch takes them; uint8: their pixels, normalised "
+        "inside the network",
+    )
     result.add_argument("-o", "--output", type=Path, help="folder of the artefact")
     result.add_argument("--max-batch", type=int, default=64, help="largest batch of one call")
     result.add_argument("--name", default="model", help="prefix of files and C functions")
@@ -53,6 +60,7 @@ def _compile(args: argparse.Namespace) -> int:
     options = CompileOptions(
         target=args.target,
         runtime=args.runtime,
+        input=args.input,
         max_batch=args.max_batch,
         name=args.name,
         dump_ir=args.dump_ir,
@@ -64,7 +72,8 @@ def _compile(args: argparse.Namespace) -> int:
     for note in target.notes:
         print(f"target: {note}")
     chosen = choose.chosen_model(args)
-    output = args.output or Path("build") / f"{chosen.label}-{_slug(target.text)}-{options.runtime}"
+    kind = f"{options.runtime}-uint8" if options.input == "uint8" else options.runtime
+    output = args.output or Path("build") / f"{chosen.label}-{_slug(target.text)}-{kind}"
     from tvm_insta.compiler import compile_module
 
     bar = cli.StepBar()

@@ -31,12 +31,13 @@ from tvm_insta.codegen.plain_c import CForm  # noqa: E402
 from tvm_insta.codegen.relax_vm import VmForm  # noqa: E402
 from tvm_insta.codegen.staging import staged  # noqa: E402
 from tvm_insta.errors import InstaError  # noqa: E402
-from tvm_insta.frontend import import_torch  # noqa: E402
+from tvm_insta.frontend import ByteInput, import_torch  # noqa: E402
 from tvm_insta.options import CompileOptions  # noqa: E402
 from tvm_insta.passes.lower import weight_key  # noqa: E402
 from tvm_insta.passes.pipeline import PHASES, AfterPhase, Compiled, run_pipeline  # noqa: E402
 from tvm_insta.passes.report import Report  # noqa: E402
 from tvm_insta.runtime import manifest as manifests  # noqa: E402
+from tvm_insta.runtime.preprocess import CHANNELS, Preprocessing  # noqa: E402
 from tvm_insta.target import InstaTarget, parse  # noqa: E402
 
 Progress = Callable[[str, int, int], None]
@@ -98,6 +99,7 @@ def build(
     target: str = "llvm",
     *,
     out_dir: str | Path | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Artefact:
     """Compile any PyTorch module made of recognised patterns.
@@ -109,6 +111,8 @@ def build(
         target: target string, preset or JSON.
         out_dir: where the artefact is kept; None keeps it in a temporary folder that lives as long
             as the returned object.
+        preprocessing: how an image becomes an input, see `nn.preprocessing`; kept in the manifest,
+            and needed for ``input="uint8"``.
         **options: fields of `CompileOptions`.
 
     Returns:
@@ -130,7 +134,12 @@ def build(
     if folder is None:
         temporary = tempfile.TemporaryDirectory(prefix="tvm_insta-", ignore_cleanup_errors=True)
         folder, keep = Path(temporary.name), temporary
-    artefact = compile_module(module, example_inputs, chosen, folder)
+    known = dict(preprocessing or {})
+    classes = known.pop("classes", None)
+    source = Source(
+        {"class": type(module).__qualname__}, known or None, tuple(classes) if classes else None
+    )
+    artefact = compile_module(module, example_inputs, chosen, folder, source=source)
     artefact._keep = keep
     if keep is not None:
         weakref.finalize(artefact, keep.cleanup)
@@ -153,6 +162,8 @@ def compile_module(
     """
     source = source or Source({"class": type(module).__qualname__})
     target = parse(options.target)
+    if options.input == "uint8":
+        module, example_inputs = take_bytes(module, example_inputs, source.preprocessing)
     # What code generation would refuse is refused before the minutes it takes to get there.
     linker = (plain_c if options.runtime == "c" else relax_vm).require(target, options.name)
     steps = ["export", *PHASES, "generate code"]
@@ -186,6 +197,35 @@ def compile_module(
         seconds = time.perf_counter() - started
         manifests.write(stage, _manifest(stage, compiled, form, target, options, source, seconds))
     return Artefact(out_dir, compiled.report)
+
+
+def take_bytes(
+    module: nn.Module,
+    example_inputs: Sequence[torch.Tensor],
+    preprocessing: Mapping[str, Any] | None,
+) -> tuple[nn.Module, list[torch.Tensor]]:
+    """The network with its normalisation in front, and an example input of it: uint8 pixels.
+
+    Raises:
+        InstaError: it is not known how images become inputs, or the network takes no images.
+    """
+    if preprocessing is None:
+        raise InstaError(
+            "got input 'uint8', but it is not known how this network's images are normalised: "
+            "compile with input float32, one of our models or a checkpoint that says it, or, from "
+            "Python, build(..., preprocessing={...})"
+        )
+    how = Preprocessing.from_dict(dict(preprocessing))
+    axis = 1 if how.layout == "NCHW" else 3
+    channels, shapes = CHANNELS[how.mode], [list(tensor.shape) for tensor in example_inputs]
+    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][axis] != channels:
+        raise InstaError(
+            f"got input 'uint8' and example inputs of the shapes {shapes}, but the preprocessing "
+            f"makes one image of layout {how.layout} with {channels} channels: use input float32"
+        )
+    wrapped = ByteInput(module, scale=how.scale, mean=how.mean, std=how.std, channel_axis=axis)
+    wrapped.training = module.training
+    return wrapped, [torch.zeros(shapes[0], dtype=torch.uint8)]
 
 
 def _verifier(
@@ -246,6 +286,7 @@ def _manifest(
             "compile_seconds": round(seconds, 2),
         },
         working_set=form.working_set if isinstance(form, CForm) else None,
+        memory=form.memory if isinstance(form, CForm) else None,
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tvm_insta.errors import InstaError
 
 RUNTIMES = ("vm", "c")
+INPUTS = ("float32", "uint8")
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,8 @@ class CompileOptions:
         target: target string, preset or JSON, see `tvm_insta.target.parse`.
         runtime: "vm" (Relax virtual machine, needs the TVM runtime library) or "c" (plain C, needs
             libc only).
+        input: "float32" (normalised images, as PyTorch takes them) or "uint8" (pixels of the same
+            shape and layout; the network normalises them as its preprocessing says).
         max_batch: largest batch one call may have.
         name: prefix of the files and of the C functions.
         dump_ir: folder for one TVMScript file per phase, or None.
@@ -26,6 +29,7 @@ class CompileOptions:
 
     target: str = "llvm"
     runtime: str = "vm"
+    input: str = "float32"
     max_batch: int = 64
     name: str = "model"
     dump_ir: Path | None = None
@@ -36,6 +40,11 @@ class CompileOptions:
             raise InstaError(
                 f"got runtime {self.runtime!r}, but it must be one of {', '.join(RUNTIMES)}: vm is "
                 "loaded by the TVM runtime, c needs libc only"
+            )
+        if self.input not in INPUTS:
+            raise InstaError(
+                f"got input {self.input!r}, but it must be one of {', '.join(INPUTS)}: float32 for "
+                "normalised images, uint8 for their pixels"
             )
         if self.max_batch < 1:
             raise InstaError(f"got max_batch {self.max_batch}, but it must be at least 1")

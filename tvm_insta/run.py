@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,10 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--dump-input",
         type=Path,
-        help="write the preprocessed batch as raw float32, for the C examples",
+        help="write the batch as the network takes it, raw float32 or uint8, for the C examples",
+    )
+    result.add_argument(
+        "--threads", type=int, help="threads of one run (default: as tvm_insta.load has it)"
     )
     result.add_argument("--quiet", action="store_true", help="print the totals only")
     return result
@@ -45,12 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    module = runtime.load(args.artefact)
+    module = runtime.load(args.artefact, threads=args.threads)
     files, truth = _labelled(args.images)
-    batch = load_images(files, module.manifest.preprocessing)
+    dtype = module.manifest.inputs[0].dtype
+    batch = load_images(files, module.manifest.preprocessing, dtype)
     if args.dump_input is not None:
         args.dump_input.write_bytes(batch.tobytes())
-        print(f"wrote {args.dump_input}: {list(batch.shape)} float32")
+        print(f"wrote {args.dump_input}: {list(batch.shape)} {dtype}")
     started = time.perf_counter()
     logits = classify(module, batch)
     seconds = time.perf_counter() - started
@@ -76,7 +81,7 @@ def _run(args: argparse.Namespace) -> int:
     return 0
 
 
-def classify(module: runtime.Module, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def classify(module: runtime.Module, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     """Logits ``[N, classes]`` for any number of images, in batches the artefact allows."""
     step = module.manifest.max_batch
     parts = [module(batch[start : start + step]) for start in range(0, len(batch), step)]

@@ -1,16 +1,29 @@
-/* A batch of preprocessed images as raw float32, as `python -m tvm_insta.run ... --dump-input FILE`
- * writes it: image after image, nothing else. The byte order is the machine's own. */
+/* A batch of images as raw numbers of the network's input type, float32 or uint8, as
+ * `python -m tvm_insta.run ... --dump-input FILE` writes it: image after image, nothing else. The
+ * byte order is the machine's own. */
 #ifndef BATCH_FILE_H
 #define BATCH_FILE_H
 
+#include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+/* A number of threads from the command line: at least 1, or -1 after a message on stderr. */
+static int32_t read_threads(const char *argument) {
+  char *end = NULL;
+  errno = 0;
+  const long threads = strtol(argument, &end, 10);
+  if (errno != 0 || end == argument || *end != '\0' || threads < 1 || threads > 256) {
+    fprintf(stderr, "%s is no number of threads from 1 to 256\n", argument);
+    return -1;
+  }
+  return (int32_t)threads;
+}
+
 /* Read `path` into *data (to be freed; aligned to 64 bytes) and the number of images into *images.
- * One image has `elements` floats. Returns 0, or -1 after a message on stderr. */
-static int read_batch(const char *path, size_t elements, float **data, int32_t *images) {
-  const size_t image_bytes = elements * sizeof(float);
+ * One image has `image_bytes` bytes. Returns 0, or -1 after a message on stderr. */
+static int read_batch(const char *path, size_t image_bytes, void **data, int32_t *images) {
   int result = -1;
   long size = 0;
   size_t count = 0;

@@ -6,12 +6,15 @@
  *       -isystem "$(tvm-ffi-config --dlpack-includedir)" vm.c -o vm -L "$TVM/lib" \
  *       -L "$(tvm-ffi-config --libdir)" -Wl,--no-as-needed -ltvm_runtime -ltvm_ffi \
  *       -Wl,-rpath,"$TVM/lib" -Wl,-rpath,"$(tvm-ffi-config --libdir)"
- *   ./vm build/model/model.so batch.f32 3x32x32
+ *   ./vm build/model/model.so batch.raw 3x32x32
+ *   ./vm build/model/model.so batch.raw 3x32x32 2     (with two threads: the same bits)
  *
- * The last argument is the shape of one image, as in the manifest (`inputs`) without the batch.
+ * The third argument is the shape of one image, as in the manifest (`inputs`) without the batch; of a
+ * network that takes bytes, `uint8:3x32x32`.
  * --no-as-needed: the program calls nothing of libtvm_runtime, which registers the VM when loaded.
- * README.md says how batch.f32 is made.
+ * README.md says how batch.raw is made.
  */
+#define _POSIX_C_SOURCE 200112L /* setenv */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -125,25 +128,32 @@ static int parse_shape(const char *argument, int64_t *dims, size_t *elements) {
 
 int main(int argc, char **argv) {
   int status = EXIT_FAILURE;
-  float *input = NULL;
+  void *input = NULL;
   int32_t images = 0;
-  size_t elements = 0;
+  size_t elements = 0, element_bytes = sizeof(float);
   int64_t shape[MAX_RANK + 1];
   TVMFFIObjectHandle load = NULL, get = NULL;
   TVMFFIAny library = nothing(), make_vm = nothing(), vm = nothing(), init = nothing();
   TVMFFIAny run = nothing(), ignored = nothing(), result = nothing();
 
-  if (argc != 4) {
-    fprintf(stderr, "usage: %s MODEL.so BATCH.f32 SHAPE   (SHAPE of one image, such as 3x32x32)\n",
+  if (argc != 4 && argc != 5) {
+    fprintf(stderr,
+            "usage: %s MODEL.so BATCH.raw SHAPE [THREADS]   (SHAPE of one image, such as 3x32x32 or "
+            "uint8:3x32x32)\n",
             argv[0]);
     return EXIT_FAILURE;
   }
-  const int rank = parse_shape(argv[3], shape + 1, &elements);
+  /* TVM reads the number of threads when it first runs a parallel loop. */
+  if (argc == 5 && (read_threads(argv[4]) < 1 || setenv("TVM_NUM_THREADS", argv[4], 1) != 0))
+    return EXIT_FAILURE;
+  const int bytes = strncmp(argv[3], "uint8:", 6) == 0;
+  if (bytes) element_bytes = 1;
+  const int rank = parse_shape(argv[3] + (bytes ? 6 : 0), shape + 1, &elements);
   if (rank < 0) {
     fprintf(stderr, "%s is no shape of up to %d dimensions, such as 3x32x32\n", argv[3], MAX_RANK);
     return EXIT_FAILURE;
   }
-  if (read_batch(argv[2], elements, &input, &images) != 0) goto done;
+  if (read_batch(argv[2], elements * element_bytes, &input, &images) != 0) goto done;
   shape[0] = images;
 
   /* Load the library, make a virtual machine of it and initialise that on the CPU. */
@@ -170,8 +180,8 @@ int main(int argc, char **argv) {
   tensor.data = input;
   tensor.device.device_type = kDLCPU;
   tensor.ndim = rank + 1;
-  tensor.dtype.code = kDLFloat;
-  tensor.dtype.bits = 32;
+  tensor.dtype.code = bytes ? kDLUInt : kDLFloat;
+  tensor.dtype.bits = bytes ? 8 : 32;
   tensor.dtype.lanes = 1;
   tensor.shape = shape;
   tensor.strides = strides;

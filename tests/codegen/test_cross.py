@@ -60,7 +60,7 @@ def test_plain_c_under_qemu_gives_the_bits_of_this_machine(tmp_path, board):
     flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-static"]
     archive = tmp_path / "board" / "model.a"
     source = EXAMPLES / "plain_c.c"
-    command = [compiler, *flags, "-I", tmp_path / "board", source, archive, "-lm"]
+    command = [compiler, *flags, "-I", tmp_path / "board", source, archive, "-lm", "-pthread"]
     subprocess.run([*command, "-o", program], check=True)
     rng = np.random.default_rng(nets.SEED)
     x = rng.integers(-8, 9, (3, 8, 8, 16)).astype("float32")

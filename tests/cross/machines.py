@@ -33,25 +33,25 @@ class Machine:
         """Link the artefact in ``folder`` with the runner into a static program."""
         program = folder / "runner"
         strict = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-static"]
-        command = [self.gcc, *strict, "-I", folder, RUNNER, folder / "model.a", "-lm"]
+        command = [self.gcc, *strict, "-I", folder, RUNNER, folder / "model.a", "-lm", "-pthread"]
         subprocess.run([*command, "-o", program], check=True)
         return program
 
-    def try_run(self, program: Path, images, shape, dtype):
+    def try_run(self, program: Path, images, shape, dtype, threads=1):
         """Run images ``[N, ...]``; returns the finished process and the path of the output."""
         raw, out = program.with_name("in.raw"), program.with_name("out.raw")
         raw.write_bytes(images.tobytes())
         out.unlink(missing_ok=True)
         sizes = [images[:1].nbytes, math.prod(shape) * np.dtype(dtype).itemsize]
-        arguments = [raw, out, str(len(images)), *map(str, sizes)]
+        arguments = [raw, out, str(len(images)), *map(str, sizes), str(threads)]
         process = subprocess.run(
             [*self.emulator, program, *arguments], check=False, capture_output=True, text=True
         )
         return process, out
 
-    def run(self, program: Path, images, shape, dtype="float32"):
+    def run(self, program: Path, images, shape, dtype="float32", threads=1):
         """Run images ``[N, ...]``; returns outputs ``[N, *shape]``."""
-        process, out = self.try_run(program, images, shape, dtype)
+        process, out = self.try_run(program, images, shape, dtype, threads)
         assert process.returncode == 0, f"{self.name}: {process.returncode} {process.stderr}"
         return np.fromfile(out, dtype).reshape(len(images), *shape)
 

@@ -12,12 +12,13 @@ import pytest
 import torch
 
 import tvm_insta
+from tests.cross import small_network
 from tests.cross.machines import A53, A72, A76, ARMV7, GENERIC_ARM64, NATIVE
 from tvm_insta import nn, runtime
 from tvm_insta.codegen.elf import ElfFile
 from tvm_insta.errors import ArtefactError
 from tvm_insta.runtime import cpu
-from tvm_insta.runtime.preprocess import load_images
+from tvm_insta.runtime.preprocess import Preprocessing, load_images, normalise
 from tvm_insta.target import parse
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -78,7 +79,10 @@ def test_real_images_get_the_classes_of_pytorch_and_of_this_machine(
 ):
     machine.require()
     _, images, expected = digits
-    logits = machine.run(machine.link(compiled(machine)), images, (10,))
+    program = machine.link(compiled(machine))
+    logits = machine.run(program, images, (10,))
+    for threads in (2, 3, 5):
+        assert machine.run(program, images, (10,), threads=threads).tobytes() == logits.tobytes()
     for other in (expected, here):
         assert (logits.argmax(1) == other.argmax(1)).all()
         assert np.abs(logits - other).max() <= LOGITS * np.abs(other).max()
@@ -97,7 +101,7 @@ def test_the_c_example_runs(machine, library, digits, compiled, tmp_path):
     program, batch = tmp_path / "plain_c", tmp_path / "batch.f32"
     batch.write_bytes(images[:3].tobytes())
     command = [machine.gcc, "-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-I", folder]
-    command += [EXAMPLES / "c" / "plain_c.c", folder / library, "-lm", "-o", program]
+    command += [EXAMPLES / "c" / "plain_c.c", folder / library, "-lm", "-pthread", "-o", program]
     command.append("-static" if library == "model.a" else f"-Wl,-rpath,{folder}")
     subprocess.run(command, check=True)
     run = [*machine.emulator, "-L", system, program, batch]
@@ -169,3 +173,28 @@ def test_resnet18(tmp_path):
     here = tvm_insta.build(network, image, runtime="c")(image.numpy())
     assert logits.argmax() == here.argmax()
     assert np.abs(logits - here).max() <= LOGITS * np.abs(here).max()
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("machine", [A72, ARMV7], ids=lambda machine: machine.name)
+def test_pixels_give_the_bits_of_the_normalised_image(machine, tmp_path):
+    """All values of a byte in every channel; one machine contracts operations, one does not."""
+    machine.require()
+    how = {"resize": [8, 8], "mode": "RGB", "mean": [0.485, 0.456, 0.406]}
+    how["std"] = [0.229, 0.224, 0.225]
+    pixels = np.arange(12 * 64).reshape(4, 3, 8, 8).astype(np.uint8)
+    last = normalise(pixels.transpose(0, 2, 3, 1), Preprocessing.from_dict(how))
+    given = {"uint8": pixels, "float32": np.ascontiguousarray(last.transpose(0, 3, 1, 2))}
+    outputs = set()
+    for kind, images in given.items():
+        tvm_insta.build(
+            small_network.make(),
+            torch.zeros(1, 3, 8, 8),
+            target=machine.target,
+            runtime="c",
+            out_dir=tmp_path / kind,
+            input=kind,
+            preprocessing=how,
+        )
+        outputs.add(machine.run(machine.link(tmp_path / kind), images, (10,)).tobytes())
+    assert len(outputs) == 1

@@ -31,9 +31,9 @@ def programs(built, tmp_path_factory) -> dict[str, list]:
     tvm = Path(importlib.util.find_spec("tvm").submodule_search_locations[0]) / "lib"
     ffi = ffi_config("--libdir")
     plain = ["gcc", *STRICT, "-I", c, EXAMPLES / "plain_c.c"]
-    subprocess.run([*plain, c / "model.a", "-lm", "-o", folder / "static"], check=True)
+    subprocess.run([*plain, c / "model.a", "-lm", "-pthread", "-o", folder / "static"], check=True)
     rpath = f"-Wl,-rpath,{c}"
-    subprocess.run([*plain, c / "model.so", rpath, "-o", folder / "shared"], check=True)
+    subprocess.run([*plain, c / "model.so", rpath, "-pthread", "-o", folder / "shared"], check=True)
     includes = [
         "-isystem",
         ffi_config("--includedir"),
@@ -63,6 +63,12 @@ def test_same_bits_as_python(programs, built, tmp_path, program):
     shape = ["8x8x16"] if program == "vm" else []
     done = run(programs[program], tmp_path / "batch.f32", *shape)
     assert (done.returncode, done.stderr) == (0, "")
+    for threads in ("1", "2", "3"):
+        again = run(programs[program], tmp_path / "batch.f32", *shape, threads)
+        assert (again.returncode, again.stdout) == (0, done.stdout), again.stderr
+    for threads in ("0", "-1", "two", "2x", "257", ""):
+        refused = run(programs[program], tmp_path / "batch.f32", *shape, threads)
+        assert refused.returncode == 1 and "no number of threads" in refused.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     logits = np.array([line[5:] for line in lines], np.float32)
     expected = runtime.load(built["vm" if program == "vm" else "c"])(x)

@@ -12,9 +12,9 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from tvm_insta.codegen import cpu_check
-from tvm_insta.codegen.plan import ALIGNMENT, Place, Plan
-from tvm_insta.codegen.program import CodegenError, KernelCall, Ref, TensorSpec
+from tvm_insta.codegen import calls, cpu_check
+from tvm_insta.codegen.plan import ALIGNMENT, Plan
+from tvm_insta.codegen.program import CodegenError, TensorSpec
 
 _C_TYPES = {
     "float32": "float",
@@ -31,11 +31,15 @@ _C_TYPES = {
 }
 
 
+MAX_THREADS = 256
+
+
 @dataclass(frozen=True)
 class DriverFiles:
-    """The generated C source, its header and the weights it embeds."""
+    """The generated C sources, the public header and the weights that `source` embeds."""
 
     source: Path
+    threads: Path
     header: Path
     weights: Path
 
@@ -51,9 +55,15 @@ def write_driver(
     """
     check_name(name)
     fields = _fields(plan, name, arch, needs)
-    files = DriverFiles(folder / f"{name}.c", folder / f"{name}.h", folder / f"{name}.weights")
+    ends = (".c", "_threads.c", ".h", ".weights")
+    files = DriverFiles(*(folder / f"{name}{end}" for end in ends))
     files.weights.write_bytes(plan.blob)
-    for path, template in ((files.source, "model.c.in"), (files.header, "model.h.in")):
+    for path, template in (
+        (files.source, "model.c.in"),
+        (files.threads, "threads.c.in"),
+        (files.header, "model.h.in"),
+        (folder / f"{name}_pool.h", "pool.h.in"),
+    ):
         text = resources.files("tvm_insta.codegen").joinpath(template).read_text("utf-8")
         path.write_text(Template(text).substitute(fields), "utf-8")
     return files
@@ -70,6 +80,7 @@ def check_name(name: str) -> None:
 def public_symbols(name: str) -> tuple[str, ...]:
     """The functions that `<name>.so` exports."""
     ends = "init run error missing_feature input_shape output_shape set_observer weights_sha256"
+    ends += " set_threads"
     return tuple(f"{name}_{end}" for end in ends.split())
 
 
@@ -98,13 +109,23 @@ def _fields(plan: Plan, name: str, arch: str, needs: tuple[str, ...]) -> dict[st
         "pointer_docs": _pointer_docs(inputs, program.inputs, output),
         "run_parameters": ", ".join(run),
         "run_arguments": ", ".join([*inputs, "output", "batch"]),
-        "image_parameters": ", ".join(
-            [*(f"const unsigned char *in{i}" for i in range(len(inputs))), "unsigned char *out"]
+        "max_threads": str(MAX_THREADS),
+        "thread_bytes": str(plan.thread_bytes),
+        "memory_fields": "\n".join(
+            [
+                *(f"  const unsigned char *in{i};" for i in range(len(inputs))),
+                "  unsigned char *out;",
+            ]
         ),
         "image_arguments": ", ".join([*(f"in{i}" for i in range(len(inputs))), "out"]),
         "cpu_code": cpu_check.c_code(arch, needs),
-        "prototypes": _prototypes(plan, name),
-        "calls": "\n".join(_call(plan, name, at, call) for at, call in enumerate(program.calls)),
+        "prototypes": calls.prototypes(plan, name),
+        "tasks": "".join(
+            calls.tasks(plan, name, at, each) for at, each in enumerate(program.calls)
+        ),
+        "calls": "\n".join(
+            calls.statements(plan, name, at, each) for at, each in enumerate(program.calls)
+        ),
         "null_test": " || ".join(f"{var} == NULL" for var in [*inputs, "output"]),
         "largest_image": str(max(*sizes, output.nbytes, 1)),
         "pointer_tests": _pointer_tests(name.upper(), inputs, program.inputs, output),
@@ -136,10 +157,11 @@ def _elements(spec: TensorSpec) -> int:
 
 
 def _size_macros(upper: str, inputs: tuple[TensorSpec, ...], output: TensorSpec) -> str:
-    lines = ["/* Elements of one image; multiply by the batch. */"]
+    lines = ["/* Elements of one image (multiply by the batch), and their type. */"]
     for index, spec in enumerate(inputs):
         label = "INPUT" if len(inputs) == 1 else f"INPUT{index}"
         lines.append(f"#define {upper}_{label}_ELEMENTS {_elements(spec)}u")
+        lines.append(f"#define {upper}_{label}_TYPE {_c_type(spec)}")
     lines.append(f"#define {upper}_OUTPUT_ELEMENTS {_elements(output)}u")
     return "\n".join(lines)
 
@@ -149,48 +171,6 @@ def _pointer_docs(names: list[str], inputs: tuple[TensorSpec, ...], output: Tens
     for name, spec in zip([*names, "output"], [*inputs, output], strict=True):
         dims = ", ".join(["batch", *(str(dim) for dim in spec.shape[1:])])
         lines.append(f" * {name}: [{dims}] {spec.dtype} ({spec.name} of the network), C order.")
-    return "\n".join(lines)
-
-
-def _prototypes(plan: Plan, name: str) -> str:
-    counts = {
-        call.symbol: len(call.args) + len(call.outputs) + len(plan.scratch[at])
-        for at, call in enumerate(plan.program.calls)
-    }
-    return "\n".join(
-        f"int32_t {name}_{symbol}({', '.join(['const void *'] * count)});"
-        for symbol, count in counts.items()
-    )
-
-
-def _pointer(plan: Plan, ref: Ref) -> str:
-    if ref.kind == "input":
-        return f"in{ref.index}"
-    if ref.kind == "constant":
-        return f"weights + {plan.constants[ref.index].offset}"
-    if ref == plan.program.result:
-        return "out"
-    return _at(plan.values[ref.index])
-
-
-def _at(place: Place) -> str:
-    return f"arena + {place.offset}"
-
-
-def _call(plan: Plan, name: str, at: int, call: KernelCall) -> str:
-    outputs = [Ref("value", index) for index in call.outputs]
-    arguments = [_pointer(plan, ref) for ref in (*call.args, *outputs)]
-    arguments += [_at(place) for place in plan.scratch[at]]
-    lines = [f"  {name}_{call.symbol}({', '.join(arguments)});"]
-    shows = [
-        f'show(image, {at}, {number}, "{call.symbol}", {_pointer(plan, ref)}, '
-        f"{plan.values[ref.index].size}u);"
-        for number, ref in enumerate(outputs)
-    ]
-    if len(shows) == 1:
-        lines.append(f"  if (observer != NULL) {shows[0]}")
-    else:
-        lines += ["  if (observer != NULL) {", *(f"    {show}" for show in shows), "  }"]
     return "\n".join(lines)
 
 
@@ -216,12 +196,12 @@ def _image_setup(plan: Plan, names: list[str]) -> str:
             f"    const unsigned char *in{index} = (const unsigned char *){name} + "
             f"(size_t)image * {place.size}u;",
             f"    if (!aligned(in{index}, {ALIGNMENT})) "
-            f"in{index} = memcpy({_at(place)}, in{index}, {place.size}u);",
+            f"in{index} = memcpy({calls.place(place)}, in{index}, {place.size}u);",
         ]
-    size = plan.output.size
+    size, place = plan.output.size, plan.output
     lines += [
         f"    unsigned char *const user = (unsigned char *)output + (size_t)image * {size}u;",
-        f"    unsigned char *const out = aligned(user, {ALIGNMENT}) ? user : {_at(plan.output)};",
+        f"    unsigned char *const out = aligned(user, {ALIGNMENT}) ? user : {calls.place(place)};",
     ]
     return "\n".join(lines)
 

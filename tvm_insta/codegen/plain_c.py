@@ -13,10 +13,11 @@ from pathlib import Path
 
 import tvm
 
-from tvm_insta.codegen import driver, raw
+from tvm_insta.codegen import driver, in_place, raw
 from tvm_insta.codegen.elf import ElfFile
-from tvm_insta.codegen.plan import Plan, make_plan
+from tvm_insta.codegen.plan import Plan, code_symbol, make_plan
 from tvm_insta.codegen.program import CodegenError, extract
+from tvm_insta.runtime.manifest import Memory
 from tvm_insta.target import InstaTarget
 from tvm_insta.toolchain import Linker, find_linker
 
@@ -33,6 +34,19 @@ class CForm:
     """File names in the output folder: shared library, static library, header."""
     needs: tuple[str, ...]
     """CPU features (LLVM names) that a machine must have; `<name>_init` checks them."""
+
+    @property
+    def memory(self) -> Memory:
+        """What the manifest says about memory."""
+        plan = self.plan
+        return Memory(
+            weights=len(plan.blob),
+            arena=plan.arena_bytes,
+            kernel=plan.program.calls[plan.peak.call].symbol,
+            alive=plan.peak.alive,
+            scratch=plan.peak.scratch,
+            thread=plan.thread_bytes,
+        )
 
     @property
     def working_set(self) -> int:
@@ -82,21 +96,34 @@ def c_form(
     for spec in (*program.inputs, *program.values):
         _ = spec.nbytes  # refuses symbolic shapes before anything is compiled
     symbols = {call.symbol for call in program.calls}
-    functions = {symbol: mod[symbol] for symbol in sorted(symbols)}
+    overwrites = in_place.choose(program, {symbol: mod[symbol] for symbol in symbols})
+    functions = {}
+    for call, over in zip(program.calls, overwrites, strict=True):
+        function = mod[call.symbol]
+        if over is not None:
+            function = in_place.overwriting(function, over, len(call.args))
+        functions[code_symbol(call.symbol, over)] = function
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="tvm_insta-") as build:
         work = Path(build)
-        kernels = raw.lower(functions, target.tvm, name, work / f"{name}_kernels.o")
-        plan = make_plan(program, kernels.scratch)
+        ordered = {symbol: functions[symbol] for symbol in sorted(functions)}
+        kernels = raw.lower(ordered, target.tvm, name, work / f"{name}_kernels.o")
+        plan = make_plan(program, kernels.kernels, overwrites)
         files = driver.write_driver(plan, name, target.arch, target.needs, work)
         driver_object = work / f"{name}_driver.o"
         weights = f'-D{name.upper()}_WEIGHTS_FILE="{files.weights}"'
         linker.compile_c(files.source, driver_object, *_STRICT, weights)
+        # An archive gives a program only what it calls: one without threads needs no POSIX threads.
+        # The shared library holds everything, so there these functions are weak.
+        threads = [work / f"{name}_threads.o", work / f"{name}_threads_weak.o"]
+        weak = f"-D{name.upper()}_WEAK_PTHREAD"
+        for path, flags in zip(threads, ((), (weak,)), strict=True):
+            linker.compile_c(files.threads, path, *_STRICT, "-pthread", *flags)
         objects = [driver_object, kernels.object_file]
         shared, static = folder / f"{name}.so", folder / f"{name}.a"
-        linker.link_shared(objects, shared, *_link_flags(name, work))
-        linker.archive(objects, static)
+        linker.link_shared([*objects, threads[1]], shared, *_link_flags(name, work))
+        linker.archive([*objects, threads[0]], static)
         _refuse_foreign_libraries(shared)
         header = folder / f"{name}.h"
         header.write_bytes(files.header.read_bytes())

@@ -5,13 +5,15 @@ All offsets are multiples of 64 bytes, the alignment that the kernels assume.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from tvm_insta.codegen.in_place import Overwrite
 from tvm_insta.codegen.program import CodegenError, Program, Ref
+from tvm_insta.codegen.raw import RawKernel
 
 ALIGNMENT = 64
 
@@ -30,6 +32,22 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Peak:
+    """The kernel call during which most memory is in use.
+
+    Attributes:
+        call: its number.
+        alive: bytes of all tensors and scratch arrays that are alive then, each rounded up to the
+            alignment: no arena can be smaller.
+        scratch: bytes of the call's scratch arrays among them.
+    """
+
+    call: int
+    alive: int
+    scratch: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """A program with static shapes (batch 1) and the place of each of its tensors.
 
@@ -38,13 +56,34 @@ class Plan:
     """
 
     program: Program
+    kernels: Mapping[str, RawKernel]
+    codes: tuple[str, ...]
+    """For each call, the symbol in `kernels`: the call's own, or of its variant in place."""
+    overwrites: tuple[Overwrite | None, ...]
+    """For each call, what it writes over what."""
     constants: tuple[Place, ...]
     inputs: tuple[Place, ...]
     values: tuple[Place, ...]
-    scratch: tuple[tuple[Place, ...], ...]
-    """For each call, the places of its scratch parameters."""
+    shared: tuple[tuple[Place, ...], ...]
+    """For each call, the places of the scratch arrays that all threads see."""
+    own: tuple[Place, ...]
+    """For each call, the scratch memory of the thread that runs the network; see `own_offsets`."""
     arena_bytes: int
+    peak: Peak
     blob: bytes
+
+    def kernel(self, at: int) -> RawKernel:
+        """The functions of a call."""
+        return self.kernels[self.codes[at]]
+
+    def own_offsets(self, at: int) -> tuple[int, ...]:
+        """Where a thread's scratch memory holds the arrays that a call needs for each thread."""
+        return _offsets(self.kernel(at).own)[0]
+
+    @property
+    def thread_bytes(self) -> int:
+        """Scratch memory of each further thread."""
+        return max((place.size for place in self.own), default=0)
 
     @property
     def output(self) -> Place:
@@ -62,8 +101,12 @@ class _Wish:
     offset: int = -1
 
 
-def make_plan(program: Program, scratch: dict[str, tuple[int, ...]]) -> Plan:
-    """Place the tensors of `program`; `scratch` gives each symbol's scratch sizes in bytes.
+def make_plan(
+    program: Program,
+    kernels: Mapping[str, RawKernel],
+    overwrites: tuple[Overwrite | None, ...] | None = None,
+) -> Plan:
+    """Place the tensors of `program`, and the scratch arrays of its kernels.
 
     Arena memory is shared between tensors that are never alive at the same time: the largest come
     first, each at the lowest offset that is free during its whole life.
@@ -72,6 +115,10 @@ def make_plan(program: Program, scratch: dict[str, tuple[int, ...]]) -> Plan:
         CodegenError: if a shape is symbolic.
     """
     end = len(program.calls)
+    overwrites = overwrites or (None,) * end
+    codes = tuple(
+        code_symbol(call.symbol, over) for call, over in zip(program.calls, overwrites, strict=True)
+    )
     last_use = _last_uses(program)
     inputs = [
         _Wish(spec.nbytes, 0, last_use.get(Ref("input", index), 0))
@@ -79,24 +126,53 @@ def make_plan(program: Program, scratch: dict[str, tuple[int, ...]]) -> Plan:
     ]
     values: list[_Wish] = []
     temporary: list[list[_Wish]] = []
+    own: list[_Wish] = []
     for at, call in enumerate(program.calls):
         for index in call.outputs:
             ref = Ref("value", index)
             last = end if ref == program.result else last_use.get(ref, at)
-            values.append(_Wish(program.values[index].nbytes, at, last))
-        temporary.append([_Wish(size, at, at) for size in scratch.get(call.symbol, ())])
-    wishes = [*inputs, *values, *(wish for group in temporary for wish in group)]
+            over = overwrites[at]
+            if over is not None and over.output == len(values) - call.outputs[0]:
+                # One place for both, for as long as either lives.
+                values.append(values[call.args[over.argument].index])
+                values[-1].last = max(values[-1].last, last)
+            else:
+                values.append(_Wish(program.values[index].nbytes, at, last))
+        temporary.append([_Wish(size, at, at) for size in kernels[codes[at]].shared])
+        own.append(_Wish(_offsets(kernels[codes[at]].own)[1], at, at))
+    places = {id(wish): wish for wish in values}.values()
+    wishes = [*inputs, *places, *(wish for group in temporary for wish in group), *own]
     arena_bytes = _fit(wishes)
     constants, blob = _pack_constants(program)
     return Plan(
         program=program,
+        kernels=kernels,
+        codes=codes,
+        overwrites=overwrites,
         constants=constants,
         inputs=tuple(_arena(wish) for wish in inputs),
         values=tuple(_arena(wish) for wish in values),
-        scratch=tuple(tuple(_arena(wish) for wish in group) for group in temporary),
+        shared=tuple(tuple(_arena(wish) for wish in group) for group in temporary),
+        own=tuple(_arena(wish) for wish in own),
         arena_bytes=arena_bytes,
+        peak=_peak(wishes, [[*group, mine] for group, mine in zip(temporary, own, strict=True)]),
         blob=blob,
     )
+
+
+def code_symbol(symbol: str, over: Overwrite | None) -> str:
+    """The name of a kernel, or of its variant that writes over an argument."""
+    return symbol if over is None else f"{symbol}_{over.output}over{over.argument}"
+
+
+def _peak(wishes: Iterable[_Wish], scratch: list[list[_Wish]]) -> Peak:
+    alive = [0] * len(scratch)
+    for wish in wishes:
+        for at in range(wish.first, min(wish.last + 1, len(alive))):
+            alive[at] += _aligned(wish.size)
+    most = max(range(len(alive)), key=alive.__getitem__)
+    own = sum(_aligned(wish.size) for wish in scratch[most])
+    return Peak(most, max(alive[most], ALIGNMENT), own)
 
 
 def _last_uses(program: Program) -> dict[Ref, int]:
@@ -105,6 +181,15 @@ def _last_uses(program: Program) -> dict[Ref, int]:
         for ref in call.args:
             uses[ref] = at
     return uses
+
+
+def _offsets(sizes: Iterable[int]) -> tuple[tuple[int, ...], int]:
+    """Arrays one behind the other: the offset of each, and the bytes of all."""
+    offsets, total = [], 0
+    for size in sizes:
+        offsets.append(total)
+        total += _aligned(size)
+    return tuple(offsets), total
 
 
 def _fit(wishes: Iterable[_Wish]) -> int:

@@ -1,17 +1,20 @@
 """From scheduled PrimFuncs to C functions on raw pointers, in one object file.
 
-`int32_t <name>_<kernel>(arguments..., outputs..., scratch...)` returns 0; every parameter is a
-pointer to memory that is aligned to 64 bytes, and nothing that is written overlaps another
-parameter. Nothing of TVM is needed at run time:
+A kernel is one function or several, its parts (see `parts.py`):
+`int32_t <name>_<part>(arguments..., outputs..., shared..., own..., [int32_t begin, int32_t end])`
+returns 0; every pointer is to memory that is aligned to 64 bytes, and nothing that is written
+overlaps another parameter. Nothing of TVM is needed at run time:
 
-- parallel loops run serially (the plain-C form has no thread pool);
-- small local arrays live on the stack, large ones become trailing `scratch` parameters, which the
-  caller takes from its arena; so no kernel allocates memory.
+- the caller shares out the iterations of a parallel part between threads, or runs them all;
+- small local arrays live on the stack, large ones become trailing parameters: `shared` ones the
+  caller takes from its arena, `own` ones from memory that belongs to the thread; so no kernel
+  allocates memory.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ from tvm import tirx
 from tvm.tirx.build import codegen_build
 
 from tvm_insta.codegen.elf import ElfFile
+from tvm_insta.codegen.parts import Part, cut, needed
 from tvm_insta.codegen.program import CodegenError
 
 STACK_BYTES = 8192
@@ -35,16 +39,30 @@ _CPU = 1  # kDLCPU
 
 
 @dataclass(frozen=True)
+class RawKernel:
+    """The functions of one kernel, and what they take beside its arguments and outputs.
+
+    Attributes:
+        parts: its functions, in order; all take the same pointers.
+        shared: bytes of each scratch array that all threads and parts see.
+        own: bytes of each scratch array that every thread needs for itself.
+    """
+
+    parts: tuple[Part, ...]
+    shared: tuple[int, ...] = ()
+    own: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class RawKernels:
-    """The object file and what its functions take beside their arguments and outputs."""
+    """The object file and its kernels, by symbol without prefix."""
 
     object_file: Path
-    scratch: dict[str, tuple[int, ...]]
-    """Kernel symbol (without prefix) -> bytes of each scratch parameter."""
+    kernels: dict[str, RawKernel]
 
 
 def lower(
-    functions: dict[str, tirx.PrimFunc], target: tvm.target.Target, prefix: str, out: Path
+    functions: Mapping[str, tirx.PrimFunc], target: tvm.target.Target, prefix: str, out: Path
 ) -> RawKernels:
     """Compile `functions` (symbol -> scheduled PrimFunc with static shapes) into the object `out`.
 
@@ -54,10 +72,10 @@ def lower(
         CodegenError: for a scalar parameter, a dynamic local array, or a symbol of the TVM runtime
             that is left over.
     """
-    compiled, scratch = _compile(functions, target, prefix)
+    compiled, kernels = _compile(functions, target, prefix)
     compiled.write_to_file(str(out))
     _refuse_runtime_calls(out, prefix)
-    return RawKernels(out, scratch)
+    return RawKernels(out, kernels)
 
 
 def assembly(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target) -> str:
@@ -68,17 +86,18 @@ def assembly(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target) -> 
 
 def _compile(
     functions: dict[str, tirx.PrimFunc], target: tvm.target.Target, prefix: str
-) -> tuple[Any, dict[str, tuple[int, ...]]]:
-    raw = {name: _raw_pointers(name, serial(func), prefix) for name, func in functions.items()}
+) -> tuple[Any, dict[str, RawKernel]]:
+    raw = {name: _raw_pointers(name, func, prefix) for name, func in functions.items()}
     pipeline, finalise, _ = tvm.tirx.get_default_tir_pipeline(target)
     mod = tirx.transform.BindTarget(target.with_host(target))(tvm.IRModule(raw))
     mod = pipeline(mod)
-    scratch: dict[str, tuple[int, ...]] = {}
-    lowered: dict[Any, tirx.PrimFunc] = {}
+    kernels: dict[str, RawKernel] = {}
+    lowered: dict[str, tirx.PrimFunc] = {}
     for var, func in mod.functions.items():
-        lowered[var], scratch[var.name_hint] = _place_locals(var.name_hint, func)
+        made, kernels[var.name_hint] = _split(var.name_hint, func, prefix)
+        lowered.update(made)
     mod = finalise()(tvm.IRModule(lowered, attrs=mod.attrs))
-    return codegen_build(mod, target), scratch
+    return codegen_build(mod, target), kernels
 
 
 def keep_small_arrays_on_stack(func: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -93,26 +112,6 @@ def keep_small_arrays_on_stack(func: tirx.PrimFunc) -> tirx.PrimFunc:
         return alloc if size is None or size > STACK_BYTES else _on_stack(alloc)
 
     return func.with_body(tvm_ffi.structural_map(func.body, [(tirx.AllocBuffer, mark)]))
-
-
-def serial(func: tirx.PrimFunc) -> tirx.PrimFunc:
-    """The function with serial loops in place of parallel ones, as the plain-C form holds it."""
-
-    def loop(node: tirx.For) -> tirx.For:
-        if node.kind != tirx.ForKind.PARALLEL:
-            return node
-        return tirx.For(
-            node.loop_var,
-            node.min,
-            node.extent,
-            tirx.ForKind.SERIAL,
-            node.body,
-            node.thread_binding,
-            node.annotations,
-            node.step,
-        )
-
-    return tvm_ffi.structural_map(func, [(tirx.For, loop)])
 
 
 def _pointer(name: str, dtype: str) -> tirx.Var:
@@ -138,40 +137,100 @@ def _raw_pointers(name: str, func: tirx.PrimFunc, prefix: str) -> tirx.PrimFunc:
     )
 
 
-def _place_locals(name: str, func: tirx.PrimFunc) -> tuple[tirx.PrimFunc, tuple[int, ...]]:
-    """Leave small local arrays on the stack; make large ones parameters."""
-    extra: list[tirx.Var] = []
-    sizes: list[int] = []
-    dynamic: list[str] = []  # an exception would not pass through structural_map unchanged
+class _Locals:
+    """Finds a place for the arrays of one kernel: the stack, or further pointers."""
 
-    def place(alloc: tirx.AllocBuffer) -> tirx.Stmt:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.shared: dict[tirx.Var, int] = {}
+        self.own: dict[tirx.Var, int] = {}
+
+    def at_top(self, alloc: tirx.AllocBuffer, *, private: bool) -> tirx.Stmt:
+        """An array of the kernel's own level; `private` if a single serial part needs it."""
+        if private and self._size(alloc) <= STACK_BYTES:
+            return _on_stack(alloc)
+        return self._become(self.shared, alloc)
+
+    def inside(self, step: tirx.Stmt, group: dict[tirx.Var, int]) -> tirx.Stmt:
+        """The statement with its own arrays on the stack, or in `group`."""
+        dynamic: list[CodegenError] = []  # would not pass through structural_map unchanged
+
+        def place(alloc: tirx.AllocBuffer) -> tirx.Stmt:
+            try:
+                small = self._size(alloc) <= STACK_BYTES
+            except CodegenError as error:
+                dynamic.append(error)
+                return alloc
+            return _on_stack(alloc) if small else self._become(group, alloc)
+
+        result = tvm_ffi.structural_map(step, [(tirx.AllocBuffer, place)])
+        if dynamic:
+            raise dynamic[0]
+        return result
+
+    def _size(self, alloc: tirx.AllocBuffer) -> int:
         size = _static_bytes(alloc.buffer)
         if size is None:
-            dynamic.append(alloc.buffer.name)
-            return alloc
-        if size <= STACK_BYTES:
-            return _on_stack(alloc)
-        extra.append(_pointer(f"scratch{len(extra)}", str(alloc.buffer.dtype)))
-        sizes.append(size)
-        return tirx.DeclBuffer(alloc.buffer, data=extra[-1])
+            raise CodegenError(
+                f"kernel {self.name} allocates {alloc.buffer.name} of a size known only at run "
+                "time; the plain-C form needs static shapes"
+            )
+        return size
 
-    body = tvm_ffi.structural_map(func.body, [(tirx.AllocBuffer, place)])
-    if dynamic:
-        raise CodegenError(
-            f"kernel {name} allocates {dynamic[0]} of a size known only at run time; the plain-C "
-            "form needs static shapes"
-        )
+    def _become(self, group: dict[tirx.Var, int], alloc: tirx.AllocBuffer) -> tirx.DeclBuffer:
+        number = len(self.shared) + len(self.own)
+        pointer = _pointer(f"scratch{number}", str(alloc.buffer.dtype))
+        group[pointer] = self._size(alloc)
+        return tirx.DeclBuffer(alloc.buffer, data=pointer)
+
+
+def _split(
+    name: str, func: tirx.PrimFunc, prefix: str
+) -> tuple[dict[str, tirx.PrimFunc], RawKernel]:
+    """The functions of a lowered kernel by symbol; arrays too large for the stack are pointers."""
+    prelude, cuts = cut(func.body)
+    needs = [needed(prelude, each.statements) for each in cuts]
+    locals_ = _Locals(name)
+    for number, statement in enumerate(prelude):
+        if isinstance(statement, tirx.AllocBuffer):
+            homes = [each for each, need in zip(cuts, needs, strict=True) if number in need]
+            private = len(homes) == 1 and not homes[0].bounds
+            if homes:
+                prelude[number] = locals_.at_top(statement, private=private)
+    bodies = [
+        [
+            *(prelude[number] for number in need),
+            *(
+                locals_.inside(step, locals_.own if each.bounds else locals_.shared)
+                for step in each.statements
+            ),
+        ]
+        for each, need in zip(cuts, needs, strict=True)
+    ]
+    pointers = [*func.params, *locals_.shared, *locals_.own]
+    functions: dict[str, tirx.PrimFunc] = {}
+    parts: list[Part] = []
+    for number, (each, body) in enumerate(zip(cuts, bodies, strict=True)):
+        symbol = name if len(cuts) == 1 else f"{name}_part{number}"
+        parts.append(Part(symbol, each.extent))
+        whole = _returning_zero(body)
+        result = tvm.ir.PrimType("int32")
+        made = tirx.PrimFunc([*pointers, *each.bounds], whole, ret_type=result, attrs=func.attrs)
+        # A lone function would also become `__tvm_ffi_main`, on which two models would collide.
+        made = made.without_attr("tirx.is_entry_func")
+        functions[symbol] = made.with_attr("global_symbol", f"{prefix}_{symbol}")
+    shared, own = tuple(locals_.shared.values()), tuple(locals_.own.values())
+    return functions, RawKernel(tuple(parts), shared, own)
+
+
+def _returning_zero(steps: list[tirx.Stmt]) -> tirx.Stmt:
     # A call into the TVM runtime asks for the device and may return an error code. No kernel may
     # make one; but without both, TVM would fail here with an internal error, before
     # `_refuse_runtime_calls` can say which call it is.
-    body = tirx.SeqStmt([body, tirx.Return(tirx.IntImm("int32", 0))])
+    body = tirx.SeqStmt([*steps, tirx.Return(tirx.IntImm("int32", 0))])
     for key, value in (("device_type", _CPU), ("device_id", 0)):
         body = tirx.AttrStmt("default", key, tirx.IntImm("int32", value), body)
-    result = tvm.ir.PrimType("int32")
-    placed = tirx.PrimFunc([*func.params, *extra], body, ret_type=result, attrs=func.attrs)
-    # A lone function would also become `__tvm_ffi_main`, on which two models would collide.
-    placed = placed.without_attr("tirx.is_entry_func")
-    return placed, tuple(sizes)
+    return body
 
 
 def _on_stack(alloc: tirx.AllocBuffer) -> tirx.AllocBuffer:

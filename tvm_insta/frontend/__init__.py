@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tvm_insta.frontend.byte_input import ByteInput
 from tvm_insta.frontend.torch_module import Imported, import_torch, trace_and_fold
 
-__all__ = ["Imported", "import_torch", "trace_and_fold"]
+__all__ = ["ByteInput", "Imported", "import_torch", "trace_and_fold"]

@@ -19,6 +19,7 @@ from torch import fx, nn
 from tvm.relax.frontend.torch import from_exported_program
 
 from tvm_insta.errors import ImportModelError
+from tvm_insta.frontend.byte_input import NETWORK, ByteInput
 
 _LAYER_TARGETS = ("convolution", "addmm", "mm", "matmul", "bmm", "baddbmm", "linear")
 
@@ -46,7 +47,7 @@ def import_torch(
 
     Args:
         module: any PyTorch module that torch.export accepts.
-        example_inputs: one float32 tensor per input, the first dimension being the batch.
+        example_inputs: one tensor per input, float32 or uint8, batch first.
         max_batch: largest batch that the compiled module accepts.
         dynamic: batch is symbolic (1..max_batch); else it is that of ``example_inputs``.
 
@@ -68,7 +69,10 @@ def import_torch(
             "elementwise operators"
         ) from error
     names = tuple(str(param.name) for param in mod["main"].params)
-    return Imported(mod, _layer_names(program.graph), names)
+    layers = _layer_names(program.graph)
+    if isinstance(module, ByteInput):  # the layers keep the names that the user gave them
+        layers = tuple(layer.removeprefix(f"{NETWORK}.") for layer in layers)
+    return Imported(mod, layers, names)
 
 
 def trace_and_fold(

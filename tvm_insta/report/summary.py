@@ -25,7 +25,18 @@ def compile_summary(folder: Path, manifest: Manifest) -> Iterator[str]:
         yield f"  note: {note}"
     if manifest.working_set is not None:
         yield f"working set {manifest.working_set / 1e6:.2f} MB (weights and activations)"
+    memory = manifest.memory
+    if memory is not None:
+        yield (
+            f"  weights {_size(memory.weights)}; arena {_size(memory.arena)}, at its fullest in "
+            f"{memory.kernel}: activations {_size(memory.alive - memory.scratch)}, scratch "
+            f"{_size(memory.scratch)}; each further thread adds {_size(memory.thread)}"
+        )
     seconds = manifest.options.get("compile_seconds")
     yield f"compiled in {seconds} s for {manifest.target}"
     for name in [*sorted(manifest.files), "model.json"]:
         yield f"wrote {folder / name} ({(folder / name).stat().st_size / 1e6:.2f} MB)"
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1_000_000 else f"{count / 1e3:.1f} kB"

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from tvm_insta.errors import ArtefactError
+from tvm_insta.errors import ArtefactError, InputError
 from tvm_insta.runtime.arrays import Array, aligned_empty
 from tvm_insta.runtime.library import open_library
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.runtime.trace import TraceEntry
+
+T = TypeVar("T")
+
+_ERROR_BUSY = 6
 
 
 class _Options(ctypes.Structure):
@@ -38,7 +43,14 @@ _Observer = ctypes.CFUNCTYPE(None, ctypes.POINTER(_Event), ctypes.c_void_p)
 class CBackend:
     """The plain-C form in this process."""
 
-    def __init__(self, path: Path, manifest: Manifest, *, check_cpu: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        manifest: Manifest,
+        *,
+        check_cpu: bool = True,
+        threads: int | None = None,
+    ) -> None:
         self.manifest = manifest
         sha256 = manifest.files[manifest.library].sha256
         self.library, self.lock = open_library(path, sha256, ctypes.CDLL)
@@ -51,6 +63,12 @@ class CBackend:
         # The manifest's features were asked for already; the library asks again for its own.
         options = _Options(ctypes.sizeof(_Options), 0 if check_cpu else 1)
         self._check(self._function("init", ctypes.c_int)(ctypes.byref(options)))
+        if threads is not None:
+            self._set_threads(threads)
+
+    def call(self, work: Callable[[], T]) -> T:
+        """Call `work` on the thread that runs this module: any."""
+        return work()
 
     def run(self, inputs: list[Array], batch: int) -> Array:
         """Run the batch; returns a new array."""
@@ -112,6 +130,16 @@ class CBackend:
         output = aligned_empty(shape, info.dtype)
         self._check(self._run(*(array.ctypes.data for array in inputs), output.ctypes.data, batch))
         return output
+
+    def _set_threads(self, threads: int) -> None:
+        function = self._function("set_threads", ctypes.c_int)
+        function.argtypes = [ctypes.c_int32]
+        with self.lock:
+            code = function(threads)
+        if code == _ERROR_BUSY:
+            self._check(code)
+        elif code != 0:
+            raise InputError(f"got threads={threads}: {self._error(code).decode()}")
 
     def _function(
         self, name: str, result: type[ctypes._SimpleCData[Any]] | None

@@ -103,12 +103,30 @@ class Binarisation:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """Bytes that the plain-C form needs beside its code.
+
+    `weights` and `arena` are there once; `thread` is what each thread after the first adds. Most of
+    the arena is in use while `kernel` runs: `alive` bytes, of which `scratch` belong to that kernel
+    alone and the rest are activations.
+    """
+
+    weights: int
+    arena: int
+    kernel: str
+    alive: int
+    scratch: int
+    thread: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Everything the loader, the validator and a curious reader need to know of an artefact.
 
     `name` prefixes the C functions of the plain-C form. `needs` holds LLVM feature names.
     `versions` holds at least `tvm`, `tvm_ffi` and `tvm_insta`. `working_set` is the number of bytes
-    of constants and activations one image touches, or None where it is not known.
+    of constants and activations one image touches, and `memory` what they are made of, or None
+    where it is not known.
     """
 
     name: str
@@ -131,6 +149,7 @@ class Manifest:
     source: dict[str, Any] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     working_set: int | None = None
+    memory: Memory | None = None
     schema: str = SCHEMA
 
     def __post_init__(self) -> None:

@@ -23,7 +23,7 @@ from tvm_insta.runtime.trace import TraceEntry
 from tvm_insta.runtime.vm_backend import VmBackend
 
 
-def load(path: str | Path, *, check: bool = True) -> Module:
+def load(path: str | Path, *, check: bool = True, threads: int | None = None) -> Module:
     """Load the artefact at `path`: its folder, its `.so` or its `model.json`.
 
     Args:
@@ -31,10 +31,19 @@ def load(path: str | Path, *, check: bool = True) -> Module:
         check: compare size and hash of every file with the manifest, and the CPU's features with
             those the artefact needs. Without it a damaged file or a missing feature may end the
             process; architecture and TVM version are compared in any case.
+        threads: how many threads one run may use; the output has the same bits for any number.
+            None: the vm form takes what TVM_NUM_THREADS says where the calling thread first runs
+            a network, half of the processors without it, and the plain-C form stays as it is: one
+            thread, unless another module of the same file asked for more. In the vm form a number
+            gives the module a thread of its own, with its own TVM pool; to hand a run over to it
+            takes some microseconds.
 
     Raises:
         ArtefactError: one sentence on what is missing, damaged or does not fit this machine.
+        InputError: the number of threads is not possible.
     """
+    if threads is not None and threads < 1:
+        raise InputError(f"got threads={threads}, but at least 1 thread is needed")
     folder, library = _locate(Path(path))
     manifest = manifests.read(folder / manifests.FILE_NAME)
     if library is not None and library != manifest.library:
@@ -45,7 +54,7 @@ def load(path: str | Path, *, check: bool = True) -> Module:
     if check:
         manifests.check_files(folder, manifest)
     _check_machine(manifest, check_cpu=check)
-    return Module(folder, manifest, check_cpu=check)
+    return Module(folder, manifest, check_cpu=check, threads=threads)
 
 
 class Module:
@@ -56,15 +65,22 @@ class Module:
         folder: where it was loaded from.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, *, check_cpu: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: Manifest,
+        *,
+        check_cpu: bool = True,
+        threads: int | None = None,
+    ) -> None:
         self.folder = folder
         self.manifest = manifest
         library = folder / manifest.library
         self._backend: CBackend | VmBackend
         if manifest.form == "c":
-            self._backend = CBackend(library, manifest, check_cpu=check_cpu)
+            self._backend = CBackend(library, manifest, check_cpu=check_cpu, threads=threads)
         else:
-            self._backend = VmBackend(library, manifest)
+            self._backend = VmBackend(library, manifest, threads=threads)
 
     @property
     def form(self) -> str:
@@ -90,7 +106,7 @@ class Module:
             InputError: what was got, what is allowed, how to mend it.
         """
         arrays, batch = check_inputs(inputs, self.manifest.inputs, self.manifest.max_batch)
-        return self._backend.run(arrays, batch)
+        return self._backend.call(lambda: self._backend.run(arrays, batch))
 
     def trace(self, *inputs: object) -> list[TraceEntry]:
         """Run the network as `run` does and return what every kernel wrote, in order.
@@ -99,7 +115,7 @@ class Module:
         constants, and stacks the images of a batch along the leading dimension.
         """
         arrays, batch = check_inputs(inputs, self.manifest.inputs, self.manifest.max_batch)
-        return self._backend.trace(arrays, batch)
+        return self._backend.call(lambda: self._backend.trace(arrays, batch))
 
     def benchmark(
         self, *inputs: object, warmup: int = 10, repeat: int = 100
@@ -113,13 +129,17 @@ class Module:
                 f"got warmup {warmup} and repeat {repeat}; at least 0 and 1 are needed"
             )
         arrays, batch = check_inputs(inputs, self.manifest.inputs, self.manifest.max_batch)
-        for _ in range(warmup):
-            self._backend.run(arrays, batch)
         seconds = np.empty(repeat, np.float64)
-        for index in range(repeat):
-            start = time.perf_counter()
-            self._backend.run(arrays, batch)
-            seconds[index] = time.perf_counter() - start
+
+        def measure() -> None:
+            for _ in range(warmup):
+                self._backend.run(arrays, batch)
+            for index in range(repeat):
+                start = time.perf_counter()
+                self._backend.run(arrays, batch)
+                seconds[index] = time.perf_counter() - start
+
+        self._backend.call(measure)
         return seconds
 
     def __repr__(self) -> str:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tvm_insta.errors import ArtefactError, InputError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-_CHANNELS = {"RGB": 3, "L": 1}
+CHANNELS = {"RGB": 3, "L": 1}
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 _LAYOUTS = ("NCHW", "NHWC")
 _KEYS = {"resize", "interpolation", "mode", "scale", "mean", "std", "layout"}
@@ -38,7 +38,7 @@ class Preprocessing:
     layout: str = "NCHW"
 
     def __post_init__(self) -> None:
-        if self.mode not in _CHANNELS:
+        if self.mode not in CHANNELS:
             raise ArtefactError(f"preprocessing has mode {self.mode!r}; allowed are RGB and L")
         if self.interpolation not in _INTERPOLATIONS:
             raise ArtefactError(
@@ -54,10 +54,10 @@ class Preprocessing:
                 f"preprocessing has resize {list(self.resize)}; it must be [height, width], pixels"
             )
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if values and len(values) != _CHANNELS[self.mode]:
+            if values and len(values) != CHANNELS[self.mode]:
                 raise ArtefactError(
                     f"preprocessing has {len(values)} numbers in {name}; mode {self.mode} needs "
-                    f"{_CHANNELS[self.mode]}"
+                    f"{CHANNELS[self.mode]}"
                 )
         if any(value == 0.0 for value in self.std):
             raise ArtefactError("preprocessing has a 0 in std; it divides the pixels")
@@ -117,16 +117,20 @@ def image_files(paths: Sequence[str | Path]) -> list[Path]:
 
 
 def load_images(
-    paths: Sequence[str | Path], preprocessing: Preprocessing | dict[str, Any] | None
-) -> npt.NDArray[np.float32]:
+    paths: Sequence[str | Path],
+    preprocessing: Preprocessing | dict[str, Any] | None,
+    dtype: str = "float32",
+) -> npt.NDArray[Any]:
     """Read images into one batch.
 
     Args:
         paths: image files, all of them.
         preprocessing: the manifest's dictionary, or the checked form of it.
+        dtype: "float32", or "uint8" for the pixels themselves: of the same size and layout, but
+            neither scaled nor shifted.
 
     Returns:
-        `[N, C, H, W]` (layout NCHW) or `[N, H, W, C]` (NHWC) float32.
+        `[N, C, H, W]` (layout NCHW) or `[N, H, W, C]` (NHWC) of `dtype`.
 
     Raises:
         InputError: naming the file that cannot be read.
@@ -135,10 +139,29 @@ def load_images(
         preprocessing = Preprocessing.from_dict(preprocessing)
     if not paths:
         raise InputError("got no image; give at least one file")
-    return np.stack([_load_image(Path(path), preprocessing) for path in paths])
+    if dtype not in ("float32", "uint8"):
+        raise InputError(f"got dtype {dtype!r}, but images become float32 or uint8")
+    pixels = np.stack([_load_pixels(Path(path), preprocessing) for path in paths])
+    images = normalise(pixels, preprocessing) if dtype == "float32" else pixels
+    return np.ascontiguousarray(
+        images.transpose(0, 3, 1, 2) if preprocessing.layout == "NCHW" else images
+    )
 
 
-def _load_image(path: Path, how: Preprocessing) -> npt.NDArray[np.float32]:
+def normalise(pixels: npt.NDArray[np.uint8], how: Preprocessing) -> npt.NDArray[np.float32]:
+    """Scale and shift pixels `[..., C]` uint8; every step is rounded to float32.
+
+    A network compiled with uint8 input computes the same bits.
+    """
+    values: npt.NDArray[np.float32] = pixels.astype(np.float32) * np.float32(how.scale)
+    if how.mean:
+        values -= np.asarray(how.mean, np.float32)
+    if how.std:
+        values /= np.asarray(how.std, np.float32)
+    return values
+
+
+def _load_pixels(path: Path, how: Preprocessing) -> npt.NDArray[np.uint8]:
     from PIL import Image, UnidentifiedImageError
 
     height, width = how.resize
@@ -149,7 +172,7 @@ def _load_image(path: Path, how: Preprocessing) -> npt.NDArray[np.float32]:
             if pixels.size != (width, height):
                 method = Image.Resampling[how.interpolation.upper()]
                 pixels = pixels.resize((width, height), method)
-            raw = np.asarray(pixels, np.uint8).reshape(height, width, -1)
+            return np.array(pixels, np.uint8).reshape(height, width, -1)
     except (
         OSError,
         UnidentifiedImageError,
@@ -161,9 +184,3 @@ def _load_image(path: Path, how: Preprocessing) -> npt.NDArray[np.float32]:
             f"cannot read the image {path} ({error}); give a complete PNG, JPEG, PPM or other file "
             "that Pillow reads"
         ) from error
-    values = raw.astype(np.float32) * np.float32(how.scale)
-    if how.mean:
-        values -= np.asarray(how.mean, np.float32)
-    if how.std:
-        values /= np.asarray(how.std, np.float32)
-    return np.ascontiguousarray(values.transpose(2, 0, 1) if how.layout == "NCHW" else values)

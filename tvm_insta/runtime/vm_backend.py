@@ -6,16 +6,21 @@ import ctypes
 import importlib.metadata
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 import numpy as np
 
 from tvm_insta.errors import ArtefactError, InputError
 from tvm_insta.runtime.arrays import Array
+from tvm_insta.runtime.crew import Crew
 from tvm_insta.runtime.library import open_library
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.runtime.trace import TraceEntry
+
+T = TypeVar("T")
 
 _CPU, _POOLED_MEMORY = 1, 2  # kDLCPU, memory::AllocatorType::kPooled
 
@@ -23,8 +28,9 @@ _CPU, _POOLED_MEMORY = 1, 2  # kDLCPU, memory::AllocatorType::kPooled
 class VmBackend:
     """The vm form in this process."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, *, threads: int | None = None) -> None:
         self.manifest = manifest
+        self.crew = None if threads is None else Crew(threads)
         check_tvm(manifest)
         self.ffi = _load_tvm_runtime()
         sha256 = manifest.files[manifest.library].sha256
@@ -38,13 +44,17 @@ class VmBackend:
                 f"{manifest.library} holds no Relax VM module ({error}); compile the model again"
             ) from error
 
+    def call(self, work: Callable[[], T]) -> T:
+        """Call `work` on the thread that runs this module: the caller's, or the crew's."""
+        return work() if self.crew is None else self.crew.call(work)
+
     def run(self, inputs: list[Array], batch: int) -> Array:
-        """Run the batch; returns a new array."""
+        """Run the batch; returns a new array. To be called through `call`."""
         with self.lock:
             return self._run_locked(inputs, batch)
 
     def trace(self, inputs: list[Array], batch: int) -> list[TraceEntry]:
-        """Run the batch and collect what every kernel read and wrote."""
+        """Run the batch and collect what every kernel read and wrote, see `run`."""
         entries: list[TraceEntry] = []
         kernels = self.manifest.kernels
 

@@ -46,22 +46,28 @@ def _validate(args: argparse.Namespace) -> int:
 
     import torch
 
+    from tvm_insta.compiler import take_bytes
     from tvm_insta.report import findings_lines
     from tvm_insta.runtime.preprocess import image_files, load_images
     from tvm_insta.validate import validate
     from tvm_insta.validate.inputs import random_inputs
 
-    chosen = choose.from_description(artefact.manifest.source)
+    manifest = artefact.manifest
+    chosen = choose.from_description(manifest.source)
+    network = chosen.module
+    if manifest.options.get("input") == "uint8":
+        network, _ = take_bytes(network, [chosen.example], manifest.preprocessing)
     if args.images:
         files = image_files(args.images)
-        inputs = [torch.from_numpy(load_images(files, artefact.manifest.preprocessing))]
+        images = load_images(files, manifest.preprocessing, manifest.inputs[0].dtype)
+        inputs = [torch.from_numpy(images)]
         what = f"{len(files)} images"
     else:
-        inputs = random_inputs(artefact.manifest, args.inputs, args.seed)
+        inputs = random_inputs(manifest, args.inputs, args.seed)
         what = f"{args.inputs} random inputs (seed {args.seed})"
     bar = cli.StepBar(steady=True)
     findings = validate(
-        artefact, chosen.module, inputs, progress=lambda i, n: bar(f"{i} of {n} inputs", i, n)
+        artefact, network, inputs, progress=lambda i, n: bar(f"{i} of {n} inputs", i, n)
     )
     bar.close()
     print(f"{args.artefact}: {artefact.form} form against PyTorch {torch.__version__}, {what}")

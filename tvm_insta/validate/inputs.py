@@ -9,18 +9,23 @@ from tvm_insta.runtime.manifest import Manifest
 
 
 def random_inputs(manifest: Manifest, batch: int, seed: int) -> list[torch.Tensor]:
-    """Standard normal inputs of the shapes an artefact takes.
+    """Inputs of the shapes an artefact takes: standard normal numbers, or random bytes.
 
     Raises:
-        InputError: an input is not float32.
+        InputError: an input is neither float32 nor uint8.
     """
     generator = torch.Generator().manual_seed(seed)
     tensors = []
     for tensor in manifest.inputs:
-        if tensor.dtype != "float32":
+        if tensor.dtype not in ("float32", "uint8"):
             raise InputError(
-                f"input {tensor.name} is {tensor.dtype}, but random inputs are float32: give a file"
+                f"input {tensor.name} is {tensor.dtype}, but random inputs are float32 or uint8: "
+                "give a file"
             )
         shape = [batch, *(int(dim) for dim in tensor.shape[1:])]
-        tensors.append(torch.randn(shape, generator=generator))
+        if tensor.dtype == "uint8":
+            pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+            tensors.append(pixels)
+        else:
+            tensors.append(torch.randn(shape, generator=generator))
     return tensors

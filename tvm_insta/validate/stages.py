@@ -37,7 +37,10 @@ class StageVerifier:
     ) -> None:
         generator = torch.Generator().manual_seed(0)
         self.inputs = [
-            torch.randn(1, *tensor.shape[1:], generator=generator) for tensor in example_inputs
+            torch.randint(0, 256, (1, *tensor.shape[1:]), generator=generator, dtype=torch.uint8)
+            if tensor.dtype == torch.uint8
+            else torch.randn(1, *tensor.shape[1:], generator=generator)
+            for tensor in example_inputs
         ]
         # The graph that is compiled: of the module in eval mode, whatever mode it is in.
         graph = trace_and_fold(module, self.inputs, max_batch=2, dynamic=True)

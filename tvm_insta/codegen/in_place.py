@@ -1,0 +1,169 @@
+"""Which kernels may write their output over an argument that nobody reads again.
+
+That is safe where an element of the argument is read only to compute the very element of the output
+that takes its place, and every element is computed once. It is proved on the scheduled kernel:
+
+1. one statement writes the output, and nothing reads the output;
+2. the argument is read nowhere but in that statement's value, at the indices that are written;
+3. no two iterations write the same element: there are as many iterations as elements.
+
+Then no iteration, on whatever thread, reads what another one writes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import s_tir, tirx
+
+from tvm_insta.codegen.program import Program, Ref
+
+
+@dataclass(frozen=True)
+class Overwrite:
+    """A kernel call that writes output number `output` over its argument number `argument`."""
+
+    argument: int
+    output: int
+
+
+def choose(
+    program: Program, functions: Mapping[str, tirx.PrimFunc]
+) -> tuple[Overwrite | None, ...]:
+    """For each call of `program`, what it writes over what, or None.
+
+    Only what a kernel computed is overwritten: neither inputs and constants, which belong to
+    others, nor what is read again; and the network's output has memory of its own.
+    """
+    proved = {symbol: tuple(_proved(function)) for symbol, function in functions.items()}
+    last = {ref: at for at, call in enumerate(program.calls) for ref in call.args}
+    chosen: list[Overwrite | None] = []
+    for at, call in enumerate(program.calls):
+        found = None
+        for parameter, number in proved[call.symbol]:
+            if parameter >= len(call.args) or number < len(call.args):
+                continue
+            ref, output = call.args[parameter], call.outputs[number - len(call.args)]
+            if (
+                ref.kind == "value"
+                and last[ref] == at
+                and call.args.count(ref) == 1
+                and program.result not in (ref, Ref("value", output))
+            ):
+                found = Overwrite(parameter, number - len(call.args))
+                break
+        chosen.append(found)
+    return tuple(chosen)
+
+
+def overwriting(func: tirx.PrimFunc, over: Overwrite, arguments: int) -> tirx.PrimFunc:
+    """The kernel, which takes so many arguments, with one parameter for both: the output's is gone.
+
+    One variable stands for both in the code too: so no compiler takes them for separate memory.
+    """
+    output = arguments + over.output
+    old, new = func.params[output], func.params[over.argument]
+    body = tvm_ffi.structural_map(
+        func.body, [(tirx.Var, lambda var: new if var.same_as(old) else var)]
+    )
+    params = [param for number, param in enumerate(func.params) if number != output]
+    return tirx.PrimFunc(params, body, func.ret_type, attrs=func.attrs)
+
+
+def _proved(func: tirx.PrimFunc) -> Iterator[tuple[int, int]]:
+    """Pairs of parameter numbers: the first may be overwritten by the second."""
+    params = list(func.params)
+    if not all(tirx.buffer.is_buffer_var(param) for param in params):
+        return
+    if _passes_addresses(func, params):
+        return
+    stores = _collect(func.body, tirx.BufferStore)
+    loads = _collect(func.body, tvm.ir.TensorLoad)
+    for number, output in enumerate(params):
+        writes = [store for store in stores if store.buffer.same_as(output)]
+        if len(writes) != 1 or any(load.source.same_as(output) for load in loads):
+            continue
+        if not _each_once(func, writes[0]):
+            continue
+        inside = _collect(writes[0].value, tvm.ir.TensorLoad)
+        for other, argument in enumerate(params):
+            own = [load for load in inside if load.source.same_as(argument)]
+            if (
+                own
+                and len(own) == sum(load.source.same_as(argument) for load in loads)
+                and not any(store.buffer.same_as(argument) for store in stores)
+                and _same_kind(argument, output)
+                and all(_same_indices(load.indices, writes[0].indices) for load in own)
+            ):
+                yield other, number
+
+
+def _passes_addresses(func: tirx.PrimFunc, params: list[tirx.Var]) -> bool:
+    """Whether a parameter may be reached in other ways than by loads and stores of it."""
+    for call in _collect(func.body, tvm.ir.Call):
+        if str(getattr(call.op, "name", "")) in ("tirx.address_of", "tirx.tvm_access_ptr"):
+            return True
+        if any(
+            isinstance(arg, tirx.Var) and any(arg.same_as(p) for p in params) for arg in call.args
+        ):
+            return True
+    return any(list(block.match_buffers) for block in _collect(func.body, s_tir.SBlock))
+
+
+def _each_once(func: tirx.PrimFunc, store: tirx.BufferStore) -> bool:
+    """Whether the store stands alone in a block, and no two iterations write the same element.
+
+    Its indices are the axes of the block; a kernel writes all of its output, so with as many
+    iterations as there are elements, each is written once.
+    """
+    realised = _collect(func.body, s_tir.SBlockRealize)
+    own = [each for each in realised if each.block.body.same_as(store)]
+    if len(own) != 1 or own[0].block.init is not None:
+        return False
+    name = own[0].block.name_hint
+    if sum(each.block.name_hint == name for each in realised) != 1:
+        return False
+    if not (isinstance(own[0].predicate, tirx.IntImm) and int(own[0].predicate) == 1):
+        return False
+    axes = own[0].block.iter_vars
+    indices = [index for index in store.indices if not isinstance(index, tirx.IntImm)]
+    used = [axis for axis in axes if any(axis.var.same_as(index) for index in indices)]
+    schedule = s_tir.Schedule(tvm.IRModule({"main": func.with_attr("global_symbol", "main")}))
+    block = schedule.get_sblock(name)
+    loops = [schedule.get(loop).extent for loop in schedule.get_loops(block)]
+    iterations = _product(loops)
+    return (
+        len(used) == len(indices)
+        and iterations is not None
+        and iterations == _product([axis.dom.extent for axis in used])
+        and iterations == _product(list(store.buffer.shape))
+        and schedule.state._get_cached_flags(schedule.get_sref(block)).affine_binding
+    )
+
+
+def _product(extents: Sequence[Any]) -> int | None:
+    if not all(isinstance(extent, tirx.IntImm) for extent in extents):
+        return None
+    return math.prod(int(extent) for extent in extents)
+
+
+def _same_kind(a: tirx.Var, b: tirx.Var) -> bool:
+    shapes = [[int(dim) if isinstance(dim, tirx.IntImm) else -1 for dim in v.shape] for v in (a, b)]
+    return str(a.dtype) == str(b.dtype) and shapes[0] == shapes[1] and -1 not in shapes[0]
+
+
+def _same_indices(a: Any, b: Any) -> bool:
+    return len(a) == len(b) and all(
+        tvm_ffi.structural_equal(x, y) for x, y in zip(a, b, strict=True)
+    )
+
+
+def _collect(node: Any, kind: type) -> list[Any]:
+    found: list[Any] = []
+    tvm_ffi.structural_walk(node, (kind, found.append))
+    return found
