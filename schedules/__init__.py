@@ -7,7 +7,17 @@ sum. What no rule fits stays as it is, which is correct and slow, and is recorde
 
 from __future__ import annotations
 
-from .common import ConvTiles, Tiles
-from .driver import ScheduleRecord, schedule_module
+from .common import ConvTiles, Family, Tiles
+from .driver import ScheduleRecord, family_of, schedule_module
+from .space import SCHEDULE_VERSION, choices
 
-__all__ = ["ConvTiles", "ScheduleRecord", "Tiles", "schedule_module"]
+__all__ = [
+    "SCHEDULE_VERSION",
+    "ConvTiles",
+    "Family",
+    "ScheduleRecord",
+    "Tiles",
+    "choices",
+    "family_of",
+    "schedule_module",
+]

@@ -20,9 +20,10 @@ while the band passes by.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from tvm.s_tir import ScheduleError
+from tvm.s_tir import Schedule, ScheduleError
 
 from .common import (
     ConvTiles,
@@ -51,13 +52,33 @@ RULES = ("insta_bconv", "insta_fconv")
 _PADDED_BAND = 16
 
 
-def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
-    """Schedule a blocked convolution and everything fused with it.
+@dataclass(frozen=True)
+class ConvolutionShape:
+    """What the tiles of a convolution have to divide.
 
-    Returns:
-        The rule's name and the tiles that were used.
+    Attributes:
+        rule: "insta_bconv" or "insta_fconv".
+        at: position of its block in the function; the blocks before it are padding.
+        height: output rows.
+        width: output pixels of a row.
+        out_blocks: vectors of `lanes` output channels.
+        lanes: L of the blocked weight.
     """
-    schedule = kernel.schedule
+
+    rule: str
+    at: int
+    height: int
+    width: int
+    out_blocks: int
+    lanes: int
+
+
+def convolution_shape(schedule: Schedule) -> ConvolutionShape:
+    """Find the convolution of a function that is not scheduled yet.
+
+    Raises:
+        NotApplicable: there is none, or several, or its weight or its rows are of another form.
+    """
     every = blocks(schedule)
     found = [i for i, block in enumerate(every) if rule_of(schedule, block) in RULES]
     if not found:
@@ -65,21 +86,45 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     if len(found) > 1:
         raise NotApplicable(f"{len(found)} convolution blocks")
     (at,) = found
-    conv, before, behind = every[at], every[:at], every[at + 1 :]
-    rule = rule_of(schedule, conv)
+    conv = every[at]
+    _, row, column, out, *_ = schedule.get_loops(conv)
+    lanes = _weight_lanes(schedule, conv)
+    return ConvolutionShape(
+        rule=rule_of(schedule, conv),
+        at=at,
+        height=known_extent(schedule, row),
+        width=known_extent(schedule, column),
+        out_blocks=known_extent(schedule, out) // lanes,
+        lanes=lanes,
+    )
+
+
+def register_budget(family: Family, rule: str) -> int:
+    """Vector registers that the sums of a convolution of this rule may fill."""
+    return family.float_accumulators if rule == "insta_fconv" else family.accumulators
+
+
+def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
+    """Schedule a blocked convolution and everything fused with it.
+
+    Returns:
+        The rule's name and the tiles that were used.
+    """
+    schedule = kernel.schedule
+    shape = convolution_shape(schedule)
+    every = blocks(schedule)
+    conv, before, behind = every[shape.at], every[: shape.at], every[shape.at + 1 :]
 
     tail = _join_epilogue(kernel, conv, behind)
     batch, row, column, out, *reduction = schedule.get_loops(conv)
-    lanes = _weight_lanes(schedule, conv)
-    width, height = known_extent(schedule, column), known_extent(schedule, row)
-    out_blocks = known_extent(schedule, out) // lanes
+    lanes, rule = shape.lanes, shape.rule
     tiles = choose_tiles(
         kernel.tiles,
         kernel.family,
         rule=rule,
-        height=height,
-        width=width,
-        out_blocks=out_blocks,
+        height=shape.height,
+        width=shape.width,
+        out_blocks=shape.out_blocks,
         padded=bool(before),
     )
 
@@ -129,7 +174,7 @@ def choose_tiles(
     needs the fewest weight vectors and epilogue constants. A row of prime width gets tiles of one
     pixel and many channels, which is nearly as good.
     """
-    budget = family.float_accumulators if rule == "insta_fconv" else family.accumulators
+    budget = register_budget(family, rule)
     fitting = [
         (across, deep)
         for across in ([wish.width_tile] if wish.width_tile else divisors(width))
