@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peak import Peak, measure_peak
 from tvm_insta.errors import InstaError
+from tvm_insta.tuning.peak import Peak, measure_peak
 
 # (image side, channels) of the binary 3x3 layers of ResNet-18, 115.6 million MACs each.
 BINARY_LAYERS = ((56, 64), (28, 128), (14, 256), (7, 512))

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from benchmarks import layers
-from benchmarks.peak import Peak, measure_peak
+from tvm_insta.tuning.peak import Peak, measure_peak
 
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler"

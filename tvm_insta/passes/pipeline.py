@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +28,14 @@ from tvm_insta.passes.recognise import recognise
 from tvm_insta.passes.report import Report
 from tvm_insta.passes.simplify import simplify
 from tvm_insta.passes.to_nhwc import to_nhwc
-from tvm_insta.schedules import ScheduleRecord, schedule_module
+from tvm_insta.schedules import ConvTiles, ScheduleRecord, schedule_module
 from tvm_insta.target import InstaTarget
 
 AfterPhase = Callable[[int, str, tvm.IRModule], None]
 """Called with number, name and module after each phase, e.g. to verify or to show progress."""
+
+Choose = Callable[[tvm.IRModule], Mapping[str, ConvTiles]]
+"""Parameters of the schedules by kernel, for a fused module; see `schedule_module`."""
 
 PHASES = (
     "imported",
@@ -68,6 +71,8 @@ def run_pipeline(
     batch: int | None = None,
     dump_ir: Path | None = None,
     after_phase: AfterPhase | None = None,
+    choose: Choose | None = None,
+    last: str = PHASES[-1],
 ) -> Compiled:
     """Run every phase.
 
@@ -77,6 +82,8 @@ def run_pipeline(
         batch: fixes a symbolic batch to this size before the kernels are made (plain-C form).
         dump_ir: folder that receives one TVMScript file per phase, ``<number>_<name>.py``.
         after_phase: see `AfterPhase`.
+        choose: parameters of the schedules; None leaves them all to the schedules.
+        last: the phase to stop behind; "fuse" gives the kernels as the tuner takes them.
 
     Raises:
         InstaError: from a phase, or when ``dump_ir`` cannot be written.
@@ -85,7 +92,8 @@ def run_pipeline(
     records: list[ScheduleRecord] = []
 
     def schedule(mod: tvm.IRModule) -> tvm.IRModule:
-        mod, made = schedule_module(mod, target.tvm, lanes=target.lanes)
+        parameters = None if choose is None else choose(mod)
+        mod, made = schedule_module(mod, target.tvm, lanes=target.lanes, parameters=parameters)
         records.extend(made)
         return mod
 
@@ -100,7 +108,7 @@ def run_pipeline(
         "schedule": schedule,
     }
     mod = imported.mod
-    for number, name in enumerate(PHASES):
+    for number, name in enumerate(PHASES[: PHASES.index(last) + 1]):
         mod = steps[name](mod)
         if dump_ir is not None:
             _dump(mod, dump_ir, f"{number}_{name}.py")

@@ -1,0 +1,50 @@
+"""The runners by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm_insta.errors import TuneError
+from tvm_insta.target import InstaTarget
+from tvm_insta.tuning.runner import LocalRunner, Runner
+
+RUNNERS = ("local",)
+
+
+@dataclass(frozen=True)
+class RunnerOptions:
+    """What a runner needs to know.
+
+    Attributes:
+        threads: worker threads of a candidate (local).
+        build_timeout: seconds for one build.
+        run_timeout: seconds for one measurement.
+    """
+
+    threads: int = 1
+    build_timeout: float = 60.0
+    run_timeout: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("threads", self.threads),
+            ("build_timeout", self.build_timeout),
+            ("run_timeout", self.run_timeout),
+        ):
+            if value <= 0:
+                raise TuneError(f"got {name} {value}, but it must be more than 0")
+
+
+def make_runner(name: str, target: InstaTarget, options: RunnerOptions) -> Runner:
+    """The runner of a name.
+
+    Raises:
+        TuneError: it cannot measure code for the target.
+    """
+    assert name in RUNNERS
+    return LocalRunner(
+        target,
+        threads=options.threads,
+        build_timeout=options.build_timeout,
+        run_timeout=options.run_timeout,
+    )
