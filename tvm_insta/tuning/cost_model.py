@@ -1,4 +1,4 @@
-"""The cost model of the evolutionary search: XGBoost on the features of the loops that would run."""
+"""The search's cost model: XGBoost on the features of the loops that would run."""
 
 from __future__ import annotations
 

@@ -111,10 +111,10 @@ def extract_tasks(
     """
     counts = Counter(call_symbols(mod))
     found: dict[str, Task] = {}
-    for variable, function in mod.functions.items():
-        if not isinstance(function, tirx.PrimFunc) or not counts[variable.name_hint]:
+    for name in counts:  # in the order of the first calls
+        function = mod[name]
+        if not isinstance(function, tirx.PrimFunc):
             continue
-        name = variable.name_hint
         task = task_of(
             name, function, target, calls=counts[name], layers=(layers or {}).get(name, ())
         )
@@ -124,7 +124,7 @@ def extract_tasks(
         if twin is not None:
             task = Task(
                 task.key,
-                min(twin.name, name),
+                twin.name,
                 twin.mod,
                 twin.rule,
                 twin.choices,
@@ -134,7 +134,7 @@ def extract_tasks(
                 max(twin.macs, task.macs),
             )
         found[task.key] = task
-    return sorted(found.values(), key=lambda task: task.name)
+    return list(found.values())
 
 
 def call_symbols(mod: IRModule) -> list[str]:
