@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tvm_insta import choose, cli
 
-RUNNERS = ("local",)
+RUNNERS = ("local", "rpc")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,6 +37,10 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--batch", type=int, default=8, help="trials between two proposals")
     group = result.add_argument_group("runner")
     group.add_argument("--threads", type=int, default=1, help="worker threads of a candidate")
+    group.add_argument(
+        "--tracker", default="127.0.0.1:9190", metavar="HOST:PORT", help="of the devices (rpc)"
+    )
+    group.add_argument("--key", default="", help="under which they are registered (rpc)")
     group.add_argument("--build-timeout", type=float, default=60.0, help="seconds")
     group.add_argument("--run-timeout", type=float, default=30.0, help="seconds")
     return result
@@ -60,7 +64,11 @@ def _tune(args: argparse.Namespace) -> int:
         resume=args.resume,
     )
     runners = RunnerOptions(
-        threads=args.threads, build_timeout=args.build_timeout, run_timeout=args.run_timeout
+        threads=args.threads,
+        tracker=args.tracker,
+        key=args.key,
+        build_timeout=args.build_timeout,
+        run_timeout=args.run_timeout,
     )
     from tvm_insta.tuner import TuneOptions, tune
     from tvm_insta.tuning.progress import SweepBar

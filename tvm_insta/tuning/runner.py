@@ -216,24 +216,34 @@ def reference_path(workshop: Workshop, task: Task) -> Path:
     return workshop.folder / f"{task.key}-reference.json"
 
 
-def reference(workshop: Workshop, worker: Worker, task: Task, timeout: float) -> None:
-    """Write the reference outputs of a task.
+def reference_library(workshop: Workshop, task: Task) -> Path:
+    """Build what gives the reference outputs of a task.
 
     Integer outputs are those of the function without any schedule. Float ones are the default
     schedule's: where a target has fused multiply-add, LLVM rounds the unscheduled function in other
     places.
 
     Raises:
-        TuneError: it cannot be built or run.
+        TuneError: it cannot be built.
     """
-    out = reference_path(workshop, task)
-    if out.exists():
-        return
     function = task.mod["main"]
     exact = all("int" in str(function.params[index].dtype) for index in outputs_of(task.mod))
     (library,) = workshop.build(task, [None if exact else task.default])
     if isinstance(library, str):
         raise TuneError(f"the default schedule of {task.label} does not compile: {library}")
+    return library
+
+
+def reference(workshop: Workshop, worker: Worker, task: Task, timeout: float) -> None:
+    """Write the outputs that candidates of a task are compared with.
+
+    Raises:
+        TuneError: they cannot be computed.
+    """
+    out = reference_path(workshop, task)
+    if out.exists():
+        return
+    library = reference_library(workshop, task)
     request = {"op": "reference", "library": str(library), "out": str(out)}
     answer = worker.request(workshop.request_of(task), request, timeout)
     if "error" in answer:

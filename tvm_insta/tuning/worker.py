@@ -12,7 +12,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,21 +56,19 @@ class _State:
 
     def reference(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Run a library and keep the bytes of its outputs."""
-        import tvm
-
         from tvm_insta.tuning.measure import random_arrays, run_once
         from tvm_insta.tuning.workload import outputs_of
 
         arrays = random_arrays(self.mod, int(self.task["seed"]))
-        module = tvm.runtime.load_module(request["library"])
-        found = run_once(module, arrays, outputs_of(self.mod), tvm.cpu())
+        with _loaded(request) as (module, device, _):
+            found = run_once(module, arrays, outputs_of(self.mod), device)
         Path(request["out"]).write_text(
             json.dumps([output.hex() for output in found]), encoding="utf-8"
         )
         return {}
 
     def measure(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Check a library's outputs against the reference, then time it."""
+        """Check a library against the reference, then time it, here or on a lent device."""
         from tvm_insta.tuning.measure import check, random_arrays, run_once, time_kernel
         from tvm_insta.tuning.workload import outputs_of
 
@@ -78,13 +77,26 @@ class _State:
             for text in json.loads(Path(request["reference"]).read_text(encoding="utf-8"))
         ]
         arrays = random_arrays(self.mod, int(self.task["seed"]))
-        library = Path(request["library"])
+        with _loaded(request) as (module, device, where):
+            check(run_once(module, arrays, outputs_of(self.mod), device), expected)
+            seconds = time_kernel(module, arrays, device, int(request["repeats"]))
+        return {"run_secs": seconds, "device": where}
+
+
+@contextmanager
+def _loaded(request: Mapping[str, Any]) -> Iterator[tuple[Any, Any, str]]:
+    """The library of a request, its device, and the device's name: this machine's or a lent one."""
+    library = Path(request["library"])
+    if "tracker" in request:
+        from tvm_insta.tuning.remote import session
+
+        where = (request["tracker"], request["key"])
+        with session(*where, library, request["wait"], request["session"]) as opened:
+            yield opened
+    else:
         import tvm
 
-        module = tvm.runtime.load_module(str(library))
-        check(run_once(module, arrays, outputs_of(self.mod), tvm.cpu()), expected)
-        seconds = time_kernel(module, arrays, tvm.cpu(), int(request["repeats"]))
-        return {"run_secs": seconds, "device": "this machine"}
+        yield tvm.runtime.load_module(str(library)), tvm.cpu(), "this machine"
 
 
 def main() -> int:
