@@ -83,6 +83,20 @@ class Linker:
         command = (*head, *map(str, objects), "-o", str(out), *flags)
         _run(command, f"{self.description} could not link {out.name}")
 
+    def link_program(self, objects: Sequence[Path], out: Path, *flags: str) -> None:
+        """Link C files, objects and archives to a static program.
+
+        Args:
+            objects: in the order the linker shall see them.
+            out: the program to write.
+            flags: put behind the objects.
+
+        Raises:
+            ToolchainError: with the linker's last lines.
+        """
+        command = (*self.command, "-static", "-O1", *map(str, objects), "-o", str(out), *flags)
+        _run(command, f"{self.description} could not link {out.name}")
+
     def archive(self, objects: Sequence[Path], out: Path) -> None:
         """Write a static archive of exactly these objects, with zero time stamps.
 

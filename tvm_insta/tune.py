@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tvm_insta import choose, cli
 
-RUNNERS = ("local", "rpc")
+UNITS = {"local": "seconds", "rpc": "seconds", "icount": "instructions", "mca": "cycles"}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--minutes", type=float, help="time limit of this run")
     result.add_argument("--layer", metavar="PATTERN", help='only layers like "stage1.*"')
     result.add_argument("--resume", action="store_true", help="go on with what the log holds")
-    result.add_argument("--runner", choices=RUNNERS, default="local", help="what measures")
+    result.add_argument("--runner", choices=tuple(UNITS), default="local", help="what measures")
     result.add_argument(
         "--log-dir", type=Path, default=Path("autotune_logs"), help="default: autotune_logs"
     )
@@ -86,7 +86,7 @@ def _tune(args: argparse.Namespace) -> int:
 
     folder = folder_of(args.log_dir, parse(args.target))
     chosen = choose.chosen_model(args)
-    bar = SweepBar()
+    bar = SweepBar(UNITS[args.runner])
     try:
         tuned = tune(chosen.module, chosen.example, options, bar)
     except KeyboardInterrupt:

@@ -15,7 +15,6 @@ from tvm_insta.compiler import layers_of_kernels
 from tvm_insta.errors import LogError, ToolchainError, TuneError
 from tvm_insta.frontend import import_torch
 from tvm_insta.passes.pipeline import run_pipeline
-from tvm_insta.runtime import cpu
 from tvm_insta.target import InstaTarget, parse
 from tvm_insta.tuning import meta as metas
 from tvm_insta.tuning.log import TuningLog, folder_of, locked, new_meta
@@ -142,14 +141,13 @@ def _about(
     """
     threads = options.runners.threads
     about = metas.read(folder)
-    here = cpu.name() if runner.name == "local" else f"of runner {runner.name}"
     if about is None:
-        about = new_meta(target, runner.name, runner.unit, threads, here, tvm.__version__)
+        about = new_meta(target, runner.name, runner.unit, threads, runner.cpu, tvm.__version__)
     for what, made, asked in (
         ("target", about.target, target.canonical),
         ("unit", about.unit, runner.unit),
         ("number of threads", about.threads, threads),
-        ("CPU", about.cpu, here),
+        ("CPU", about.cpu, runner.cpu),
     ):
         if made != asked:
             raise LogError(

@@ -1,10 +1,13 @@
-"""A workload with chosen parameters as machine code: a library, an object file, or assembly."""
+"""A workload with chosen parameters as machine code: a library, a program, or assembly."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import tvm
 from tvm import tirx
 from tvm.ir import IRModule
@@ -15,9 +18,10 @@ from tvm_insta.errors import TuneError
 from tvm_insta.schedules import ConvTiles, schedule_module
 from tvm_insta.target import InstaTarget
 from tvm_insta.toolchain import find_linker
+from tvm_insta.tuning.workload import arguments_of, outputs_of
 
 SYMBOL = "kernel"
-FORMS = ("library", "object", "assembly")
+_MAIN = Path(__file__).with_name("icount_main.c")
 
 
 def scheduled(mod: IRModule, target: InstaTarget, tiles: ConvTiles | None) -> tirx.PrimFunc:
@@ -53,8 +57,8 @@ def build(
         mod: canonical workload.
         target: what to compile for.
         tiles: parameters; None compiles the function as it was defined, without a schedule.
-        form: "library" (shared, TVM's calling convention, function "kernel"), "object" (raw
-            pointers, C function "model_kernel", as the plain-C form has it) or "assembly".
+        form: "library" (shared, TVM's calling convention, function "kernel"), "program"
+            (static, the kernel as the plain-C form has it, see icount_main.c) or "assembly".
         out: the file.
         threads: 1 compiles parallel loops as serial ones, as the plain-C form has them.
 
@@ -63,10 +67,8 @@ def build(
         CodegenError, ToolchainError: as the compiler.
     """
     function = scheduled(mod, target, tiles)
-    if form == "object":
-        kernels = raw.lower({SYMBOL: function}, target.tvm, "model", out)
-        if kernels.scratch[SYMBOL]:
-            raise TuneError("the kernel needs scratch memory, which this runner does not provide")
+    if form == "program":
+        _program(mod, function, target, out)
         return
     if threads == 1:
         function = raw.serial(function)
@@ -81,3 +83,33 @@ def build(
         linker.link_shared([Path(item) for item in objects], Path(library), "-lm")
 
     executable.export_library(str(out), fcompile=link)
+
+
+def _program(mod: IRModule, function: tirx.PrimFunc, target: InstaTarget, out: Path) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        kernels = raw.lower({SYMBOL: function}, target.tvm, "model", folder / "kernel.o")
+        scratch = kernels.scratch[SYMBOL]
+        (folder / "arguments.h").write_text(_arguments(mod, scratch), encoding="utf-8")
+        find_linker(target).link_program(
+            [_MAIN, kernels.object_file], out, "-I", str(folder), "-lm"
+        )
+
+
+def _arguments(mod: IRModule, scratch: Sequence[int]) -> str:
+    """The header that icount_main.c includes."""
+    own = [math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in arguments_of(mod)]
+    written = [int(index in outputs_of(mod)) for index in range(len(own))]
+    count = len(own) + len(scratch)
+    return "\n".join(
+        [
+            "#include <stdint.h>",
+            f"#define ARGUMENTS {count}",
+            f"#define FROM_FILE {len(own)}",
+            f"static const size_t argument_bytes[] = {{{', '.join(map(str, [*own, *scratch]))}}};",
+            f"static const int argument_written[] = {{{', '.join(map(str, written))}}};",
+            f"int32_t model_{SYMBOL}({', '.join(['void *'] * count)});",
+            f"#define CALL(p) model_{SYMBOL}({', '.join(f'p[{i}]' for i in range(count))})",
+            "",
+        ]
+    )

@@ -25,11 +25,10 @@ from tvm_insta.errors import LogError
 from tvm_insta.schedules import ConvTiles
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning import lines, meta, records
-from tvm_insta.tuning.measure import arguments_of
 from tvm_insta.tuning.records import Record
 from tvm_insta.tuning.runner import Outcome
 from tvm_insta.tuning.tasks import Task
-from tvm_insta.tuning.workload import from_json, same, target_id, to_json
+from tvm_insta.tuning.workload import arguments_of, from_json, same, target_id, to_json
 
 WORKLOADS = "database_workload.json"
 RECORDS = "database_tuning_record.json"

@@ -10,20 +10,12 @@ from tvm.ir import IRModule
 
 from tvm_insta.errors import TuneError
 from tvm_insta.tuning.build import SYMBOL
-from tvm_insta.tuning.workload import outputs_of
+from tvm_insta.tuning.workload import arguments_of, outputs_of
 
 Array = npt.NDArray[Any]
 
 MIN_SECONDS = 5e-3
 """A repeat calls the kernel until this much time is gone: clock and calls then cost little."""
-
-
-def arguments_of(mod: IRModule) -> list[tuple[str, tuple[int, ...]]]:
-    """Dtype and shape of each parameter of a canonical workload."""
-    return [
-        (str(parameter.dtype), tuple(int(dim) for dim in parameter.shape))
-        for parameter in mod["main"].params
-    ]
 
 
 def random_arrays(mod: IRModule, seed: int) -> list[Array]:

@@ -55,6 +55,7 @@ class RpcRunner:
                 f"no device with key {key!r} is registered at the tracker {tracker}: start a "
                 "server there, see examples/rpc"
             )
+        self.cpu = f"devices of key {key}"
         self._where = {"tracker": tracker, "key": key, "wait": _WAIT, "session": run_timeout}
         self._timeout = run_timeout + _WAIT
         self.workshop = Workshop(target, "library", timeout=build_timeout)

@@ -14,6 +14,7 @@ from queue import SimpleQueue
 from typing import Any, Protocol
 
 from tvm_insta.errors import TuneError
+from tvm_insta.runtime import cpu
 from tvm_insta.schedules import ConvTiles
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning.process import Worker, WorkerFailure
@@ -21,7 +22,8 @@ from tvm_insta.tuning.records import to_numbers
 from tvm_insta.tuning.tasks import Task
 from tvm_insta.tuning.workload import outputs_of, to_json
 
-_SEED = 20230  # of the inputs: every candidate of a task computes with the same
+SEED = 20230
+"""Of the inputs: every candidate of a task computes with the same."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,9 @@ class Runner(Protocol):
     name: str
     unit: str
     """"seconds", "instructions" (1e9) or "cycles" (1e9): what a figure counts."""
+
+    cpu: str
+    """What measures: figures of different ones cannot be compared."""
 
     def prepare(self, task: Task) -> None:
         """Make the outputs that every candidate is compared with.
@@ -107,7 +112,7 @@ class Workshop:
             "workload": str(path),
             "target": self._target.canonical,
             "threads": self._threads,
-            "seed": _SEED,
+            "seed": SEED,
         }
 
     def build(self, task: Task, candidates: Sequence[ConvTiles | None]) -> list[Path | str]:
@@ -117,7 +122,7 @@ class Workshop:
     def _build(self, task: Task, tiles: ConvTiles | None) -> Path | str:
         numbers: Mapping[str, int] | None = None if tiles is None else to_numbers(tiles)
         digest = hashlib.sha256(json.dumps(numbers).encode()).hexdigest()[:16]
-        ending = {"library": "so", "object": "o", "assembly": "s"}[self._form]
+        ending = {"library": "so", "program": "exe", "assembly": "s"}[self._form]
         out = self.folder / f"{task.key}-{digest}.{ending}"
         if out.exists():
             return out
@@ -170,6 +175,7 @@ class LocalRunner:
             )
         if not 1 <= threads <= len(cores()):
             raise TuneError(f"got {threads} threads, but this process may use 1 to {len(cores())}")
+        self.cpu = cpu.name()
         self.workshop = Workshop(target, "library", threads=threads, timeout=build_timeout)
         self._worker = Worker(cores()[-threads:], threads)
         self._run_timeout = run_timeout

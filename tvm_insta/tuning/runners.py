@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from tvm_insta.errors import TuneError
 from tvm_insta.target import InstaTarget
+from tvm_insta.tuning.icount import IcountRunner
+from tvm_insta.tuning.mca import McaRunner
 from tvm_insta.tuning.rpc import RpcRunner
 from tvm_insta.tuning.runner import LocalRunner, Runner
 
-RUNNERS = ("local", "rpc")
+RUNNERS = ("local", "rpc", "icount", "mca")
 
 
 @dataclass(frozen=True)
@@ -55,4 +57,8 @@ def make_runner(name: str, target: InstaTarget, options: RunnerOptions) -> Runne
         if not options.key:
             raise TuneError("runner rpc needs --key, under which its devices are registered")
         return RpcRunner(target, options.tracker, options.key, **limits)
+    if name == "icount":
+        return IcountRunner(target, **limits)
+    if name == "mca":
+        return McaRunner(target, **limits)
     return LocalRunner(target, threads=options.threads, **limits)

@@ -82,6 +82,14 @@ def from_json(entry: Any) -> IRModule:
     return mod
 
 
+def arguments_of(mod: IRModule) -> list[tuple[str, tuple[int, ...]]]:
+    """Dtype and shape of each parameter of a canonical workload."""
+    return [
+        (str(parameter.dtype), tuple(int(dim) for dim in parameter.shape))
+        for parameter in mod["main"].params
+    ]
+
+
 def outputs_of(mod: IRModule) -> list[int]:
     """Positions of the parameters that the workload writes."""
     schedule = s_tir.Schedule(mod)
