@@ -100,7 +100,7 @@ def test_more_trials_continue_the_search(tmp_path, both):
 
 def test_trials_of_another_seed_are_not_continued(tmp_path, both):
     tiny.sweep(tmp_path, tiny.RecordedRunner(), chosen=both, trials=10, seed=1)
-    with pytest.raises(TuneError, match="got --seed 2, but the trials of"):
+    with pytest.raises(TuneError, match="got --search-seed 2, but the trials of"):
         tiny.sweep(tmp_path, tiny.RecordedRunner(), chosen=both, trials=20, seed=2, resume=True)
 
 

@@ -99,7 +99,7 @@ class _Sweep:
         seed = options.seed
         if before is not None and records:
             for name, asked, made in (
-                ("seed", seed, before.seed),
+                ("search-seed", seed, before.seed),
                 ("search", options.search, before.search),
                 ("batch", options.batch, before.batch),
             ):
