@@ -7,16 +7,21 @@ sum. What no rule fits stays as it is, which is correct and slow, and is recorde
 
 from __future__ import annotations
 
-from .common import ConvTiles, Tiles
-from .driver import BinaryBlocking, ScheduleRecord, binary_blocking, schedule_module
+from .common import ConvTiles, Family, Tiles
+from .driver import BinaryBlocking, ScheduleRecord, binary_blocking, family_of, schedule_module
 from .neon import Blocking
+from .space import SCHEDULE_VERSION, choices
 
 __all__ = [
+    "SCHEDULE_VERSION",
     "BinaryBlocking",
     "Blocking",
     "ConvTiles",
+    "Family",
     "ScheduleRecord",
     "Tiles",
     "binary_blocking",
+    "choices",
+    "family_of",
     "schedule_module",
 ]

@@ -20,9 +20,10 @@ while the band passes by.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
-from tvm.s_tir import ScheduleError
+from tvm.s_tir import Schedule, ScheduleError
 
 from .common import (
     ConvTiles,
@@ -54,40 +55,83 @@ RULES = ("insta_bconv", "insta_fconv")
 _PADDED_BAND = 16
 
 
+@dataclass(frozen=True)
+class ConvolutionShape:
+    """What the tiles of a convolution have to divide.
+
+    Attributes:
+        rule: "insta_bconv" or "insta_fconv".
+        at: position of its block in the function; the blocks before it are padding.
+        height: output rows.
+        width: output pixels of a row.
+        out_blocks: vectors of `lanes` output channels.
+        lanes: L of the blocked weight.
+    """
+
+    rule: str
+    at: int
+    height: int
+    width: int
+    out_blocks: int
+    lanes: int
+
+
+def convolution_shape(schedule: Schedule) -> ConvolutionShape:
+    """Find the convolution of a function that is not scheduled yet.
+
+    Raises:
+        NotApplicable: there is none, or several, or its weight or its rows are of another form.
+    """
+    every = blocks(schedule)
+    found = [i for i, block in enumerate(every) if rule_of(schedule, block) in RULES]
+    if not found:
+        raise NotApplicable
+    if len(found) > 1:
+        raise NotApplicable(f"{len(found)} convolution blocks")
+    (at,) = found
+    conv = every[at]
+    _, row, column, out, *_ = schedule.get_loops(conv)
+    lanes = _weight_lanes(schedule, _reader(schedule, every[:at], conv))
+    return ConvolutionShape(
+        rule=rule_of(schedule, conv),
+        at=at,
+        height=known_extent(schedule, row),
+        width=known_extent(schedule, column),
+        out_blocks=known_extent(schedule, out) // lanes,
+        lanes=lanes,
+    )
+
+
+def register_budget(family: Family, rule: str) -> int:
+    """Vector registers that the sums of a convolution of this rule may fill."""
+    return family.float_accumulators if rule == "insta_fconv" else family.accumulators
+
+
 def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     """Schedule a blocked convolution and everything fused with it.
 
     Returns:
         The rule's name and the tiles that were used.
     """
-    if not any(rule_of(kernel.schedule, block) in RULES for block in blocks(kernel.schedule)):
-        raise NotApplicable
+    shape = convolution_shape(kernel.schedule)
     readers = find_readers(kernel)
     schedule = kernel.schedule
     every = blocks(schedule)
-    found = [i for i, block in enumerate(every) if rule_of(schedule, block) in RULES]
-    if len(found) > 1:
-        raise NotApplicable(f"{len(found)} convolution blocks")
-    (at,) = found
-    conv, before, behind = every[at], every[:at], every[at + 1 :]
-    rule = rule_of(schedule, conv)
-    partial = before.pop() if before and name_of(schedule, before[-1]) == "bconv_partial" else None
-
-    reader = conv if partial is None else partial  # of data and weight
+    conv, before, behind = every[shape.at], every[: shape.at], every[shape.at + 1 :]
+    reader = _reader(schedule, before, conv)
+    partial = before.pop() if before and reader is before[-1] else None
 
     mine = [b for b in behind if not is_among(schedule, b, readers.all)]
     tail, in_place = join_epilogue(kernel, conv, mine, readers)
     batch, row, column, out, *reduction = schedule.get_loops(conv)
-    lanes = _weight_lanes(schedule, reader)
-    width, height = known_extent(schedule, column), known_extent(schedule, row)
-    out_blocks = known_extent(schedule, out) // lanes
+    lanes, rule = shape.lanes, shape.rule
     tiles = choose_tiles(
         kernel.tiles,
         kernel.family,
         rule=rule,
-        height=height,
-        width=width,
-        out_blocks=out_blocks,
+        height=shape.height,
+        width=shape.width,
+        out_blocks=shape.out_blocks,
         padded=bool(before),
         word_vectors=max(WORD // lanes, 1) if in_place and readers.pack is not None else 1,
     )
@@ -149,7 +193,7 @@ def choose_tiles(
     tile of whole words (a multiple of `word_vectors`) goes before all that. A row of prime width
     gets tiles of one pixel and many channels, which is nearly as good.
     """
-    budget = family.float_accumulators if rule == "insta_fconv" else family.accumulators
+    budget = register_budget(family, rule)
     fitting = [
         (across, deep)
         for across in ([wish.width_tile] if wish.width_tile else divisors(width))
@@ -198,6 +242,12 @@ def join_epilogue(
     for block in kept:
         elementwise_pass(kernel, block)
     return [schedule.cache_write(conv, 0, "local")], not kept
+
+
+def _reader(schedule: Any, before: list[Any], conv: Any) -> Any:
+    """The block that reads data and weight: the sums of bytes where there are such."""
+    has_partial = bool(before) and name_of(schedule, before[-1]) == "bconv_partial"
+    return before[-1] if has_partial else conv
 
 
 def _join_partial(schedule: Any, partial: Any, loop: Any, lanes: int) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import tvm
-from tvm import s_tir, tirx
+from tvm import tirx
 from tvm.ir import IRModule
 
 from . import arm, cuda, x86
@@ -21,6 +21,7 @@ from .common import (
     is_reduction,
     name_of,
     rule_of,
+    start,
 )
 from .conv import RULES as CONV_RULES
 from .conv import schedule_conv
@@ -135,10 +136,7 @@ def _schedule_function(
     for rule in _RULES:
         # Own tile sizes that do not fit are worth one retry with the defaults.
         for tiles in (wish, ConvTiles()) if wish != ConvTiles() else (wish,):
-            schedule = s_tir.Schedule(
-                IRModule({"main": function.with_attr("global_symbol", "main")})
-            )
-            kernel = Kernel(schedule, family, lanes, tiles)
+            kernel = Kernel(start(function), family, lanes, tiles)
             try:
                 label, used = rule(kernel)
             except NotApplicable as error:
@@ -171,7 +169,7 @@ def _bind_function(
 
 def kind_of(function: tirx.PrimFunc) -> str:
     """The rule that a CPU would use for the function, by its blocks."""
-    schedule = s_tir.Schedule(IRModule({"main": function.with_attr("global_symbol", "main")}))
+    schedule = start(function)
     every = blocks(schedule)
     marked = {rule_of(schedule, block) for block in every} & {*CONV_RULES, "insta_pack"}
     if marked:

@@ -17,7 +17,19 @@ TARGETS = {"_guard", "llvm_info", "target", "target_checks", "target_text", "tri
 BASE = {"_near", "errors"}  # any room may use these
 LEAVES = {*BASE, "options", "zoo", "autotune_logs"}
 BETWEEN = {"toolchain", *TARGETS}  # above runtime, which lists CPU features, and below the rooms
-COMMANDS = {"__init__", "__main__", "bench", "choose", "cli", "compile", "compiler", "run"}
+COMMANDS = {
+    "__init__",
+    "__main__",
+    "bench",
+    "choose",
+    "cli",
+    "compile",
+    "compiler",
+    "logs",
+    "run",
+    "tune",
+    "tuner",
+}
 
 # What the files of a room may import, in function bodies too. A room that is missing here fails
 # test_every_room_is_listed: a new one has to say where it stands.
@@ -30,7 +42,8 @@ KNOWS = {
     "passes": {"tvm", "ops", "frontend", "schedules", *TARGETS},
     "codegen": {"tvm", "tvm_ffi", "runtime", *BETWEEN},
     "validate": {"torch", "tvm", "ops", "frontend", "codegen", "runtime", *TARGETS},
-    "report": {"runtime", "validate"},
+    "tuning": {"tvm", "tvm_ffi", "schedules", "codegen", "runtime", "autotune_logs", *BETWEEN},
+    "report": {"runtime", "validate", "tuning"},
     **{module: {"tvm", "runtime", "options", *BETWEEN} for module in BETWEEN},
     **{module: set() for module in LEAVES},
 }
@@ -164,7 +177,7 @@ def test_loading_needs_no_compiler():
         assert run(code, *names) == [""], names
 
 
-@pytest.mark.parametrize("command", ["bench", "compile", "run"])
+@pytest.mark.parametrize("command", ["bench", "compile", "logs", "run", "tune"])
 def test_command_lines_read_their_arguments_first(command):
     """PyTorch and TVM take seconds to load: --help and a wrong argument are answered before."""
     code = f"""

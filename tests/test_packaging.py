@@ -91,6 +91,7 @@ def test_the_wheel_has_every_file_of_the_package(names):
         r"py\.typed",
         r"codegen/\w+\.c\.in",
         r"codegen/\w+\.h\.in",
+        r"tuning/\w+\.c",
         r"zoo/\w+\.safetensors",
     ],
 )

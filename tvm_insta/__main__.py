@@ -10,6 +10,8 @@ VERBS = {
     "validate": "tvm_insta.validate.__main__",
     "run": "tvm_insta.run",
     "bench": "tvm_insta.bench",
+    "tune": "tvm_insta.tune",
+    "logs": "tvm_insta.logs",
 }
 
 

@@ -48,6 +48,11 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="execute the module after every phase and compare it with PyTorch",
     )
+    result.add_argument(
+        "--log-dir",
+        type=Path,
+        help="folder of tuning records (default: those that ship with the package)",
+    )
     return result
 
 
@@ -65,6 +70,7 @@ def _compile(args: argparse.Namespace) -> int:
         name=args.name,
         dump_ir=args.dump_ir,
         verify_stages=args.verify_stages,
+        log_dir=args.log_dir,
     )
     from tvm_insta.target import parse
 

@@ -8,7 +8,7 @@ import tempfile
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -35,10 +35,13 @@ from tvm_insta.frontend import ByteInput, import_torch  # noqa: E402
 from tvm_insta.options import CompileOptions  # noqa: E402
 from tvm_insta.passes.lower import weight_key  # noqa: E402
 from tvm_insta.passes.pipeline import PHASES, AfterPhase, Compiled, run_pipeline  # noqa: E402
-from tvm_insta.passes.report import Report  # noqa: E402
+from tvm_insta.passes.report import Layer, Report  # noqa: E402
 from tvm_insta.runtime import manifest as manifests  # noqa: E402
 from tvm_insta.runtime.preprocess import CHANNELS, Preprocessing  # noqa: E402
+from tvm_insta.schedules import ConvTiles, ScheduleRecord  # noqa: E402
 from tvm_insta.target import InstaTarget, parse  # noqa: E402
+from tvm_insta.tuning.lookup import DEFAULT, STALE, TUNED, Lookup, look_up  # noqa: E402
+from tvm_insta.tuning.tasks import LayerOf  # noqa: E402
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the step that begins, its number and the number of steps."""
@@ -182,6 +185,13 @@ def compile_module(
         if verify is not None:
             verify(number, name, mod)
 
+    tuned = Lookup()
+
+    def choose(mod: tvm.IRModule) -> Mapping[str, ConvTiles]:
+        nonlocal tuned
+        tuned = look_up(mod, target, options.log_dir)
+        return tuned.parameters
+
     begin(PHASES[0])
     compiled = run_pipeline(
         imported,
@@ -189,13 +199,15 @@ def compile_module(
         batch=1 if options.runtime == "c" else None,
         dump_ir=options.dump_ir,
         after_phase=after_phase,
+        choose=choose,
     )
     compiled.report.log()
     with staged(out_dir) as stage:
         generate = plain_c.c_form if options.runtime == "c" else relax_vm.vm_form
         form = generate(compiled.mod, target, stage, options.name, linker=linker)
         seconds = time.perf_counter() - started
-        manifests.write(stage, _manifest(stage, compiled, form, target, options, source, seconds))
+        manifest = _manifest(stage, compiled, tuned, form, target, options, source, seconds)
+        manifests.write(stage, manifest)
     return Artefact(out_dir, compiled.report)
 
 
@@ -244,6 +256,7 @@ def _verifier(
 def _manifest(
     folder: Path,
     compiled: Compiled,
+    tuned: Lookup,
     form: CForm | VmForm,
     target: InstaTarget,
     options: CompileOptions,
@@ -252,7 +265,9 @@ def _manifest(
 ) -> manifests.Manifest:
     program = form.plan.program if isinstance(form, CForm) else form.program
     table = kernel_table(program, batched=isinstance(form, CForm))
-    rules = {record.function: record for record in compiled.schedules}
+    schedules = {
+        record.function: f"{record.rule}, {_state(record, tuned)}" for record in compiled.schedules
+    }
     return manifests.Manifest(
         name=options.name,
         form=options.runtime,
@@ -272,7 +287,7 @@ def _manifest(
         outputs=table.outputs,
         max_batch=options.max_batch,
         kernels=table.kernels,
-        layers=_layers(compiled, rules),
+        layers=_layers(compiled, schedules),
         binarisations=_binarisations(compiled, table.kernels),
         preprocessing=None if source.preprocessing is None else dict(source.preprocessing),
         classes=source.classes,
@@ -302,15 +317,36 @@ def _binarisations(
     return tuple(found)
 
 
-def _layers(compiled: Compiled, rules: Mapping[str, Any]) -> tuple[manifests.Layer, ...]:
+def _state(record: ScheduleRecord, tuned: Lookup) -> str:
+    """Whether the kernel's schedule is tuned, and to what is there now."""
+    wish = tuned.parameters.get(record.function)
+    if wish is not None:
+        return TUNED if record.tiles == wish else STALE
+    return tuned.states.get(record.function, DEFAULT)
+
+
+def layers_of_kernels(compiled: Compiled) -> dict[str, list[LayerOf]]:
+    """The layers that each kernel computes, by its name; layers without a kernel are left out."""
+    found: dict[str, list[LayerOf]] = {}
+    for layer, symbol in _with_kernels(compiled):
+        if symbol is not None:
+            found.setdefault(symbol, []).append(LayerOf(layer.name, layer.macs))
+    return found
+
+
+def _with_kernels(compiled: Compiled) -> Iterator[tuple[Layer, str | None]]:
+    """Each layer with the name of the kernel that computes it."""
     kernels = _kernel_of_weight(compiled.mod)
     seen: Counter[str] = Counter()
-    layers = []
     for layer in compiled.report.layers:
         symbols = kernels.get(layer.weight_key, [])
-        symbol = symbols[min(seen[layer.weight_key], len(symbols) - 1)] if symbols else None
+        yield layer, symbols[min(seen[layer.weight_key], len(symbols) - 1)] if symbols else None
         seen[layer.weight_key] += 1
-        record = rules.get(symbol or "")
+
+
+def _layers(compiled: Compiled, schedules: Mapping[str, str]) -> tuple[manifests.Layer, ...]:
+    layers = []
+    for layer, symbol in _with_kernels(compiled):
         layers.append(
             manifests.Layer(
                 name=layer.name,
@@ -323,7 +359,7 @@ def _layers(compiled: Compiled, rules: Mapping[str, Any]) -> tuple[manifests.Lay
                 reason=layer.reason or None,
                 notes=layer.notes,
                 kernel=symbol,
-                schedule=None if record is None else f"{record.rule}, default",
+                schedule=schedules.get(symbol or ""),
             )
         )
     return tuple(layers)

@@ -41,3 +41,11 @@ class InputError(InstaError, ValueError):
 
 class ValidationError(InstaError):
     """The artefact and PyTorch disagree by more than is promised."""
+
+
+class TuneError(InstaError, ValueError):
+    """A sweep cannot be made as asked."""
+
+
+class LogError(InstaError):
+    """A folder of tuning records is damaged, in use, or of another kind."""

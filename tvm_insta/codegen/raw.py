@@ -85,7 +85,7 @@ def assembly(functions: dict[str, tirx.PrimFunc], target: tvm.target.Target) -> 
 
 
 def _compile(
-    functions: dict[str, tirx.PrimFunc], target: tvm.target.Target, prefix: str
+    functions: Mapping[str, tirx.PrimFunc], target: tvm.target.Target, prefix: str
 ) -> tuple[Any, dict[str, RawKernel]]:
     raw = {name: _raw_pointers(name, func, prefix) for name, func in functions.items()}
     pipeline, finalise, _ = tvm.tirx.get_default_tir_pipeline(target)

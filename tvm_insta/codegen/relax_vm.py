@@ -23,7 +23,8 @@ from tvm_insta.codegen.raw import keep_small_arrays_on_stack
 from tvm_insta.target import InstaTarget
 from tvm_insta.toolchain import Linker, find_linker
 
-_TIR_PIPELINE = "tvm_insta"
+TIR_PIPELINE = "tvm_insta"
+"""Name of the pass pipeline that lowers scheduled PrimFuncs, registered with TVM."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def build_executable(mod: tvm.IRModule, target: InstaTarget) -> relax.VMExecutab
             mod,
             target=target.tvm,
             relax_pipeline=_lowering(),
-            tir_pipeline=_TIR_PIPELINE,
+            tir_pipeline=TIR_PIPELINE,
             exec_mode="bytecode",
         )
     if target.kind == "cuda" and not device_modules(executable.mod):
@@ -148,4 +149,4 @@ def _runs_on_cpu(func: tirx.PrimFunc) -> bool:
     return target is not None and target.kind.name == "llvm"
 
 
-register_tir_pipeline(_TIR_PIPELINE, _tir_pipeline)
+register_tir_pipeline(TIR_PIPELINE, _tir_pipeline)

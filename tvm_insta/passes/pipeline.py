@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -29,11 +29,14 @@ from tvm_insta.passes.recognise import recognise
 from tvm_insta.passes.report import Report
 from tvm_insta.passes.simplify import simplify
 from tvm_insta.passes.to_nhwc import to_nhwc
-from tvm_insta.schedules import ScheduleRecord, binary_blocking, schedule_module
+from tvm_insta.schedules import ConvTiles, ScheduleRecord, binary_blocking, schedule_module
 from tvm_insta.target import InstaTarget
 
 AfterPhase = Callable[[int, str, tvm.IRModule], None]
 """Called with number, name and module after each phase, e.g. to verify or to show progress."""
+
+Choose = Callable[[tvm.IRModule], Mapping[str, ConvTiles]]
+"""Parameters of the schedules by kernel, for a fused module; see `schedule_module`."""
 
 PHASES = (
     "imported",
@@ -69,6 +72,8 @@ def run_pipeline(
     batch: int | None = None,
     dump_ir: Path | None = None,
     after_phase: AfterPhase | None = None,
+    choose: Choose | None = None,
+    last: str = PHASES[-1],
 ) -> Compiled:
     """Run every phase.
 
@@ -78,6 +83,8 @@ def run_pipeline(
         batch: fixes a symbolic batch to this size before the kernels are made (plain-C form).
         dump_ir: folder that receives one TVMScript file per phase, ``<number>_<name>.py``.
         after_phase: see `AfterPhase`.
+        choose: parameters of the schedules; None leaves them all to the schedules.
+        last: the phase to stop behind; "fuse" gives the kernels as the tuner takes them.
 
     Raises:
         InstaError: from a phase, or when ``dump_ir`` cannot be written.
@@ -86,7 +93,8 @@ def run_pipeline(
     records: list[ScheduleRecord] = []
 
     def schedule(mod: tvm.IRModule) -> tvm.IRModule:
-        mod, made = schedule_module(mod, target.tvm, lanes=target.lanes)
+        parameters = None if choose is None else choose(mod)
+        mod, made = schedule_module(mod, target.tvm, lanes=target.lanes, parameters=parameters)
         records.extend(made)
         return mod
 
@@ -101,7 +109,7 @@ def run_pipeline(
         "schedule": schedule,
     }
     mod = imported.mod
-    for number, name in enumerate(PHASES):
+    for number, name in enumerate(PHASES[: PHASES.index(last) + 1]):
         mod = steps[name](mod)
         if dump_ir is not None:
             _dump(mod, dump_ir, f"{number}_{name}.py")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,11 @@ def compile_summary(folder: Path, manifest: Manifest) -> Iterator[str]:
         yield f"  float: {layer.name} ({layer.macs / 1e6:.1f} M): {layer.reason}"
     for note in dict.fromkeys(note for layer in manifest.layers for note in layer.notes):
         yield f"  note: {note}"
+    states = Counter(
+        layer.schedule.rpartition(", ")[2] for layer in manifest.layers if layer.schedule
+    )
+    if set(states) - {"default"}:
+        yield "schedules: " + ", ".join(f"{count} {state}" for state, count in states.most_common())
     if manifest.working_set is not None:
         yield f"working set {manifest.working_set / 1e6:.2f} MB (weights and activations)"
     memory = manifest.memory

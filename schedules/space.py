@@ -1,0 +1,48 @@
+"""The search space: which parameters a function's rule accepts, for a tuner to choose among.
+
+`choices` lists whole parameter sets, each of them legal, so a tuner needs no knowledge of any rule.
+A set from this list that is passed to `schedule_module(parameters=...)` is applied as it stands.
+"""
+
+from __future__ import annotations
+
+from tvm import tirx
+
+from .common import ConvTiles, Family, NotApplicable, divisors, start
+from .conv import convolution_shape, register_budget
+
+SCHEDULE_VERSION = 1
+"""Counts the changes of the rules after which a measured time no longer tells which parameters are
+best: other loop nests, other meanings of a parameter. New parameters with the old meaning at their
+default do not count."""
+
+# Tiles beyond the family's own register budget are worth a measurement up to this factor: the
+# budget says what was best on one CPU, not what the architecture has.
+_OVER_BUDGET = 2
+
+
+def choices(function: tirx.PrimFunc, family: Family, lanes: int) -> list[ConvTiles]:
+    """All parameter sets that `schedule_module` applies to `function` as they stand.
+
+    Args:
+        function: a legalised and fused PrimFunc with static rows and columns.
+        family: the CPU family, see `family_of`.
+        lanes: 32-bit lanes of a vector register of the target.
+
+    Returns:
+        The sets, in a fixed order; empty for a function whose rule has no parameters.
+    """
+    del lanes  # the lanes of a convolution are those of its blocked weight
+    try:
+        shape = convolution_shape(start(function))
+    except NotApplicable:
+        return []
+    budget = register_budget(family, shape.rule) * _OVER_BUDGET
+    return [
+        ConvTiles(across, deep, band, unroll)
+        for across in divisors(shape.width)
+        for deep in divisors(shape.out_blocks)
+        if across * deep <= budget
+        for band in divisors(shape.height)
+        for unroll in (False, True)
+    ]

@@ -1,0 +1,192 @@
+"""The runners for CPUs that are not here: counted instructions and modelled cycles."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from tests.tuning import tiny
+from tvm_insta import tune
+from tvm_insta.errors import TuneError
+from tvm_insta.target import parse
+from tvm_insta.tuning import lookup
+from tvm_insta.tuning.assembly import hot_loop
+from tvm_insta.tuning.icount import IcountRunner
+from tvm_insta.tuning.mca import McaRunner
+from tvm_insta.tuning.runners import RUNNERS
+
+A72 = parse("rpi4")
+needs_mca = pytest.mark.skipif(
+    not any(map(shutil.which, ("llvm-mca", "llvm-mca-14", "llvm-mca-19"))), reason="no llvm-mca"
+)
+
+
+def test_the_command_line_knows_every_runner():
+    assert tuple(tune.UNITS) == RUNNERS
+
+
+@pytest.fixture(scope="module")
+def counter():
+    if shutil.which("qemu-aarch64") is None or shutil.which("aarch64-linux-gnu-gcc") is None:
+        pytest.skip("needs qemu-aarch64 and aarch64-linux-gnu-gcc")
+    runner = IcountRunner(A72, run_timeout=20.0)
+    yield runner
+    runner.close()
+
+
+@pytest.mark.qemu
+def test_counts_repeat_and_differ_between_candidates(counter):
+    for task in tiny.tasks(A72):
+        counter.prepare(task)
+        chosen = [task.default, *task.choices[:3]]
+        first, second = (dict(counter.measure(task, chosen, 1)) for _ in range(2))
+        for tiles in chosen:
+            ((one,), (other,)) = first[tiles].run_secs, second[tiles].run_secs
+            # Start-up may differ by a few instructions from run to run; a call has thousands.
+            assert one == pytest.approx(other, rel=1e-3)
+            assert 1e-6 < one < 1e-3
+        assert len({round(outcome.run_secs[0] * 1e9) for outcome in first.values()}) > 1
+        # The schedule's own choice fills the registers; one sum at a time cannot be as good.
+        assert first[task.default].run_secs < first[task.choices[0]].run_secs
+
+
+@pytest.mark.qemu
+def test_a_wrong_result_and_a_foreign_instruction_are_failures(counter, monkeypatch):
+    """`sdot` is an instruction of later cores: a cortex-a72 refuses it."""
+    task = tiny.tasks(A72)[0]
+    counter.prepare(task)
+    wrong, foreign, good = task.choices[:3]
+    real = counter.workshop.build
+    bodies = {wrong: "", foreign: '__asm__ volatile(".inst 0x4e829420");'}
+
+    def build(task, candidates):
+        from tvm_insta.toolchain import find_linker
+        from tvm_insta.tuning.build import _MAIN, _arguments
+
+        built = real(task, candidates)
+        for index, tiles in enumerate(candidates):
+            if tiles in bodies:
+                folder = counter.workshop.folder / f"bad{index}"
+                folder.mkdir()
+                (folder / "arguments.h").write_text(_arguments(task.mod, ()))
+                source = folder / "kernel.c"
+                source.write_text(f"int model_kernel(void) {{ {bodies[tiles]} return 0; }}\n")
+                built[index] = folder / "bad.exe"
+                find_linker(A72).link_program(
+                    [_MAIN, source], built[index], "-I", str(folder), static=True
+                )
+        return built
+
+    monkeypatch.setattr(counter.workshop, "build", build)
+    found = dict(counter.measure(task, [wrong, foreign, good], 1))
+    assert "wrong result" in found[wrong].error
+    assert "exit code -4" in found[foreign].error  # SIGILL
+    assert not found[good].error
+
+
+@pytest.mark.qemu
+def test_a_sweep_by_instructions_tunes_an_aarch64_compilation(counter, tmp_path):
+    chosen = tiny.tasks(A72)
+    tuned = tiny.sweep(tmp_path, counter, target=A72, chosen=chosen, trials=24, search="random")
+    assert (tuned.meta.unit, tuned.meta.runner) == ("instructions", "icount")
+    assert tuned.meta.cpu == "qemu-aarch64 -cpu cortex-a72" and tuned.meta.peak is None
+    assert all(state.best[1] <= state.default for state in tuned.states)
+    found = lookup.look_up(tiny.network(A72), A72, tmp_path)
+    assert set(found.states.values()) == {lookup.TUNED}
+    assert lookup.look_up(tiny.network(tiny.NATIVE), tiny.NATIVE, tmp_path) == lookup.Lookup()
+
+
+def test_no_emulator_is_named():
+    with pytest.raises(TuneError, match="runner icount needs an emulator for 'avx2'"):
+        IcountRunner(parse("avx2"))
+
+
+@needs_mca
+def test_modelled_cycles_prefer_what_fills_the_registers():
+    runner = McaRunner(A72)
+    try:
+        for task in tiny.tasks(A72):
+            runner.prepare(task)
+            found = dict(runner.measure(task, [task.default, task.choices[0]], 5))
+            figures = [found[tiles].run_secs for tiles in (task.default, task.choices[0])]
+            assert figures[0] < figures[1]
+            # 10000 multiply-adds: between 128 a cycle (binary) and one in 10 cycles.
+            assert all(10_000 / 128 * 1e-9 < f[0] < 1e-4 for f in figures)
+    finally:
+        runner.close()
+
+
+@needs_mca
+def test_a_schedule_that_is_wrong_is_not_modelled(monkeypatch):
+    runner = McaRunner(A72)
+    try:
+        task = tiny.tasks(A72)[0]
+        runner.prepare(task)
+        real = runner._check.workshop.build
+        monkeypatch.setattr(
+            runner._check.workshop, "build", lambda task, tiles: ["build: broken"] * len(tiles)
+        )
+        ((_, outcome),) = runner.measure(task, [task.default], 5)
+        assert outcome.error == "build: broken"
+        monkeypatch.setattr(runner._check.workshop, "build", real)
+        ((_, outcome),) = runner.measure(task, [task.default], 5)
+        assert not outcome.error
+    finally:
+        runner.close()
+
+
+@needs_mca
+def test_a_cpu_without_a_model_is_named():
+    with pytest.raises(TuneError, match="names none: add"):
+        McaRunner(parse("llvm -mtriple=aarch64-linux-gnu"))
+    with pytest.raises(TuneError, match=r"llvm-mca.* cannot model this"):
+        McaRunner(replace(A72, mcpu="abacus"))
+
+
+X86 = """
+kernel:
+.LBB0_1:
+	movl	$9, %ecx
+.LBB0_2:
+	vpxord	(%rdi), %zmm1, %zmm2
+	vpopcntd	%zmm2, %zmm2
+	vpaddd	%zmm2, %zmm0, %zmm0
+	vpxord	64(%rdi), %zmm1, %zmm3
+	vpopcntd	%zmm3, %zmm3
+	vpxor	%xmm4, %xmm4, %xmm4
+	decl	%ecx
+	jne	.LBB0_2
+.LBB0_3:
+	vpxor	%ymm1, %ymm2, %ymm3
+	jne	.LBB0_3
+	jmp	.LBB0_1
+"""
+ARM = """
+kernel:
+.LBB0_4:
+	ldr	q1, [x0], #16
+	fmla	v0.4s, v1.4s, v2.s[0]
+	fmla	v3.4s, v1.4s, v2.s[1]
+	fmla	v5.2s, v1.2s, v2.s[1]
+	cbnz	x3, .LBB0_4
+"""
+
+
+def test_the_hot_loop_is_the_inner_one_with_most_work():
+    """The zeroing idiom is no step, and the loop around does not count."""
+    loop = hot_loop(X86, "insta_bconv")
+    assert loop.macs == 1024
+    assert loop.lines[0].startswith("vpxord (%rdi)") and loop.lines[-1] == "jne .LBB0_2"
+    assert len(loop.lines) == 8
+
+
+def test_the_hot_loop_of_a_float_kernel_counts_lanes():
+    loop = hot_loop(ARM, "insta_fconv")
+    assert loop.macs == 4 + 4 + 2 and len(loop.lines) == 5
+
+
+def test_assembly_without_such_a_loop_is_an_error():
+    with pytest.raises(TuneError, match="no loop with vector multiply-accumulates"):
+        hot_loop(ARM, "insta_bconv")

@@ -1,0 +1,152 @@
+"""What a sweep found: a table per layer, a plot, and an HTML page of both."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tvm_insta.tuning.lines import replace
+from tvm_insta.tuning.meta import Meta
+from tvm_insta.tuning.state import TaskState
+
+PAGE, PLOT = "report.html", "best_so_far.png"
+_HEADER = ("layer", "calls", "before", "after", "after/before", "rate", "of peak", "trials")
+
+
+def sweep_lines(meta: Meta, states: Sequence[TaskState]) -> Iterator[str]:
+    """The table before and after, and the sums over the network."""
+    rows = [_HEADER, *(_row(meta, state) for state in states)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
+    for row in rows:
+        first, *others = zip(row, widths, strict=True)
+        cells = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+        yield "  ".join(cells).rstrip()
+    sums = _sums(states)
+    if sums is not None:
+        before, after = (_amount(meta.unit, value) for value in sums)
+        yield f"these layers together: {before} before, {after} after ({sums[1] / sums[0]:.3f})"
+    if meta.unit != "seconds":
+        yield f"figures are {meta.unit} of runner {meta.runner}, not time"
+    failed = sum(state.describe().failed for state in states)
+    if failed:
+        yield f"{failed} candidates failed; trials.jsonl says why"
+
+
+def write_report(folder: Path, meta: Meta, states: Sequence[TaskState]) -> Iterator[str]:
+    """Write the page, and the plot if matplotlib is there; yields what was written.
+
+    Raises:
+        LogError, OSError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    plotted = _plot(folder / PLOT, meta, states)
+    replace(folder / PAGE, _page(meta, states, plotted))
+    yield f"wrote {folder / PAGE}"
+    yield (
+        f"wrote {folder / PLOT}"
+        if plotted
+        else ('no plot: it needs matplotlib, pip install "tvm-insta[tune]"')
+    )
+
+
+def _row(meta: Meta, state: TaskState) -> tuple[str, ...]:
+    task, best = state.task, state.best
+    before, after = state.default, None if best is None else best[1]
+    rate = state.gmacs(after)
+    return (
+        task.label,
+        str(task.calls),
+        "-" if before is None else _amount(meta.unit, before),
+        "-" if after is None else _amount(meta.unit, after),
+        "-" if before is None or after is None else f"{after / before:.3f}",
+        "-" if rate is None else _rate(meta.unit, rate),
+        "-" if rate is None or not state.peak else f"{rate / state.peak:.0%}",
+        str(state.tried),
+    )
+
+
+def _sums(states: Sequence[TaskState]) -> tuple[float, float] | None:
+    """Figures of the whole network before and after, where every task has both."""
+    pairs = [(state.task.calls, state.default, state.best) for state in states]
+    if any(before is None or best is None for _, before, best in pairs):
+        return None
+    return (
+        sum(calls * before for calls, before, _ in pairs if before is not None),
+        sum(calls * best[1] for calls, _, best in pairs if best is not None),
+    )
+
+
+def _amount(unit: str, value: float) -> str:
+    if unit == "seconds":
+        return f"{1e6 * value:.1f} us"
+    return f"{1e3 * value:.3f} M {unit}"
+
+
+def _rate(unit: str, rate: float) -> str:
+    if unit == "seconds":
+        return f"{rate:.1f} GMAC/s"
+    return f"{rate:.2f} MAC/{unit.removesuffix('s')}"
+
+
+def _plot(path: Path, meta: Meta, states: Sequence[TaskState]) -> bool:
+    """Best so far over the trials, relative to the default; False without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for state in states:
+        finite = [value for value in state.curve if math.isfinite(value)]
+        if finite:
+            ratios = [value / state.curve[0] for value in state.curve]
+            axes.step(range(1, len(ratios) + 1), ratios, where="post", label=state.task.label)
+    axes.set_xlabel("trial of the layer (the first is the default schedule)")
+    axes.set_ylabel(f"best so far / default ({meta.unit})")
+    axes.set_title(f"{meta.target_text}, {meta.cpu}")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", ncols=2)
+    figure.savefig(path, dpi=120)
+    return True
+
+
+def _page(meta: Meta, states: Sequence[TaskState], plotted: bool) -> str:
+    facts = {
+        "target": meta.target,
+        "CPU": meta.cpu,
+        "TVM": meta.tvm,
+        "schedule version": str(meta.schedule_version),
+        "runner": f"{meta.runner} ({meta.unit})",
+        "threads": str(meta.threads),
+        "seeds": ", ".join(sorted({str(task.seed) for task in meta.tasks.values()})),
+    }
+    if meta.peak is not None:
+        facts["peak of one core"] = (
+            f"{meta.peak.binary_gmacs:.0f} binary, {meta.peak.float_gmacs:.1f} float GMAC/s"
+        )
+    about = "".join(f"<tr><th>{_text(k)}</th><td>{_text(v)}</td></tr>" for k, v in facts.items())
+    head = "".join(f"<th>{_text(cell)}</th>" for cell in (*_HEADER, "parameters"))
+    body = "".join(_page_row(meta, state) for state in states)
+    *_, last = ["", *sweep_lines(meta, states)]
+    image = f'<img src="{PLOT}" alt="best so far against trials">' if plotted else ""
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Tuning</title><style>'
+        "body{font:15px sans-serif;margin:2em}table{border-collapse:collapse;margin:1em 0}"
+        "td,th{border:1px solid #ccc;padding:.3em .6em;text-align:left}img{max-width:100%}"
+        f"</style><h1>Tuning for {_text(meta.target_text)}</h1><table>{about}</table>"
+        f"<table><tr>{head}</tr>{body}</table><p>{_text(last)}</p>{image}</html>\n"
+    )
+
+
+def _page_row(meta: Meta, state: TaskState) -> str:
+    best = state.describe().best
+    chosen = "-" if best is None else ", ".join(f"{k} {v}" for k, v in best.parameters.items())
+    layers = ", ".join(state.task.layers) or state.task.name
+    cells = [layers, *_row(meta, state)[1:], chosen]
+    return "<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>"
+
+
+def _text(value: str) -> str:
+    return html.escape(value)

@@ -1,0 +1,113 @@
+"""``python -m tvm_insta.tune``: search the schedules' parameters for a network and a target."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tvm_insta import choose, cli
+
+UNITS = {"local": "seconds", "rpc": "seconds", "icount": "instructions", "mca": "cycles"}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        prog="tvm_insta.tune",
+        description="Measure which parameters of the schedules are best for each layer, and keep "
+        "them for the compiler. Ctrl-C ends the sweep; --resume goes on with it.",
+    )
+    choose.add_model_arguments(result)
+    result.set_defaults(seed=0)
+    result.add_argument("--target", default="native", help="as of the compile command")
+    result.add_argument("--trials", type=int, help="trials of all layers together")
+    result.add_argument("--minutes", type=float, help="time limit of this run")
+    result.add_argument("--layer", metavar="PATTERN", help='only layers like "stage1.*"')
+    result.add_argument("--resume", action="store_true", help="go on with what the log holds")
+    result.add_argument("--runner", choices=tuple(UNITS), default="local", help="what measures")
+    result.add_argument(
+        "--log-dir", type=Path, default=Path("autotune_logs"), help="default: autotune_logs"
+    )
+    result.add_argument("--report", type=Path, help="folder of report.html and the plot")
+    group = result.add_argument_group("search")
+    group.add_argument("--search", default="evolutionary", help="evolutionary (default) or random")
+    group.add_argument("--search-seed", type=int, help="of the search (default: the log's, or 0)")
+    group.add_argument("--batch", type=int, default=8, help="trials between two proposals")
+    group = result.add_argument_group("runner")
+    group.add_argument("--threads", type=int, default=1, help="worker threads of a candidate")
+    group.add_argument(
+        "--tracker", default="127.0.0.1:9190", metavar="HOST:PORT", help="of the devices (rpc)"
+    )
+    group.add_argument("--key", default="", help="under which they are registered (rpc)")
+    group.add_argument("--build-timeout", type=float, default=60.0, help="seconds")
+    group.add_argument("--run-timeout", type=float, default=30.0, help="seconds")
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return cli.run(_tune, parser(), argv)
+
+
+def _tune(args: argparse.Namespace) -> int:
+    from tvm_insta.tuning.options import SweepOptions
+    from tvm_insta.tuning.runners import RunnerOptions
+
+    sweep = SweepOptions(
+        trials=args.trials,
+        minutes=args.minutes,
+        seed=args.search_seed,
+        search=args.search,
+        batch=args.batch,
+        resume=args.resume,
+    )
+    runners = RunnerOptions(
+        threads=args.threads,
+        tracker=args.tracker,
+        key=args.key,
+        build_timeout=args.build_timeout,
+        run_timeout=args.run_timeout,
+    )
+    from tvm_insta.tuner import TuneOptions, tune
+    from tvm_insta.tuning.progress import SweepBar
+
+    options = TuneOptions(
+        target=args.target,
+        log_dir=args.log_dir,
+        layer=args.layer,
+        runner=args.runner,
+        runners=runners,
+        sweep=sweep,
+    )
+    from tvm_insta.target import parse
+    from tvm_insta.tuning.log import folder_of
+
+    folder = folder_of(args.log_dir, parse(args.target))
+    chosen = choose.chosen_model(args)
+    bar = SweepBar(UNITS[args.runner])
+    try:
+        tuned = tune(chosen.module, chosen.example, options, bar)
+    except KeyboardInterrupt:
+        print(
+            f"{parser().prog}: interrupted; the trials so far are in {folder}, --resume goes on "
+            "with them",
+            file=sys.stderr,
+        )
+        return cli.INTERRUPTED
+    finally:
+        bar.close()
+    from tvm_insta.report.tuning import sweep_lines, write_report
+
+    for line in sweep_lines(tuned.meta, tuned.states):
+        print(line)
+    print(f"wrote {tuned.folder}; compile with --log-dir {args.log_dir}")
+    report = args.report or Path("build") / f"tune-{chosen.label}-{tuned.folder.name}"
+    for line in write_report(report, tuned.meta, tuned.states):
+        print(line)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

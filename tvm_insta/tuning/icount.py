@@ -1,0 +1,150 @@
+"""The icount runner: instructions that a kernel executes under QEMU, for CPUs that are not here.
+
+A figure is 1e-9 of the instructions of one call: those of eleven calls less those of one, divided
+by ten, so that neither start-up nor input counts. It is the same on every machine and under any
+load. It is no time: a CPU may run many instructions a cycle, or wait for memory. `-cpu` is the
+target's: an instruction that the target lacks ends the program, and the candidate has failed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tvm_insta.errors import TuneError
+from tvm_insta.schedules import ConvTiles
+from tvm_insta.target import InstaTarget, parse
+from tvm_insta.toolchain import find_linker
+from tvm_insta.tuning.measure import check, random_arrays
+from tvm_insta.tuning.runner import SEED, Outcome, Workshop, cores, reference_library
+from tvm_insta.tuning.tasks import Task
+
+_PLUGIN = Path(__file__).with_name("icount_plugin.c")
+_VERSIONS = range(1, 7)  # of QEMU's plugin interface that may be tried
+_CALLS = (1, 11)
+_EMULATORS = {"aarch64": "qemu-aarch64", "arm": "qemu-arm", "riscv64": "qemu-riscv64"}
+
+
+class IcountRunner:
+    """Counts instructions under QEMU's user emulation.
+
+    Args:
+        target: an Arm or RISC-V target.
+        build_timeout: seconds for one build.
+        run_timeout: seconds for one emulated run.
+
+    Raises:
+        TuneError: there is no emulator for the target, or it takes no plugin.
+        ToolchainError: there is no linker for the target.
+    """
+
+    name = "icount"
+    unit = "instructions"
+
+    def __init__(
+        self, target: InstaTarget, *, build_timeout: float = 60.0, run_timeout: float = 30.0
+    ) -> None:
+        emulator = _EMULATORS.get(target.arch, "")
+        path = shutil.which(emulator) if emulator else None
+        if path is None:
+            raise TuneError(
+                f"runner icount needs {emulator or 'an emulator'} for {target.text!r}, which "
+                "is not here: install QEMU's user emulation (package qemu-user on Debian), or "
+                f"tune for one of {', '.join(_EMULATORS)}"
+            )
+        find_linker(target)
+        self._command = [path, "-cpu", target.mcpu or "max"]
+        self.cpu = f"{emulator} -cpu {target.mcpu or 'max'}"
+        self._timeout = run_timeout
+        self.workshop = Workshop(target, "program", timeout=build_timeout)
+        self._pool = ThreadPoolExecutor(len(cores()))
+        self._references: dict[str, list[bytes]] = {}
+        try:
+            self._plugin = self._build_plugin()
+        except BaseException:
+            self.close()
+            raise
+
+    def _build_plugin(self) -> Path:
+        """The plugin for the version of the interface that this QEMU speaks."""
+        out = self.workshop.folder / "probe"
+        for version in _VERSIONS:
+            plugin = self.workshop.folder / f"icount{version}.so"
+            find_linker(parse("llvm")).link_shared(
+                [_PLUGIN], plugin, "-O2", f"-DPLUGIN_VERSION={version}"
+            )
+            command = [self._command[0], "-plugin", f"{plugin},out={out}", "/nonexistent"]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if "plugin" not in (done.stdout + done.stderr).lower():
+                return plugin
+        raise TuneError(
+            f"{self._command[0]} takes no plugin: runner icount needs QEMU 4.2 or later, built "
+            "with plugins"
+        )
+
+    def prepare(self, task: Task) -> None:
+        """See `Runner.prepare`."""
+        if task.key in self._references:
+            return
+        arrays = random_arrays(task.mod, SEED)
+        self._input(task).write_bytes(b"".join(array.tobytes() for array in arrays))
+        program = reference_library(self.workshop, task)
+        try:
+            self._references[task.key] = self._run(task, program, 1)[1]
+        except TuneError as error:
+            raise TuneError(f"the default schedule of {task.label} does not run: {error}") from None
+
+    def measure(
+        self, task: Task, candidates: Sequence[ConvTiles], repeats: int
+    ) -> Iterator[tuple[ConvTiles, Outcome]]:
+        """See `Runner.measure`; a count needs no repeats."""
+        del repeats
+        built = self.workshop.build(task, candidates)
+        found = self._pool.map(lambda program: self._measure(task, program), built)
+        yield from zip(candidates, found, strict=True)
+
+    def _measure(self, task: Task, program: Path | str) -> Outcome:
+        if isinstance(program, str):
+            return Outcome(error=program)
+        try:
+            (one, outputs), (many, _) = (self._run(task, program, calls) for calls in _CALLS)
+            check(outputs, self._references[task.key])
+        except TuneError as error:
+            return Outcome(error=f"run: {error}", device=self.cpu)
+        return Outcome((1e-9 * (many - one) / (_CALLS[1] - _CALLS[0]),), self.cpu)
+
+    def _run(self, task: Task, program: Path, calls: int) -> tuple[int, list[bytes]]:
+        """Instructions of the whole program, and its outputs.
+
+        Raises:
+            TuneError: it fails, or takes too long.
+        """
+        count, out = (program.with_suffix(f".{calls}.{what}") for what in ("count", "out"))
+        command = [
+            *self._command,
+            *("-plugin", f"{self._plugin},out={count}"),
+            *(str(program), str(calls), str(self._input(task)), str(out)),
+        ]
+        try:
+            # An empty environment: its size would move the stack, and the count with it.
+            done = subprocess.run(
+                command, capture_output=True, check=False, timeout=self._timeout, env={}
+            )
+        except subprocess.TimeoutExpired:
+            raise TuneError(f"no end within {self._timeout:.0f} s") from None
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip().splitlines()
+            raise TuneError(f"exit code {done.returncode}{': ' + said[-1] if said else ''}")
+        data = out.read_bytes()
+        return int(count.read_text(encoding="utf-8")), [data]
+
+    def _input(self, task: Task) -> Path:
+        return self.workshop.folder / f"{task.key}-input.bin"
+
+    def close(self) -> None:
+        """See `Runner.close`."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.workshop.close()

@@ -1,0 +1,109 @@
+"""What the compiler asks the logs: the best parameters of each kernel of a module.
+
+A record counts only if target, workload and schedule version are the compilation's. MetaSchedule's
+own queries ignore the target; here each target has a folder, and each record is checked, too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+from tvm import tirx
+from tvm.ir import IRModule
+
+from tvm_insta.schedules import SCHEDULE_VERSION, ConvTiles, choices, family_of
+from tvm_insta.target import InstaTarget
+from tvm_insta.tuning.log import RECORDS, TuningLog, folder_of
+from tvm_insta.tuning.records import Record, exported
+from tvm_insta.tuning.workload import canonical, key_of, same
+
+_LOG = logging.getLogger("tvm_insta")
+
+TUNED, DEFAULT, STALE = "tuned", "default", "stale"
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What was found.
+
+    Attributes:
+        parameters: for `schedule_module`, by kernel.
+        states: "tuned" (there is a record, its parameters are used), "stale" (there is one, of
+            another schedule version) or "default", by kernel.
+    """
+
+    parameters: dict[str, ConvTiles] = field(default_factory=dict)
+    states: dict[str, str] = field(default_factory=dict)
+
+
+def packaged() -> Path:
+    """The folder of logs that ships with the package."""
+    return Path(str(resources.files("tvm_insta.autotune_logs")))
+
+
+def look_up(mod: IRModule, target: InstaTarget, logs: Path | None = None) -> Lookup:
+    """Look up every PrimFunc of a fused module.
+
+    Args:
+        mod: PrimFuncs that are not scheduled yet.
+        target: of the compilation.
+        logs: a folder of logs, one folder per target in it; None for the packaged ones.
+
+    Raises:
+        LogError: the log of this target is damaged.
+    """
+    found = Lookup()
+    if target.kind != "llvm":
+        return found
+    folder = folder_of(logs or packaged(), target)
+    if not (folder / RECORDS).exists():
+        return found
+    log = TuningLog(folder)
+    for message in log.messages:
+        _LOG.warning("%s", message)
+    export = json.dumps(exported(target), sort_keys=True)
+    mine = [r for r in log.records if json.dumps(dict(r.target), sort_keys=True) == export]
+    family = family_of(target.tvm)
+    for variable, function in mod.functions.items():
+        if not isinstance(function, tirx.PrimFunc):
+            continue
+        listed = choices(function, family, target.lanes)
+        if not listed:
+            continue
+        workload = canonical(function)
+        key = key_of(workload)
+        records = [record for record in mine if record.key == key]
+        if not records or not same(log.mod_of(key), workload):
+            continue
+        name = variable.name_hint
+        best = best_record([r for r in records if r.version == SCHEDULE_VERSION])
+        tiles = None if best is None else best.tiles
+        if tiles is not None and tiles in listed:
+            found.parameters[name], found.states[name] = tiles, TUNED
+        elif best is not None or all(r.version != SCHEDULE_VERSION for r in records):
+            found.states[name] = STALE
+    return found
+
+
+def best_record(records: Sequence[Record]) -> Record | None:
+    """The record that counts among those of one workload: None if all failed.
+
+    A trial is one of many, so the fastest of them is also the luckiest: where some were compared
+    again, only that comparison counts, and of a choice that was compared several times the last.
+    """
+    last: dict[tuple[tuple[str, int], ...], Record] = {}
+    compared = any(record.final and not record.failed for record in records)
+    wrong = set()
+    for record in records:
+        choice = tuple(sorted(record.parameters.items()))
+        if record.failed:
+            wrong.add(choice)
+        elif record.final or not compared:
+            last[choice] = record
+    sound = [record for choice, record in last.items() if choice not in wrong]
+    return min(sound, key=lambda record: record.median, default=None)

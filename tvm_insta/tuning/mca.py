@@ -1,0 +1,123 @@
+"""The mca runner: cycles that llvm-mca models for the hot loop, for CPUs that are not here.
+
+A figure is 1e-9 of the cycles of one call if its hot loop did all the multiply-accumulates and all
+data were in the first-level cache. The epilogue, the loops around and the caches are not modelled:
+it is good for comparing inner loops on one CPU, and no time.
+
+Outputs are checked too, with the same schedule compiled for this machine: that shows that the
+schedule is right, not that the other CPU's code is.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tvm_insta.errors import TuneError
+from tvm_insta.schedules import ConvTiles
+from tvm_insta.target import InstaTarget, parse
+from tvm_insta.tuning.assembly import Loop, hot_loop
+from tvm_insta.tuning.runner import LocalRunner, Outcome, Workshop
+from tvm_insta.tuning.tasks import Task
+
+_ITERATIONS = 200
+_NAMES = ("llvm-mca", *(f"llvm-mca-{version}" for version in range(24, 13, -1)))
+
+
+class McaRunner:
+    """Models the hot loop with llvm-mca.
+
+    Args:
+        target: names its CPU with -mcpu.
+        build_timeout: seconds for one build.
+        run_timeout: seconds for the check on this machine.
+
+    Raises:
+        TuneError: llvm-mca is not here, or does not know the CPU.
+    """
+
+    name = "mca"
+    unit = "cycles"
+
+    def __init__(
+        self, target: InstaTarget, *, build_timeout: float = 60.0, run_timeout: float = 30.0
+    ) -> None:
+        path = next(filter(None, map(shutil.which, _NAMES)), None)
+        if path is None:
+            raise TuneError(
+                "runner mca needs llvm-mca, which is not here: install LLVM's tools (package llvm "
+                "on Debian)"
+            )
+        if not target.mcpu:
+            raise TuneError(
+                f"runner mca models one CPU, but {target.text!r} names none: add -mcpu=NAME"
+            )
+        self.cpu = f"{Path(path).name} -mcpu={target.mcpu}"
+        self._command = [
+            path,
+            f"-mtriple={target.triple}",
+            f"-mcpu={target.mcpu}",
+            *([f"-mattr={','.join(target.mattr)}"] if target.mattr else []),
+            f"-iterations={_ITERATIONS}",
+            "-all-views=false",
+            "-summary-view",
+        ]
+        self._cycles(Loop(("nop",), 1))
+        self.workshop = Workshop(target, "assembly", timeout=build_timeout)
+        try:
+            self._check = LocalRunner(
+                parse("llvm"), build_timeout=build_timeout, run_timeout=run_timeout
+            )
+        except BaseException:
+            self.workshop.close()
+            raise
+
+    def prepare(self, task: Task) -> None:
+        """See `Runner.prepare`."""
+        self._check.prepare(task)
+
+    def measure(
+        self, task: Task, candidates: Sequence[ConvTiles], repeats: int
+    ) -> Iterator[tuple[ConvTiles, Outcome]]:
+        """See `Runner.measure`; a model needs no repeats."""
+        del repeats
+        built = self.workshop.build(task, candidates)
+        checked = dict(self._check.measure(task, candidates, 1))
+        for tiles, assembly in zip(candidates, built, strict=True):
+            if isinstance(assembly, str):
+                yield tiles, Outcome(error=assembly, device=self.cpu)
+            elif checked[tiles].error:
+                yield tiles, Outcome(error=checked[tiles].error, device=self.cpu)
+            else:
+                yield tiles, self._model(task, assembly)
+
+    def _model(self, task: Task, assembly: Path) -> Outcome:
+        try:
+            loop = hot_loop(assembly.read_text(encoding="utf-8"), task.rule)
+            cycles = self._cycles(loop) * (task.macs or 1) / loop.macs
+        except TuneError as error:
+            return Outcome(error=f"model: {error}", device=self.cpu)
+        return Outcome((1e-9 * cycles,), self.cpu)
+
+    def _cycles(self, loop: Loop) -> float:
+        """Modelled cycles of one iteration."""
+        done = subprocess.run(
+            self._command,
+            input="\n".join(loop.lines) + "\n",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        total = re.search(r"^Total Cycles:\s+(\d+)", done.stdout, re.MULTILINE)
+        said = (done.stderr.strip() or "no message").splitlines()[0]
+        if total is None or "is not a recognized processor" in done.stderr:
+            raise TuneError(f"{Path(self._command[0]).name} cannot model this: {said}")
+        return int(total[1]) / _ITERATIONS
+
+    def close(self) -> None:
+        """See `Runner.close`."""
+        self._check.close()
+        self.workshop.close()

@@ -1,0 +1,93 @@
+"""Running one candidate: its inputs, its timing, and whether it computes the right bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tvm.ir import IRModule
+
+from tvm_insta.errors import TuneError
+from tvm_insta.tuning.build import SYMBOL
+from tvm_insta.tuning.workload import arguments_of, outputs_of
+
+Array = npt.NDArray[Any]
+
+MIN_SECONDS = 5e-3
+"""A repeat calls the kernel until this much time is gone: clock and calls then cost little."""
+
+# A median this close to the fastest repeat was not disturbed: medians on an idle machine are within
+# one or two per cent.
+_CALM = 1.03
+_ATTEMPTS = 4
+
+
+def random_arrays(mod: IRModule, seed: int) -> list[Array]:
+    """An array per parameter; outputs hold a pattern that no kernel writes by chance.
+
+    Words are random bits and floats normal. Of the integers, those of rank 1 are the border classes
+    of rows and columns, so they stay within the table of corrections, which has rank 3.
+    """
+    generator = np.random.default_rng(seed)
+    arguments = arguments_of(mod)
+    tables = [shape for dtype, shape in arguments if dtype == "int32" and len(shape) == 3]
+    classes = min(min(shape[:2]) for shape in tables) if tables else 1
+    arrays: list[Array] = []
+    for dtype, shape in arguments:
+        if dtype == "uint32":
+            arrays.append(generator.integers(0, 1 << 32, shape, dtype=np.uint32))
+        elif dtype == "int32" and len(shape) == 1:
+            arrays.append(generator.integers(0, classes, shape, dtype=np.int32))
+        elif dtype.startswith("float"):
+            arrays.append(generator.standard_normal(shape).astype(dtype))
+        else:
+            arrays.append(generator.integers(-100, 100, shape).astype(dtype))
+    for index in outputs_of(mod):
+        blank = np.full(arrays[index].nbytes, 0xA5, np.uint8)
+        arrays[index] = blank.view(arrays[index].dtype).reshape(arrays[index].shape)
+    return arrays
+
+
+def run_once(module: Any, arrays: list[Array], outputs: list[int], device: Any) -> list[bytes]:
+    """Run the kernel of a loaded module once and return the bytes of its outputs."""
+    tensors = [_tensor(array, device) for array in arrays]
+    module[SYMBOL](*tensors)
+    return [tensors[index].numpy().tobytes() for index in outputs]
+
+
+def time_kernel(module: Any, arrays: list[Array], device: Any, repeats: int) -> list[float]:
+    """Seconds of one call, one figure per repeat.
+
+    Other work on the machine only ever makes a repeat slower. Where it disturbed the repeats they
+    are made again, a few times, and the calmest set counts.
+    """
+    tensors = [_tensor(array, device) for array in arrays]
+    once = module.time_evaluator(SYMBOL, device, number=1, repeat=2)(*tensors).results[-1]
+    number = max(1, min(100_000, round(MIN_SECONDS / max(once, 1e-9))))
+    timer = module.time_evaluator(SYMBOL, device, number=number, repeat=repeats)
+    sets: list[list[float]] = []
+    for _ in range(_ATTEMPTS):
+        sets.append([float(second) for second in timer(*tensors).results])
+        fastest = min(map(min, sets))
+        if np.median(sets[-1]) <= _CALM * fastest:
+            break
+    return min(sets, key=lambda figures: float(np.median(figures)))
+
+
+def check(found: list[bytes], expected: list[bytes]) -> None:
+    """Compare outputs byte by byte.
+
+    Raises:
+        TuneError: they differ; it says how far.
+    """
+    for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+        if one != other:
+            wrong = np.count_nonzero(np.frombuffer(one, np.uint8) != np.frombuffer(other, np.uint8))
+            raise TuneError(f"wrong result: {wrong} of {len(one)} bytes of output {number} differ")
+
+
+def _tensor(array: Array, device: Any) -> Any:
+    import tvm
+
+    return tvm.runtime.tensor(array, device)

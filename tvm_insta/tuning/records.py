@@ -1,0 +1,181 @@
+"""One trial as a line of MetaSchedule's tuning record table.
+
+    [workload, [[instructions, decisions], run_secs, target, arguments]]
+
+The trace samples one categorical value for each parameter and notes it on the root block under
+"insta.<parameter>"; two more notes say which schedules it is of ("insta.schedule_version") and
+whether it was measured in a final comparison ("insta.final"). So MetaSchedule loads the table, and
+the compiler reads it without MetaSchedule. A failed trial has MetaSchedule's 1e10 seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from tvm_insta.schedules import SCHEDULE_VERSION, ConvTiles
+from tvm_insta.target import InstaTarget
+
+FAILED = 1e10
+_PREFIX = "insta."
+_VERSION, _FINAL = "schedule_version", "final"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A trial that was read back.
+
+    Attributes:
+        key: hash of the workload.
+        parameters: field name of `ConvTiles` -> value.
+        run_secs: one figure per repeat, in the log's unit; empty for a failed trial.
+        version: schedule version it was measured with.
+        final: measured in the final comparison of the best trials and the default.
+        target: as TVM exports it.
+    """
+
+    key: str
+    parameters: Mapping[str, int]
+    run_secs: tuple[float, ...]
+    version: int
+    final: bool
+    target: Mapping[str, Any]
+
+    @property
+    def failed(self) -> bool:
+        """Whether there is no valid figure."""
+        return not self.run_secs
+
+    @property
+    def median(self) -> float:
+        """Median of the repeats, infinity for a failed trial."""
+        return float(np.median(self.run_secs)) if self.run_secs else float("inf")
+
+    @property
+    def tiles(self) -> ConvTiles | None:
+        """The parameters for `schedule_module`; None if this version has others."""
+        return to_tiles(self.parameters)
+
+
+@cache
+def fields() -> tuple[tuple[str, type], ...]:
+    """Names and types of the parameters; MetaSchedule samples integers, so only int and bool."""
+    types: Mapping[str, type] = {"int": int, "bool": bool}
+    return tuple((item.name, types[str(item.type)]) for item in dataclasses.fields(ConvTiles))
+
+
+def to_numbers(tiles: ConvTiles) -> dict[str, int]:
+    """Parameters as integers by name."""
+    return {name: int(getattr(tiles, name)) for name, _ in fields()}
+
+
+def to_tiles(numbers: Mapping[str, int]) -> ConvTiles | None:
+    """Parameters from integers by name; None if these are not the names or not the values."""
+    if set(numbers) - {name for name, _ in fields()}:
+        return None
+    try:
+        return ConvTiles(**{n: kind(numbers[n]) for n, kind in fields() if n in numbers})
+    except (TypeError, ValueError):
+        return None
+
+
+def values_of(space: Sequence[ConvTiles]) -> dict[str, list[int]]:
+    """The values that each parameter takes somewhere in the space, ascending."""
+    return {name: sorted({int(getattr(tiles, name)) for tiles in space}) for name, _ in fields()}
+
+
+def to_json(
+    workload: int,
+    tiles: ConvTiles,
+    space: Sequence[ConvTiles],
+    run_secs: Sequence[float],
+    target: InstaTarget,
+    arguments: Sequence[tuple[str, Sequence[int]]],
+    *,
+    final: bool = False,
+) -> list[Any]:
+    """The line of one trial.
+
+    Args:
+        workload: its number in the workload table.
+        tiles: the parameters.
+        space: all choices of the task.
+        run_secs: one figure per repeat; empty for a failed trial.
+        target: of the sweep.
+        arguments: dtype and shape of each argument of the kernel.
+        final: see `Record`.
+    """
+    instructions: list[Any] = [["GetSBlock", [], ["root", "main"], ["b0"]]]
+    decisions = []
+    for number, (name, values) in enumerate(values_of(space).items()):
+        chosen = int(getattr(tiles, name))
+        decisions.append([len(instructions), values.index(chosen)])
+        odds = [1.0 / len(values)] * len(values)
+        instructions += [
+            ["SampleCategorical", [], [values, odds], [f"v{number + 1}"]],
+            ["Annotate", ["b0", f"v{number + 1}"], [_PREFIX + name], []],
+        ]
+    instructions.append(["Annotate", ["b0", SCHEDULE_VERSION], [_PREFIX + _VERSION], []])
+    if final:
+        instructions.append(["Annotate", ["b0", 1], [_PREFIX + _FINAL], []])
+    figures = [float(second) for second in run_secs] or [FAILED]
+    shapes = [["TENSOR", dtype, list(shape)] for dtype, shape in arguments]
+    return [workload, [[instructions, decisions], figures, exported(target), shapes]]
+
+
+def from_json(line: Any, keys: Sequence[str]) -> Record:
+    """Read a line; `keys` are the hashes of the workload table.
+
+    Raises:
+        ValueError: it is no record of ours; the message is a clause.
+    """
+    try:
+        workload, ((instructions, decisions), run_secs, target, _) = line
+        notes = _notes(instructions, dict(decisions))
+        figures = tuple(float(second) for second in run_secs or ())
+        key = keys[workload] if workload >= 0 else None
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError("not a tuning record") from error
+    except IndexError as error:
+        raise ValueError(f"workload {line[0]} is not in the workload table") from error
+    if key is None or not isinstance(target, dict):
+        raise ValueError("not a tuning record")
+    if not all(0 < second <= FAILED for second in figures):  # NaN fails too
+        raise ValueError("a time that is not a positive number")
+    version, final = notes.pop(_VERSION, 0), notes.pop(_FINAL, 0)
+    valid = () if FAILED in figures else figures
+    return Record(key, notes, valid, version, bool(final), target)
+
+
+def _notes(instructions: Any, decisions: dict[int, int]) -> dict[str, int]:
+    """What the trace notes under our prefix, sampled values resolved."""
+    sampled: dict[str, int] = {}
+    notes: dict[str, int] = {}
+    for index, (kind, inputs, attributes, outputs) in enumerate(instructions):
+        if kind == "SampleCategorical":
+            sampled[outputs[0]] = int(attributes[0][decisions[index]])
+        elif kind == "Annotate" and str(attributes[0]).startswith(_PREFIX):
+            value = inputs[1]
+            notes[attributes[0].removeprefix(_PREFIX)] = (
+                sampled[value] if isinstance(value, str) else int(value)
+            )
+    return notes
+
+
+def exported(target: InstaTarget) -> dict[str, Any]:
+    """A target as TVM writes it into a record."""
+    result: dict[str, Any] = _plain(target.tvm.export())
+    return result
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str | bool | int | float) or value is None:
+        return value
+    if hasattr(value, "items"):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value]

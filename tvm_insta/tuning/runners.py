@@ -1,0 +1,64 @@
+"""The runners by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm_insta.errors import TuneError
+from tvm_insta.target import InstaTarget
+from tvm_insta.tuning.icount import IcountRunner
+from tvm_insta.tuning.mca import McaRunner
+from tvm_insta.tuning.rpc import RpcRunner
+from tvm_insta.tuning.runner import LocalRunner, Runner
+
+RUNNERS = ("local", "rpc", "icount", "mca")
+
+
+@dataclass(frozen=True)
+class RunnerOptions:
+    """What a runner needs to know.
+
+    Attributes:
+        threads: worker threads of a candidate (local).
+        tracker: "host:port" of the RPC tracker (rpc).
+        key: under which the devices are registered there (rpc).
+        build_timeout: seconds for one build.
+        run_timeout: seconds for one measurement.
+    """
+
+    threads: int = 1
+    tracker: str = "127.0.0.1:9190"
+    key: str = ""
+    build_timeout: float = 60.0
+    run_timeout: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("threads", self.threads),
+            ("build_timeout", self.build_timeout),
+            ("run_timeout", self.run_timeout),
+        ):
+            if value <= 0:
+                raise TuneError(f"got {name} {value}, but it must be more than 0")
+
+
+def make_runner(name: str, target: InstaTarget, options: RunnerOptions) -> Runner:
+    """The runner of a name.
+
+    Raises:
+        TuneError: it cannot measure code for the target, or lacks an option.
+    """
+    limits = {"build_timeout": options.build_timeout, "run_timeout": options.run_timeout}
+    if target.kind != "llvm":
+        raise TuneError(f"got target {target.text!r}, but only CPU targets have parameters to tune")
+    if name != "local" and options.threads != 1:
+        raise TuneError(f"got {options.threads} threads, but runner {name} measures one: leave it")
+    if name == "rpc":
+        if not options.key:
+            raise TuneError("runner rpc needs --key, under which its devices are registered")
+        return RpcRunner(target, options.tracker, options.key, **limits)
+    if name == "icount":
+        return IcountRunner(target, **limits)
+    if name == "mca":
+        return McaRunner(target, **limits)
+    return LocalRunner(target, threads=options.threads, **limits)

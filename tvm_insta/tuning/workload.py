@@ -1,0 +1,108 @@
+"""What a tuning record is about: one PrimFunc, free of names, for one image.
+
+A kernel with a symbolic batch and the same kernel for one image are one workload: it is measured
+with one image, and what is best for one image is used for any batch.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import s_tir, tirx
+from tvm.ir import IRModule
+
+from tvm_insta.target import InstaTarget
+
+_NAMES = ("op_pattern", "global_symbol")
+
+
+def canonical(function: tirx.PrimFunc) -> IRModule:
+    """The function as "main" for a batch of one, without what does not change its code."""
+    fixed = {
+        parameter: tirx.decl_buffer(
+            [tirx.IntImm("int64", 1) if isinstance(d, tirx.Var) else d for d in parameter.shape],
+            parameter.dtype,
+            name=parameter.name,
+        )
+        for parameter in function.params
+        if tirx.buffer.is_buffer_var(parameter)
+        and any(isinstance(dim, tirx.Var) for dim in parameter.shape)
+    }
+    if fixed:
+        function = function.specialize(fixed)
+    for name in _NAMES:
+        if function.attrs and name in function.attrs:
+            function = function.without_attr(name)
+    return IRModule({"main": function.with_attr("global_symbol", "main")})
+
+
+def key_of(mod: IRModule) -> str:
+    """The structural hash of a canonical workload, as MetaSchedule's database writes it."""
+    return str(int(tvm_ffi.structural_hash(mod)) % (1 << 64))
+
+
+def same(one: IRModule, other: IRModule) -> bool:
+    """Whether two workloads are equal; equal hashes alone do not prove it."""
+    return bool(tvm_ffi.structural_equal(one, other))
+
+
+def to_json(mod: IRModule) -> list[str]:
+    """The entry of MetaSchedule's workload table: hash, and the module in base 64.
+
+    TVM indents the JSON inside; without the white space it is half as long.
+    """
+    compact = json.dumps(json.loads(tvm.ir.save_json(mod)), separators=(",", ":")).encode()
+    blob = len(compact).to_bytes(8, "little") + compact
+    return [key_of(mod), base64.b64encode(blob).decode()]
+
+
+def from_json(entry: Any) -> IRModule:
+    """The module of an entry of the workload table.
+
+    Raises:
+        ValueError: it is none; the message is a clause.
+    """
+    if not (isinstance(entry, list) and len(entry) == 2 and all(isinstance(e, str) for e in entry)):
+        raise ValueError("a workload is a list of its hash and its module")
+    blob = base64.b64decode(entry[1], validate=True)
+    if len(blob) < 8 or int.from_bytes(blob[:8], "little") != len(blob) - 8:
+        raise ValueError("the module is incomplete")
+    try:
+        mod = tvm.ir.load_json(blob[8:].decode())
+    except Exception as error:  # TVM's parser raises many types
+        raise ValueError("the module is not one that this TVM reads") from error
+    if not isinstance(mod, IRModule) or key_of(mod) != entry[0]:
+        raise ValueError("the module does not have the hash that stands beside it")
+    return mod
+
+
+def arguments_of(mod: IRModule) -> list[tuple[str, tuple[int, ...]]]:
+    """Dtype and shape of each parameter of a canonical workload."""
+    return [
+        (str(parameter.dtype), tuple(int(dim) for dim in parameter.shape))
+        for parameter in mod["main"].params
+    ]
+
+
+def outputs_of(mod: IRModule) -> list[int]:
+    """Positions of the parameters that the workload writes."""
+    schedule = s_tir.Schedule(mod)
+    written = [
+        region.source
+        for block in schedule.get_child_blocks(schedule.get_sblock("root"))
+        for region in schedule.get(block).writes
+    ]
+    parameters = list(mod["main"].params)
+    return [i for i, p in enumerate(parameters) if any(p.same_as(buffer) for buffer in written)]
+
+
+def target_id(target: InstaTarget) -> str:
+    """Folder name of a target: readable, and distinct for distinct canonical targets."""
+    digest = hashlib.sha256(target.canonical.encode()).hexdigest()[:8]
+    return re.sub(r"[^\w.+-]", "_", f"{target.arch}-{target.mcpu or 'generic'}-{digest}")
