@@ -20,6 +20,9 @@ from tvm_ffi import structural_walk
 _PARALLEL_STEPS = 1 << 14
 
 
+# Up to this extent a last axis is unrolled, not vectorised.
+_FEW = 3
+
 # Tasks that one image should offer to the threads.
 _TASKS = 8
 
@@ -218,6 +221,10 @@ def vectorise_last(schedule: s_tir.Schedule, loops: Sequence[Any], lanes: int) -
     if size is None:
         return
     width = lanes if size % lanes == 0 else largest_divisor(size, lanes)
+    if size <= _FEW:
+        # Three channels, say: LLVM makes vectors of the pixels, and weaves the channels.
+        schedule.unroll(last)
+        return
     if width == 1:
         return
     _, inner = schedule.split(last, [None, width])
@@ -244,7 +251,8 @@ def elementwise_pass(kernel: Kernel, block: Any) -> None:
     threads = worth_threads(schedule, loops)
     vectorise_last(schedule, loops, kernel.lanes)
     if len(loops) > 1 and threads:
-        parallelise(schedule, loops[:-1])
+        # Rows stay loops of their own: in one loop over all pixels every index is a division.
+        parallelise(schedule, loops[:-2] if len(loops) > 2 else loops[:-1])
 
 
 def worth_threads(schedule: Any, loops: list[Any]) -> bool:

@@ -276,9 +276,11 @@ def _weight_lanes(schedule: Any, conv: Any) -> int:
 def _lanes_cross_groups(schedule: Any, conv: Any, lanes: int) -> bool:
     """Whether the lanes of one vector may read different groups of the data."""
     data, weight = (
-        next(r.source for r in schedule.get(conv).reads if len(r.source.shape) == rank)
+        next((r.source for r in schedule.get(conv).reads if len(r.source.shape) == rank), None)
         for rank in (4, 5)
     )
+    if data is None or weight is None:
+        return False  # data in another form, which has no groups
     planes = {v.var.name: v for v in schedule.get(conv).iter_vars}
     plane = next((int(v.dom.extent) for n, v in planes.items() if "plane" in n), 1)
     groups = int(data.shape[3]) // (int(weight.shape[3]) * plane)
@@ -300,9 +302,9 @@ def vectorise_tile(schedule: Any, output: Any, lanes: int) -> None:
 
 def _schedule_pad(schedule: Any, pad: Any, lanes: int) -> None:
     """Padding of one band: zeros first, then the rows as contiguous copies, if TVM can split it."""
-    if name_of(schedule, pad) != "pad":
+    if not name_of(schedule, pad).endswith("pad"):
         return
-    loops = schedule.get_loops(pad)[-4:]
+    loops = schedule.get_loops(pad)[-len(schedule.get(pad).iter_vars) :]
     try:
         schedule.decompose_padding(pad, loops[0])
     except ScheduleError:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tvm_insta import choose, cli
-from tvm_insta.options import INPUTS, RUNTIMES, CompileOptions
+from tvm_insta.options import INPUTS, RANDOM, RUNTIMES, STEMS, CompileOptions
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,6 +39,18 @@ def parser() -> argparse.ArgumentParser:
         help="float32: normalised images, as PyTorch takes them; uint8: their pixels, normalised "
         "inside the network",
     )
+    result.add_argument(
+        "--stem",
+        default="fp32",
+        choices=STEMS,
+        help="numbers of the stem and the other float layers: fp32 (reference), bf16 (AVX-512 "
+        "BF16) or int8 (VNNI); validate says what changes",
+    )
+    result.add_argument(
+        "--calibrate",
+        metavar="DIR",
+        help=f"sample images for --stem int8, or '{RANDOM}' (for timing only)",
+    )
     result.add_argument("-o", "--output", type=Path, help="folder of the artefact")
     result.add_argument("--max-batch", type=int, default=64, help="largest batch of one call")
     result.add_argument("--name", default="model", help="prefix of files and C functions")
@@ -66,6 +78,8 @@ def _compile(args: argparse.Namespace) -> int:
         target=args.target,
         runtime=args.runtime,
         input=args.input,
+        stem=args.stem,
+        calibrate=args.calibrate,
         max_batch=args.max_batch,
         name=args.name,
         dump_ir=args.dump_ir,

@@ -32,12 +32,17 @@ from tvm_insta.codegen.relax_vm import VmForm  # noqa: E402
 from tvm_insta.codegen.staging import staged  # noqa: E402
 from tvm_insta.errors import InstaError  # noqa: E402
 from tvm_insta.frontend import ByteInput, import_torch  # noqa: E402
-from tvm_insta.options import CompileOptions  # noqa: E402
+from tvm_insta.options import RANDOM, CompileOptions  # noqa: E402
 from tvm_insta.passes.lower import weight_key  # noqa: E402
 from tvm_insta.passes.pipeline import PHASES, AfterPhase, Compiled, run_pipeline  # noqa: E402
 from tvm_insta.passes.report import Layer, Report  # noqa: E402
 from tvm_insta.runtime import manifest as manifests  # noqa: E402
-from tvm_insta.runtime.preprocess import CHANNELS, Preprocessing  # noqa: E402
+from tvm_insta.runtime.preprocess import (  # noqa: E402
+    CHANNELS,
+    Preprocessing,
+    image_files,
+    load_images,
+)
 from tvm_insta.schedules import ConvTiles, ScheduleRecord  # noqa: E402
 from tvm_insta.target import InstaTarget, parse  # noqa: E402
 from tvm_insta.tuning.lookup import DEFAULT, STALE, TUNED, Lookup, look_up  # noqa: E402
@@ -169,6 +174,7 @@ def compile_module(
         module, example_inputs = take_bytes(module, example_inputs, source.preprocessing)
     # What code generation would refuse is refused before the minutes it takes to get there.
     linker = (plain_c if options.runtime == "c" else relax_vm).require(target, options.name)
+    samples = _samples(options, target, source, example_inputs)
     steps = ["export", *PHASES, "generate code"]
     started = time.perf_counter()
 
@@ -200,6 +206,8 @@ def compile_module(
         dump_ir=options.dump_ir,
         after_phase=after_phase,
         choose=choose,
+        stem=options.stem,
+        samples=samples,
     )
     compiled.report.log()
     with staged(out_dir) as stage:
@@ -209,6 +217,47 @@ def compile_module(
         manifest = _manifest(stage, compiled, tuned, form, target, options, source, seconds)
         manifests.write(stage, manifest)
     return Artefact(out_dir, compiled.report)
+
+
+_SAMPLES = 64  # images that calibration looks at, at most
+
+# One of these features each; LLVM's names.
+_NARROW = {"bf16": ("avx512bf16",), "int8": ("avx512vnni", "avxvnni")}
+
+
+def _samples(
+    options: CompileOptions,
+    target: InstaTarget,
+    source: Source,
+    example_inputs: Sequence[torch.Tensor],
+) -> list[Any]:
+    """Inputs to calibrate with; refuses a stem that the target or the model cannot have."""
+    wanted = _NARROW.get(options.stem, ())
+    if wanted and not target.features & set(wanted):
+        raise InstaError(
+            f"got stem {options.stem!r}, but {target.text} has no {' or '.join(wanted)}: name a "
+            "CPU that has it (-mcpu=... or -mattr=+...), or use stem fp32"
+        )
+    if options.stem != "int8":
+        return []
+    if options.calibrate == RANDOM:
+        generator = torch.Generator().manual_seed(0)
+        return [
+            torch.randint(0, 256, (8, *t.shape[1:]), generator=generator, dtype=t.dtype).numpy()
+            if t.dtype == torch.uint8
+            else torch.randn(8, *t.shape[1:], generator=generator).numpy()
+            for t in example_inputs
+        ]
+    if source.preprocessing is None or len(example_inputs) != 1:
+        raise InstaError(
+            "got stem 'int8', but it is not known how images become this network's input: compile "
+            "a network with one image input that says it, or, from Python, "
+            "build(..., preprocessing={...})"
+        )
+    files = image_files([Path(str(options.calibrate))])
+    step = max(1, len(files) // _SAMPLES)  # a folder for each class: from all of them
+    dtype = "uint8" if options.input == "uint8" else "float32"
+    return [load_images(files[::step][:_SAMPLES], dict(source.preprocessing), dtype)]
 
 
 def take_bytes(

@@ -9,6 +9,9 @@ from tvm_insta.errors import InstaError
 
 RUNTIMES = ("vm", "c")
 INPUTS = ("float32", "uint8")
+STEMS = ("fp32", "bf16", "int8")
+RANDOM = "random"
+"""Calibration with random inputs: ranges of no use but for timing."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,9 @@ class CompileOptions:
             libc only).
         input: "float32" (normalised images, as PyTorch takes them) or "uint8" (pixels of the same
             shape and layout; the network normalises them as its preprocessing says).
+        stem: numbers in which the stem and the other float layers compute: "fp32" (the reference),
+            "bf16" (AVX-512 BF16) or "int8" (VNNI).
+        calibrate: for "int8", a folder of sample images, or "random".
         max_batch: largest batch one call may have.
         name: prefix of the files and of the C functions.
         dump_ir: folder for one TVMScript file per phase, or None.
@@ -31,6 +37,8 @@ class CompileOptions:
     target: str = "llvm"
     runtime: str = "vm"
     input: str = "float32"
+    stem: str = "fp32"
+    calibrate: str | None = None
     max_batch: int = 64
     name: str = "model"
     dump_ir: Path | None = None
@@ -47,6 +55,21 @@ class CompileOptions:
             raise InstaError(
                 f"got input {self.input!r}, but it must be one of {', '.join(INPUTS)}: float32 for "
                 "normalised images, uint8 for their pixels"
+            )
+        if self.stem not in STEMS:
+            raise InstaError(
+                f"got stem {self.stem!r}, but it must be one of {', '.join(STEMS)}: fp32 is the "
+                "reference, the others are faster and change the result a little"
+            )
+        if (self.stem == "int8") != (self.calibrate is not None):
+            raise InstaError(
+                f"got stem {self.stem!r} with calibrate {self.calibrate!r}, but stem int8 needs a "
+                "folder of sample images (or 'random', for timing only), and no other stem does"
+            )
+        if self.verify_stages and self.stem != "fp32":
+            raise InstaError(
+                f"got verify_stages with stem {self.stem!r}, but every phase is held against the "
+                "fp32 network: verify with stem fp32, and the artefact with the validate command"
             )
         if self.max_batch < 1:
             raise InstaError(f"got max_batch {self.max_batch}, but it must be at least 1")

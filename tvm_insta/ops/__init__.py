@@ -12,6 +12,7 @@ from .bitserial_conv2d import bitserial_conv2d
 from .bitserial_conv2d_blocked import bitserial_conv2d_blocked
 from .bitserial_dense import bitserial_dense
 from .conv2d import conv2d, conv2d_blocked
+from .conv2d_narrow import conv2d_narrow
 from .instance_threshold import instance_threshold
 from .moments import moment_mean, moment_rows, moments
 from .threshold_pack import threshold_pack
@@ -22,6 +23,7 @@ __all__ = [
     "bitserial_dense",
     "conv2d",
     "conv2d_blocked",
+    "conv2d_narrow",
     "instance_threshold",
     "moment_mean",
     "moment_rows",

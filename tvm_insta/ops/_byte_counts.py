@@ -50,6 +50,7 @@ def _scalar(word: tirx.Expr) -> tirx.Expr:
 
 tvm.ir.register_op_attr(_NAME, "TVectorizable", True)
 tvm.ir.register_op_attr(_NAME, "TCallEffectKind", _PURE)
+tvm.ir.register_op_attr(_NAME, "TScriptPrinterName", _NAME.removeprefix("tirx."))
 tirx.register_intrin_lowering(_NAME, target="default", f=_lower, level=10)
 
 

@@ -188,6 +188,12 @@ def _legalise_mean(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     return primfunc(bb, "moment_mean", OPAQUE, lambda rows: te_moment_mean(rows, width), call.args)
 
 
+tirx.register_intrin_lowering(
+    "tirx.fma",
+    target="cuda",
+    f=lambda call: tirx.call_pure_extern("float32", "fmaf", *call.args),
+    level=99,
+)
 register(moments, _infer, _legalise)
 register(moment_rows, _infer_rows, _legalise_rows)
 register(moment_mean, _infer_mean, _legalise_mean)

@@ -7,7 +7,7 @@ channel group starts a new word, and bits beyond the last channel of a group are
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -129,6 +129,44 @@ def block_weight(weight: NDArray[Element], lanes: int) -> NDArray[Element]:
         raise OpError(f"{out} output channels do not split into {lanes} lanes; pass a divisor")
     blocks = weight.reshape(out // lanes, lanes, *kernel)
     return np.ascontiguousarray(np.moveaxis(blocks, 1, -1))
+
+
+def narrow_weight(
+    weight: NDArray[np.float32], kind: str, lanes: int
+) -> tuple[NDArray[np.uint32], NDArray[np.int32], NDArray[np.float64]]:
+    """Float weights for `insta.conv2d_narrow`: rows of taps in units of 32 bits.
+
+    Args:
+        weight: canonical [O, KH, KW, C] float32.
+        kind: "bf16" (rounded to nearest, ties to even) or "int8" (the largest of an output channel
+            is 127 or -127).
+        lanes: L, a divisor of O.
+
+    Returns:
+        The weight [O / L, KH, 1, U, L] uint32; for "int8" also the sum of each output channel's
+        integers [O] and the weight that one step stands for [O], for "bf16" zeros and ones.
+    """
+    out, rows = weight.shape[:2]
+    run = weight.reshape(out, rows, -1)
+    numbers = {"bf16": 2, "int8": 4}[kind]
+    steps = np.ones(out)
+    if kind == "bf16":
+        codes: NDArray[Any] = to_bf16(run)
+    else:
+        steps = np.maximum(np.abs(weight).reshape(out, -1).max(axis=1) / 127.0, 1e-30)
+        codes = np.rint(run / steps[:, None, None]).astype(np.int8)
+    sums = np.zeros(out, np.int32)
+    if kind == "int8":
+        sums = codes.reshape(out, -1).sum(axis=1, dtype=np.int32)
+    filled = np.pad(codes, ((0, 0), (0, 0), (0, -run.shape[2] % numbers)))
+    units = np.ascontiguousarray(filled).view("<u4").astype(np.uint32)
+    return block_weight(units[:, :, None], lanes), sums, steps
+
+
+def to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The upper halves of float32 numbers, rounded to nearest, ties to even."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 def block_pieces(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .packing import pack_codes, popcount, unblock_weight, unpack_codes, unpack_weight
+from .packing import pack_codes, popcount, to_bf16, unblock_weight, unpack_codes, unpack_weight
 
 Floats = NDArray[np.float32]
 Words = NDArray[np.uint32]
@@ -130,6 +130,37 @@ def conv2d_blocked(
         dilation=dilation,
         groups=groups,
     )
+
+
+def conv2d_narrow(
+    data: Floats,
+    weight: Words,
+    *,
+    kind: str,
+    kernel_width: int,
+    strides: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0, 0, 0),
+    scale: float = 1.0,
+) -> NDArray[Any]:
+    """Oracle of `insta.conv2d_narrow`; exact for "int8"."""
+    units = unblock_weight(weight)  # [O, KH, 1, U]
+    out, rows = units.shape[:2]
+    numbers = units.reshape(out, rows, -1).astype("<u4").view("u2" if kind == "bf16" else "i1")
+    taps = numbers[:, :, : kernel_width * data.shape[3]].reshape(out, rows, kernel_width, -1)
+    geometry = (strides, padding, (1, 1))
+    if kind == "bf16":
+        wide = _from_bf16(to_bf16(data)), _from_bf16(np.ascontiguousarray(taps))
+        result: Floats = _convolve(*wide, geometry, 1).astype(np.float32)
+        return result
+    codes = np.clip(np.rint(data * np.float32(scale)), -127, 127).astype(np.int64)
+    exact = _convolve(codes, taps.astype(np.int64), geometry, 1)
+    sums = taps.reshape(out, -1).sum(axis=1, dtype=np.int64)
+    sums_added: Ints = (exact + 128 * sums).astype(np.int32)
+    return sums_added
+
+
+def _from_bf16(codes: NDArray[np.uint16]) -> NDArray[np.float64]:
+    return (codes.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
 
 
 def moments(x: Floats, orders: Sequence[int] = (3,), *, fused: bool = False) -> Floats:

@@ -7,6 +7,7 @@
   them, ``base / 2 - popsum``, and the factor 2 goes into the scale behind: one instruction less for
   each output, and exact, since doubling a float32 is.
 - Moments become sums of rows, which the kernel that makes the rows can take along, and a mean.
+- Float layers may compute in bfloat16 or in 8-bit integers, where that is asked for.
 - Dense layers become 1x1 convolutions on 1x1 images: one kernel family serves both.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import tvm
 from tvm import relax
@@ -21,6 +23,7 @@ from tvm.ir import Call
 
 from tvm_insta import ops
 from tvm_insta.ops import packing
+from tvm_insta.ops.conv2d_narrow import ZERO_CODE
 from tvm_insta.passes.report import Pack, Report
 from tvm_insta.passes.rewriter import (
     Array,
@@ -36,8 +39,26 @@ from tvm_insta.passes.rewriter import (
 from tvm_insta.schedules import BinaryBlocking
 
 
+@dataclass(frozen=True)
+class Narrow:
+    """In which numbers float layers compute.
+
+    Attributes:
+        kind: "bf16" or "int8".
+        largest: for "int8", the largest magnitude of the input of each float layer, in the order in
+            which `lower` meets them.
+    """
+
+    kind: str
+    largest: tuple[float, ...] = ()
+
+
 def lower(
-    mod: tvm.IRModule, report: Report, lanes: int, blocking: BinaryBlocking | None = None
+    mod: tvm.IRModule,
+    report: Report,
+    lanes: int,
+    blocking: BinaryBlocking | None = None,
+    narrow: Narrow | None = None,
 ) -> tvm.IRModule:
     """Bring every layer with constant weights into its blocked form.
 
@@ -46,8 +67,9 @@ def lower(
         report: its layers receive the digest of their blocked weights.
         lanes: 32-bit lanes of the target's vectors; the widest block a weight is laid out in.
         blocking: the target's own layout of binary weights, see `schedules.binary_blocking`.
+        narrow: numbers of the float layers, None for float32.
     """
-    mod = _Lower(mod, report, lanes, blocking).run()
+    mod = _Lower(mod, report, lanes, blocking, narrow).run()
     report.packs = list(_packs(mod))
     return mod
 
@@ -69,6 +91,12 @@ def _packs(mod: tvm.IRModule) -> Iterator[Pack]:
                 )
 
 
+_CODES = 127
+"""Largest code of an 8-bit activation; the smallest is its negative."""
+
+_LEAST_LANES = 4  # the instructions work on vectors of four 32-bit lanes or more
+
+
 def weight_key(value: Array) -> str:
     """Digest by which a kernel call is matched with the layer it belongs to."""
     return hashlib.sha1(value.tobytes(), usedforsecurity=False).hexdigest()
@@ -76,9 +104,16 @@ def weight_key(value: Array) -> str:
 
 class _Lower(Rewriter):
     def __init__(
-        self, mod: tvm.IRModule, report: Report, lanes: int, blocking: BinaryBlocking | None
+        self,
+        mod: tvm.IRModule,
+        report: Report,
+        lanes: int,
+        blocking: BinaryBlocking | None,
+        narrow: Narrow | None,
     ) -> None:
         super().__init__(mod)
+        self.narrow = narrow
+        self.largest = iter(narrow.largest if narrow else ())
         self.lanes = lanes
         self.blocking = blocking
         self.layers = iter(report.layers)
@@ -121,10 +156,11 @@ class _Lower(Rewriter):
             return packing.block_weight(weight, own.lanes), own.byte_counts
         return packing.block_pieces(weight, own.dtype, own.lanes, channels), False
 
-    def _next_layer(self, weight: Array) -> None:
+    def _next_layer(self, weight: Array, note: str = "") -> None:
         layer = next(self.layers, None)
         if layer is not None:
             layer.weight_key = weight_key(weight)
+            layer.notes += (note,) if note else ()
 
     def _conv2d(self, call: Call) -> Expr | None:
         weight = array(call.args[1])
@@ -132,6 +168,11 @@ class _Lower(Rewriter):
             next(self.layers, None)
             return None
         attrs = call.attrs
+        if ints(attrs["dilation"]) == [1, 1] and int(attrs["groups"]) == 1:
+            strides, padding = ints(attrs["strides"]), ints(attrs["padding"])
+            result = self._narrow(call.args[0], weight, strides, padding)
+            if result is not None:
+                return result
         blocked = packing.block_weight(weight, self._block(weight.shape[0]))
         self._next_layer(blocked)
         return self.emit(
@@ -153,11 +194,44 @@ class _Lower(Rewriter):
             next(self.layers, None)
             return None
         canonical = weight.T[:, None, None, :]
+        image = self._as_image(data)
+        narrow = self._narrow(image, canonical, [1, 1], [0, 0, 0, 0])
+        if narrow is not None:
+            return self._as_vector(narrow)
         blocked = packing.block_weight(canonical, self._block(canonical.shape[0]))
         self._next_layer(blocked)
-        image = self._as_image(data)
         result = self.emit(ops.conv2d_blocked(image, const(blocked)))
         return self._as_vector(result)
+
+    def _narrow(
+        self, data: Expr, weight: Array, strides: Sequence[int], padding: Sequence[int]
+    ) -> Expr | None:
+        """The float layer in narrow numbers; None where it stays in float32."""
+        lanes = self._block(weight.shape[0])
+        largest = next(self.largest, 0.0)
+        if self.narrow is None or lanes < _LEAST_LANES:
+            return None
+        kind = self.narrow.kind
+        packed, sums, steps = packing.narrow_weight(weight, kind, lanes)
+        self._next_layer(packed, f"computed in {kind}")
+        scale = _CODES / max(largest, 1e-30) if kind == "int8" else 1.0
+        result = self.emit(
+            ops.conv2d_narrow(
+                data,
+                const(packed, "uint32"),
+                kind=kind,
+                kernel_width=weight.shape[2],
+                strides=strides,
+                padding=padding,
+                scale=scale,
+            )
+        )
+        if kind == "bf16":
+            return result
+        exact = self.emit(relax.op.subtract(result, const(ZERO_CODE * sums, "int32")))
+        return self.emit(
+            relax.op.multiply(self.emit(relax.op.astype(exact, "float32")), const(steps / scale))
+        )
 
     def _bitserial_conv2d(self, call: Call) -> Expr | None:
         weight, packed = array(call.args[1]), self.calls.get(call.args[0])

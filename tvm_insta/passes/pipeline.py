@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,15 +22,17 @@ from tvm import relax
 from tvm_insta.errors import ArtefactError
 from tvm_insta.frontend import Imported
 from tvm_insta.ops._common import OPAQUE
+from tvm_insta.passes.calibrate import calibrate
 from tvm_insta.passes.fold_scales import fold_scales
 from tvm_insta.passes.join import join
-from tvm_insta.passes.lower import lower
+from tvm_insta.passes.lower import Narrow, lower
 from tvm_insta.passes.recognise import recognise
 from tvm_insta.passes.report import Report
+from tvm_insta.passes.rewriter import Array
 from tvm_insta.passes.simplify import simplify
 from tvm_insta.passes.to_nhwc import to_nhwc
 from tvm_insta.schedules import ConvTiles, ScheduleRecord, binary_blocking, schedule_module
-from tvm_insta.target import InstaTarget
+from tvm_insta.target import InstaTarget, parse
 
 AfterPhase = Callable[[int, str, tvm.IRModule], None]
 """Called with number, name and module after each phase, e.g. to verify or to show progress."""
@@ -74,6 +76,8 @@ def run_pipeline(
     after_phase: AfterPhase | None = None,
     choose: Choose | None = None,
     last: str = PHASES[-1],
+    stem: str = "fp32",
+    samples: Sequence[Array] = (),
 ) -> Compiled:
     """Run every phase.
 
@@ -85,6 +89,10 @@ def run_pipeline(
         after_phase: see `AfterPhase`.
         choose: parameters of the schedules; None leaves them all to the schedules.
         last: the phase to stop behind; "fuse" gives the kernels as the tuner takes them.
+
+        stem: numbers in which the float layers compute: "fp32", "bf16" or "int8".
+        samples: for "int8", one array per input, ``[images, ...]``: they show how large the
+            activations become.
 
     Raises:
         InstaError: from a phase, or when ``dump_ir`` cannot be written.
@@ -98,13 +106,24 @@ def run_pipeline(
         records.extend(made)
         return mod
 
+    def narrowed(mod: tvm.IRModule) -> Narrow | None:
+        if stem != "int8":
+            return None if stem == "fp32" else Narrow(stem)
+        host = parse("llvm")
+
+        def prepare(probed: tvm.IRModule) -> tvm.IRModule:
+            probed = fuse(lower_for(probed, Report(), host))
+            return schedule_module(probed, host.tvm, lanes=host.lanes)[0]
+
+        return Narrow(stem, calibrate(mod, samples, prepare, host.tvm))
+
     steps: dict[str, Callable[[tvm.IRModule], tvm.IRModule]] = {
         "imported": lambda mod: mod,
         "simplify": simplify,
         "to_nhwc": to_nhwc,
         "recognise": lambda mod: recognise(mod, report, imported.layer_names),
         "fold_scales": fold_scales,
-        "lower": lambda mod: _fix_batch(lower_for(mod, report, target), batch),
+        "lower": lambda mod: _fix_batch(lower_for(mod, report, target, narrowed(mod)), batch),
         "fuse": lambda mod: fuse(mod, report, joins=target.kind == "llvm"),
         "schedule": schedule,
     }
@@ -118,10 +137,12 @@ def run_pipeline(
     return Compiled(mod, report, records)
 
 
-def lower_for(mod: tvm.IRModule, report: Report, target: InstaTarget) -> tvm.IRModule:
+def lower_for(
+    mod: tvm.IRModule, report: Report, target: InstaTarget, narrow: Narrow | None = None
+) -> tvm.IRModule:
     """`lower` with the layouts that are fast on a target."""
     blocking = None if target.kind == "cuda" else binary_blocking(target.tvm)
-    return lower(mod, report, target.lanes, blocking)
+    return lower(mod, report, target.lanes, blocking, narrow)
 
 
 def fuse(mod: tvm.IRModule, report: Report | None = None, *, joins: bool = False) -> tvm.IRModule:
