@@ -6,9 +6,11 @@ that mean the same, because every term is 0 or a bit of its own:
     pack_flags[..., word, bit] = the term of this bit, as a lane of a vector
     threshold_pack[..., word]  = the 32 lanes gathered into a word
 
-On x86 a lane is a byte of ones or zeros, and `pmovmskb` gathers the top bits of 32 (or 16) bytes;
-elsewhere a lane is the shifted bit itself and an OR across the lanes gathers them. The comparison
-itself is untouched, so NaN, infinities, -0.0 and ties come out as the operator defines them.
+On x86 and Arm a lane is a byte of ones or zeros. x86's `pmovmskb` gathers the top bits of 32 (or 16)
+bytes; on NEON byte i keeps bit i % 8, and three pairwise additions make a byte of each eight.
+Elsewhere a lane is the shifted bit itself and an OR across the lanes gathers them. The comparison
+means what it did, so NaN, infinities, -0.0 and ties come out as the operator defines them; but where
+vector instructions take subnormal numbers for zero, it is done on integers.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ from typing import Any
 from tvm import s_tir, tirx
 from tvm.ir import IRModule, Range
 
+from .exact import exact_comparisons
 from .common import (
     ConvTiles,
+    Family,
     Kernel,
     NotApplicable,
     band_height,
@@ -50,7 +54,7 @@ def schedule_pack(kernel: Kernel) -> tuple[str, ConvTiles | None]:
     if len(found) > 1:
         raise NotApplicable(f"{len(found)} packing blocks")
     (name,) = found
-    function = _gather_flags(kernel.schedule.mod["main"], name, kernel.family.word_mask)
+    function = _gather_flags(kernel.schedule.mod["main"], name, kernel.family)
     schedule = kernel.schedule = s_tir.Schedule(IRModule({"main": function}))
     flags, words = schedule.get_sblock("pack_flags"), schedule.get_sblock(name)
     for block in blocks(schedule):
@@ -84,7 +88,7 @@ def schedule_pack(kernel: Kernel) -> tuple[str, ConvTiles | None]:
     return "insta_pack", None
 
 
-def _gather_flags(function: tirx.PrimFunc, name: str, word_mask: str) -> tirx.PrimFunc:
+def _gather_flags(function: tirx.PrimFunc, name: str, family: Family) -> tirx.PrimFunc:
     """Replace the reduction block `name` by the blocks "pack_flags" and `name`."""
     root = function.body.block
     nests = list(root.body.seq) if isinstance(root.body, tirx.SeqStmt) else [root.body]
@@ -95,7 +99,10 @@ def _gather_flags(function: tirx.PrimFunc, name: str, word_mask: str) -> tirx.Pr
     if bit.iter_type != tirx.IterVar.CommReduce or int(bit.dom.extent) != _WORD:
         raise NotApplicable("the packing block does not sum 32 bits")
     term = block.body.value.b
+    if family.flushes_subnormals:
+        term = exact_comparisons(term)
 
+    word_mask = family.word_mask
     as_bytes = word_mask != "or"
     flags = tirx.decl_buffer(
         [*(axis.dom.extent for axis in axes), _index(_WORD)],
@@ -157,12 +164,38 @@ def _word(flags: Any, index: list[Any], word_mask: str) -> Any:
         vector = lanes(first, count).astype(f"int8x{count}")
         return tirx.call_llvm_pure_intrin("int32", intrinsic, vector).astype("uint32")
 
+    if word_mask in ("addp", "vpadd"):
+        return _add_across(lanes, word_mask)
     if word_mask == "movmsk256":
         return mask(0, 32, "llvm.x86.avx2.pmovmskb")
     if word_mask == "movmsk128":
         half = "llvm.x86.sse2.pmovmskb.128"
         return mask(0, 16, half) | (mask(16, 16, half) << tirx.const(16, "uint32"))
     return tirx.call_llvm_pure_intrin("uint32", "llvm.vector.reduce.or.v32i32", lanes(0, 32))
+
+
+def _add_across(lanes: Any, instruction: str) -> Any:
+    """32 bytes of ones or zeros -> the word whose bit i is that of byte i."""
+    width, intrinsic = {
+        "addp": (16, "llvm.aarch64.neon.addp"),
+        "vpadd": (8, "llvm.arm.neon.vpadd"),
+    }[instruction]
+
+    def pairs(a: Any, b: Any) -> Any:
+        return tirx.call_llvm_pure_intrin(f"uint8x{width}", intrinsic, a, b)
+
+    place = tirx.const(0x8040201008040201, "uint64")
+    if width > 8:
+        place = tirx.Broadcast(place, width // 8)
+    bits = tirx.call_intrin(f"uint8x{width}", "tirx.reinterpret", place)
+    parts = [lanes(first, width) & bits for first in range(0, _WORD, width)]
+    while len(parts) > 1:
+        parts = [pairs(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    (sums,) = parts
+    for _ in range({16: 2, 8: 1}[width]):
+        sums = pairs(sums, sums)
+    words = tirx.call_intrin(f"uint32x{width // 4}", "tirx.reinterpret", sums)
+    return tirx.Shuffle([words], [0])
 
 
 def _index(value: int) -> Any:
