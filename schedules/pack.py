@@ -6,11 +6,11 @@ that mean the same, because every term is 0 or a bit of its own:
     pack_flags[..., word, bit] = the term of this bit, as a lane of a vector
     threshold_pack[..., word]  = the 32 lanes gathered into a word
 
-On x86 and Arm a lane is a byte of ones or zeros. x86's `pmovmskb` gathers the top bits of 32 (or 16)
-bytes; on NEON byte i keeps bit i % 8, and three pairwise additions make a byte of each eight.
+On x86 and Arm a lane is a byte of ones or zeros. x86's `pmovmskb` gathers the top bits of 32 (or
+16) bytes; on NEON byte i keeps bit i % 8, and three pairwise additions make a byte of each eight.
 Elsewhere a lane is the shifted bit itself and an OR across the lanes gathers them. The comparison
-means what it did, so NaN, infinities, -0.0 and ties come out as the operator defines them; but where
-vector instructions take subnormal numbers for zero, it is done on integers.
+means what it did, so NaN, infinities, -0.0 and ties come out as the operator defines them; but
+where vector instructions take subnormal numbers for zero, it is done on integers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any
 from tvm import s_tir, tirx
 from tvm.ir import IRModule, Range
 
-from .exact import exact_comparisons
 from .common import (
     ConvTiles,
     Family,
@@ -35,6 +34,7 @@ from .common import (
     rule_of,
     vectorise_last,
 )
+from .exact import exact_comparisons
 
 _WORD = 32
 
