@@ -15,7 +15,6 @@ import torch
 from tests.cross import small_network
 from tests.cross.machines import A72, ARMV7, GENERIC_ARM64
 from tvm_insta import compile as command
-from tvm_insta import run
 from tvm_insta.codegen import bundle
 from tvm_insta.codegen.elf import ElfFile
 
@@ -152,20 +151,3 @@ def test_no_bundle_for_cuda(tmp_path):
 
     with pytest.raises(ArtefactError, match="a bundle is for a CPU"):
         bundle.write_bundle(tmp_path, tmp_path / "bundle", parse("h100"))
-
-
-def test_images_for_a_board_are_written_here(tmp_path, capsys):
-    """Preprocessing needs no artefact of this machine."""
-    from pathlib import Path
-
-    digits = Path(__file__).parents[2] / "examples" / "digits" / "test" / "0"
-    out = tmp_path / "out"
-    target = "llvm -mtriple=aarch64-linux-gnu"
-    argv = ["--model", "resnet20", "--variant", "insta", "--checkpoint", "digits"]
-    GENERIC_ARM64.require()
-    assert command.main([*argv, "--target", target, "--runtime", "c", "-o", str(out)]) == 0
-    file = tmp_path / "batch.f32"
-    assert run.main([str(out), str(digits), "--dump-input", str(file)]) == 0
-    said = capsys.readouterr().out
-    assert file.stat().st_size % (3 * 32 * 32 * 4) == 0 and file.stat().st_size > 0, said
-    assert "not run on this machine" in said
