@@ -58,29 +58,43 @@ def pytorch(model: str, mode: str, threads: int) -> Runner:
 
 def onnx_runtime(model: str, mode: str, threads: int) -> Runner:
     """ONNX Runtime in float32, or statically quantised to int8 (calibrated on random images)."""
-    try:
-        import onnxruntime
-        from onnxruntime import quantization
-    except ImportError as error:
-        raise Unavailable(f"onnxruntime is not installed ({error})") from error
-    folder = Path(tempfile.mkdtemp())
-    path = folder / "float.onnx"
-    _export_onnx(model, path)
-    if mode == "int8":
-        images = iter([{"x": image()}] * 4)
-        methods = {"get_next": lambda _: next(images, None)}
-        reader = type("Reader", (quantization.CalibrationDataReader,), methods)
-        quantised = folder / "int8.onnx"
-        kind = quantization.QuantType.QUInt8  # what ONNX Runtime advises for x86 with VNNI
-        quantization.quantize_static(
-            path, quantised, reader(), per_channel=True, activation_type=kind
-        )
-        path = quantised
+    path = onnx_file(model, mode, Path(tempfile.mkdtemp()), "QUInt8")  # for x86 with VNNI
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     feed = {"x": image()}
     return lambda: session.run(None, feed)
+
+
+def onnx_file(model: str, mode: str, folder: Path, activations: str) -> Path:
+    """The ONNX file of a float network, or its int8 form.
+
+    Args:
+        model: a key of `float_models.MODELS`.
+        mode: "fp32" or "int8".
+        folder: where files are written.
+        activations: "QUInt8" or "QInt8", what ONNX Runtime advises for the processor.
+
+    Raises:
+        Unavailable: a package is missing, or the export fails.
+    """
+    try:
+        from onnxruntime import quantization
+    except ImportError as error:
+        raise Unavailable(f"onnxruntime is not installed ({error})") from error
+    path = folder / "float.onnx"
+    _export_onnx(model, path)
+    if mode != "int8":
+        return path
+    images = iter([{"x": image()}] * 4)
+    methods = {"get_next": lambda _: next(images, None)}
+    reader = type("Reader", (quantization.CalibrationDataReader,), methods)
+    quantised = folder / "int8.onnx"
+    kind = getattr(quantization.QuantType, activations)
+    quantization.quantize_static(path, quantised, reader(), per_channel=True, activation_type=kind)
+    return quantised
 
 
 def openvino(model: str, mode: str, threads: int) -> Runner:
