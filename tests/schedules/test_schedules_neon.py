@@ -75,7 +75,7 @@ def test_uneven_rows_and_what_adds(name):
 
 @pytest.mark.parametrize("name", ["cortex-a72", "cortex-a76"])
 def test_hardly_anything_goes_to_the_stack(name):
-    """In the inner loop; plain additions instead, which LLVM regroups, reload 15 for 100 counts."""
+    """In the inner loop; plain additions instead, which LLVM regroups, reload 18 for 100 counts."""
     asm, _ = conv((CORES | DOT)[name], 14, 64)
     loop = inner_loop(asm)
     counts = loop.products // 128
