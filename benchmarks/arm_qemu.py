@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,30 +91,45 @@ def plugin(program: str) -> Path:
     raise ToolchainError(f"{program} does not load the plugin: {said.splitlines()[-1]}")
 
 
-def count(core: Core, program: Path, *arguments: str) -> int:
-    """Instructions of one run of a static program.
+def count_program(
+    core: Core, program: Path, folder: Path, options: Sequence[str], *arguments: str
+) -> int:
+    """Instructions of one run of a program.
+
+    Args:
+        core: the core to emulate; where QEMU lacks it, the one with every feature that it has.
+        program: an executable of the core's architecture.
+        folder: for temporary files.
+        options: further options of QEMU.
+        arguments: of the program.
 
     Raises:
         ToolchainError: the program or the emulator failed.
     """
     command = emulator(core)
-    out = program.with_suffix(".count")
+    out = folder / "instructions"
     out.unlink(missing_ok=True)
-    cpu = "max" if core.parsed.arch == "aarch64" and not _knows(command, core.name) else core.name
+    cpu = core.name if _knows(command, core.name) else "max"
+    head = [command, "-cpu", cpu, "-plugin", f"{plugin(command)},out={out}", *options]
     done = subprocess.run(
-        [command, "-cpu", cpu, "-plugin", f"{plugin(command)},out={out}", str(program), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
+        [*head, str(program), *arguments], capture_output=True, text=True, check=False
     )
     if done.returncode != 0 or not out.exists():
-        raise ToolchainError(f"{program.name} failed on {core.name}: {done.stderr.strip()}")
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise ToolchainError(f"{program.name} failed on {core.name}: {said[-1]}")
     return int(out.read_text())
 
 
 def count_calls(core: Core, program: Path, calls: int) -> float:
-    """Instructions of one call, from a run with `calls` more calls than another has."""
-    return (count(core, program, str(1 + calls)) - count(core, program, "1")) / calls
+    """Instructions of one call of a static program, which takes the number of calls.
+
+    It is what a run with `calls` more calls takes more than a run with one.
+
+    Raises:
+        ToolchainError: the program or the emulator failed.
+    """
+    more, one = (count_program(core, program, program.parent, (), str(n)) for n in (1 + calls, 1))
+    return (more - one) / calls
 
 
 @functools.cache

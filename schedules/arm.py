@@ -16,7 +16,7 @@ NEON = Family(
     lanes=4,
     accumulators=16,
     float_accumulators=16,
-    word_mask="or",
+    word_mask="addp",
     binary="bytes",
     binary_sums=16,
 )
@@ -26,9 +26,10 @@ ARMV7 = Family(
     lanes=4,
     accumulators=8,
     float_accumulators=8,
-    word_mask="or",
+    word_mask="vpadd",
     binary="pairs",
     binary_sums=8,
+    flushes_subnormals=True,
 )
 
 

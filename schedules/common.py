@@ -41,10 +41,11 @@ class Family:
         accumulators: vector registers that a binary convolution may fill with sums.
         float_accumulators: the same for a float convolution, whose inner step needs no temporaries.
         word_mask: how threshold_pack gathers 32 comparisons into a word: "movmsk256", "movmsk128"
-            (x86) or "or".
+            (x86), "addp" (AArch64), "vpadd" (armv7) or "or".
         binary: how a binary convolution sums: "words", "byte_counts" (words, counted byte by byte),
             or for the rule in `neon` "bytes", "pairs" or "dot".
         binary_sums: vector registers that this rule may fill with sums.
+        flushes_subnormals: whether float vector instructions take subnormal numbers for zero.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Family:
     word_mask: str
     binary: str = "words"
     binary_sums: int = 0
+    flushes_subnormals: bool = False
 
 
 GENERIC = Family("generic", lanes=4, accumulators=8, float_accumulators=8, word_mask="or")

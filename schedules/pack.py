@@ -9,9 +9,11 @@ which means the same because every term is 0 or a bit of its own:
         pack_flags[..., word, bit] = the term of this bit, as a lane of a vector
         threshold_pack[..., word]  = gather(32 lanes of pack_flags)
 
-On x86 a lane is a byte of ones or zeros, and `pmovmskb` gathers the top bits of 32 (or 16) bytes;
-elsewhere a lane is the shifted bit itself and an OR across the lanes gathers them. The comparison
-itself is untouched, so NaN, infinities, -0.0 and ties come out as the operator defines them.
+On x86 and Arm a lane is a byte of ones or zeros. x86's `pmovmskb` gathers the top bits of 32 (or
+16) bytes; on NEON byte i keeps bit i % 8, and three pairwise additions make a byte of each eight.
+Elsewhere a lane is the shifted bit itself and an OR across the lanes gathers them. The comparison
+means what it did, so NaN, infinities, -0.0 and ties come out as the operator defines them; but
+where vector instructions take subnormal numbers for zero, it is done on integers.
 
 Words with zeros around them are stored where they belong at once; a loop in front of the function
 writes the zeros of the border.
@@ -30,6 +32,7 @@ from tvm_ffi import structural_map
 
 from .common import (
     ConvTiles,
+    Family,
     Kernel,
     NotApplicable,
     band_height,
@@ -41,6 +44,7 @@ from .common import (
     parallelise,
     rule_of,
 )
+from .exact import exact_comparisons
 
 WORD = 32
 """Channels of a packed word."""
@@ -101,7 +105,7 @@ def find_pack(kernel: Kernel) -> Pack | None:
     if len(found) > 1:
         raise NotApplicable(f"{len(found)} packing blocks")
     name = name_of(kernel.schedule, found[0])
-    function, pad = _gather(kernel.schedule.mod["main"], name, kernel.family.word_mask)
+    function, pad = _gather(kernel.schedule.mod["main"], name, kernel.family)
     kernel.schedule = s_tir.Schedule(IRModule({"main": function}))
     named = {name_of(kernel.schedule, block): block for block in blocks(kernel.schedule)}
     return Pack(named[name], named.get("pack_flags"), pad)
@@ -177,7 +181,7 @@ def _border(buffer: Any, pad: tuple[int, ...]) -> list[tirx.Stmt]:
 
 
 def _gather(
-    function: tirx.PrimFunc, name: str, word_mask: str
+    function: tirx.PrimFunc, name: str, family: Family
 ) -> tuple[tirx.PrimFunc, tuple[int, ...]]:
     """Replace the reduction block `name`, and the padding behind it, by gathering blocks."""
     root = function.body.block
@@ -203,12 +207,12 @@ def _gather(
     ]
     word = [axis.var for axis in word_axes]
     rename = {axis.var: var for axis, var in zip(axes, word, strict=True)}
-    value, reads = _compare_words(block.body.value.b, bit.var, rename, word_mask)
+    value, reads = _compare_words(block.body.value.b, bit.var, rename, family.word_mask)
     made, flags = [], []
     if value is None:
-        buffer, flag_nest = _flags(nests[at], realize, word_mask)
+        buffer, flag_nest = _flags(nests[at], realize, family)
         flags, made = [buffer], [flag_nest]
-        value, reads = _word_of_flags(buffer, word, word_mask), [_region(buffer, word, WORD)]
+        value, reads = _word_of_flags(buffer, word, family.word_mask), [_region(buffer, word, WORD)]
     where = list(word)
     if any(pad):
         where[1], where[2] = where[1] + pad[0], where[2] + pad[1]
@@ -259,12 +263,14 @@ def _compare_words(
     return _mask256(tirx.Select(kind(*sides), ones, zeros)), reads
 
 
-def _flags(nest: tirx.Stmt, realize: Any, word_mask: str) -> tuple[Any, tirx.Stmt]:
+def _flags(nest: tirx.Stmt, realize: Any, family: Family) -> tuple[Any, tirx.Stmt]:
     """The buffer [..., word, 32] of flags, and the nest of the block that writes it."""
     block = realize.block
     *axes, _ = block.iter_vars
     term = block.body.value.b
-    as_bytes = word_mask != "or"
+    if family.flushes_subnormals:
+        term = exact_comparisons(term)
+    as_bytes = family.word_mask != "or"
     flags = tirx.decl_buffer(
         [*(axis.dom.extent for axis in axes), _index(WORD)],
         "uint8" if as_bytes else "uint32",
@@ -291,6 +297,8 @@ def _word_of_flags(flags: Any, index: list[Any], word_mask: str) -> Any:
     def lanes(first: int, count: int) -> Any:
         return tirx.BufferLoad(flags, [*index, tirx.Ramp(_index(first), _index(1), count)])
 
+    if word_mask in ("addp", "vpadd"):
+        return _add_across(lanes, word_mask)
     if word_mask == "movmsk256":
         return _mask256(lanes(0, 32).astype("int8x32"))
     if word_mask == "movmsk128":
@@ -302,6 +310,30 @@ def _word_of_flags(flags: Any, index: list[Any], word_mask: str) -> Any:
         ]
         return half[0] | (half[1] << tirx.const(16, "uint32"))
     return tirx.call_llvm_pure_intrin("uint32", "llvm.vector.reduce.or.v32i32", lanes(0, 32))
+
+
+def _add_across(lanes: Any, instruction: str) -> Any:
+    """32 bytes of ones or zeros -> the word whose bit i is that of byte i."""
+    width, intrinsic = {
+        "addp": (16, "llvm.aarch64.neon.addp"),
+        "vpadd": (8, "llvm.arm.neon.vpadd"),
+    }[instruction]
+
+    def pairs(a: Any, b: Any) -> Any:
+        return tirx.call_llvm_pure_intrin(f"uint8x{width}", intrinsic, a, b)
+
+    place = tirx.const(0x8040201008040201, "uint64")
+    if width > 8:
+        place = tirx.Broadcast(place, width // 8)
+    bits = tirx.call_intrin(f"uint8x{width}", "tirx.reinterpret", place)
+    parts = [lanes(first, width) & bits for first in range(0, WORD, width)]
+    while len(parts) > 1:
+        parts = [pairs(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    (sums,) = parts
+    for _ in range({16: 2, 8: 1}[width]):
+        sums = pairs(sums, sums)
+    words = tirx.call_intrin(f"uint32x{width // 4}", "tirx.reinterpret", sums)
+    return tirx.Shuffle([words], [0])
 
 
 def _mask256(lanes: Any) -> Any:

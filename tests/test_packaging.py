@@ -45,14 +45,16 @@ def test_the_package_list_is_complete():
     listed = re.search(r"^packages = \[(.*?)^\]", table("tool.setuptools"), re.DOTALL | re.M)
     assert listed
     folders = {p.parent for p in project_files() if p.suffix == ".py" and p.parts[0] in PACKAGED}
-    expected = sorted(packaged_as(folder).replace("/", ".") for folder in folders)
+    names = [packaged_as(folder).replace("/", ".") for folder in folders]
+    expected = sorted([*names, "tvm_insta.c_examples"])  # C files only, for deployment folders
     assert re.findall(r'"([\w.]+)"', listed[1]) == expected
 
 
 def test_the_rooms_at_the_top_are_mapped_into_the_package():
-    mapped = re.findall(r'^"([\w.]+)" = "(\w+)"', table("tool.setuptools.package-dir"), re.M)
+    mapped = re.findall(r'^"([\w.]+)" = "([\w/]+)"', table("tool.setuptools.package-dir"), re.M)
     assert sorted(mapped) == [
         ("tvm_insta.autotune_logs", "autotune_logs"),
+        ("tvm_insta.c_examples", "examples/c"),
         ("tvm_insta.schedules", "schedules"),
     ]
 
@@ -89,6 +91,8 @@ def test_the_wheel_has_every_file_of_the_package(names):
         r"schedules/\w+\.py",
         r"autotune_logs/__init__\.py",
         r"py\.typed",
+        r"c_examples/plain_c\.c",
+        r"c_examples/batch_file\.h",
         r"codegen/\w+\.c\.in",
         r"codegen/\w+\.h\.in",
         r"tuning/\w+\.c",

@@ -52,6 +52,12 @@ def parser() -> argparse.ArgumentParser:
         help=f"sample images for --stem int8, or '{RANDOM}' (for timing only)",
     )
     result.add_argument("-o", "--output", type=Path, help="folder of the artefact")
+    result.add_argument(
+        "--bundle",
+        type=Path,
+        metavar="DIR",
+        help="also write a folder to copy to a board: artefact, C program, Makefile, libraries",
+    )
     result.add_argument("--max-batch", type=int, default=64, help="largest batch of one call")
     result.add_argument("--name", default="model", help="prefix of files and C functions")
     result.add_argument("--dump-ir", type=Path, help="write one TVMScript file per phase here")
@@ -112,6 +118,12 @@ def _compile(args: argparse.Namespace) -> int:
 
     for line in compile_summary(output, artefact.manifest):
         print(line)
+    if args.bundle is not None:
+        from tvm_insta.codegen.bundle import write_bundle
+
+        for note in write_bundle(output, args.bundle, target):
+            print(f"bundle: {note}")
+        print(f"wrote the bundle {args.bundle}: its README.md says how to run it")
     return 0
 
 

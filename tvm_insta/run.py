@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from tvm_insta import cli, runtime
 from tvm_insta.errors import InputError
+from tvm_insta.runtime import cpu
+from tvm_insta.runtime import manifest as manifests
 from tvm_insta.runtime.preprocess import image_files, load_images
 
 
@@ -49,13 +51,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    module = runtime.load(args.artefact, threads=args.threads)
     files, truth = _labelled(args.images)
-    dtype = module.manifest.inputs[0].dtype
-    batch = load_images(files, module.manifest.preprocessing, dtype)
     if args.dump_input is not None:
+        manifest = manifests.read(args.artefact / manifests.FILE_NAME)
+        dtype = manifest.inputs[0].dtype
+        batch = load_images(files, manifest.preprocessing, dtype)
         args.dump_input.write_bytes(batch.tobytes())
         print(f"wrote {args.dump_input}: {list(batch.shape)} {dtype}")
+        if manifest.machine != cpu.machine():
+            print(f"compiled for {manifest.machine}: not run on this machine")
+            return 0
+    module = runtime.load(args.artefact, threads=args.threads)
+    batch = load_images(files, module.manifest.preprocessing, module.manifest.inputs[0].dtype)
     started = time.perf_counter()
     logits = classify(module, batch)
     seconds = time.perf_counter() - started

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 import tvm_insta
 from tests.cross import small_network
 from tests.cross.machines import A53, A72, A76, ARMV7, GENERIC_ARM64, NATIVE
-from tvm_insta import nn, runtime
+from tvm_insta import nn, run, runtime
 from tvm_insta.codegen.elf import ElfFile
 from tvm_insta.errors import ArtefactError
 from tvm_insta.runtime import cpu
@@ -111,15 +112,54 @@ def test_the_c_example_runs(machine, library, digits, compiled, tmp_path):
 
 
 @pytest.mark.qemu
-def test_dotprod_build_is_refused_by_a_cpu_without_it(digits, compiled):
+@pytest.mark.parametrize("machine", [A53, A72], ids=lambda machine: machine.name)
+def test_dotprod_build_is_refused_by_a_cpu_without_it(machine, digits, compiled):
     """A message from model_init, not SIGILL."""
     A76.require()
     _, images, _ = digits
-    process, out = A53.try_run(A76.link(compiled(A76)), images[:1], (10,), "float32")
+    process, out = machine.try_run(A76.link(compiled(A76)), images[:1], (10,), "float32")
     assert process.returncode == 5, process  # MODEL_ERROR_CPU
     said = re.fullmatch(r"this processor lacks a feature .* \((\S+)\)\n", process.stderr)
     assert said and said[1] in set(parse(A76.target).needs) - A53_FEATURES, process.stderr
     assert not out.exists()
+
+
+@pytest.mark.qemu
+def test_without_the_check_it_would_die(compiled, tmp_path):
+    """So the kernels do use what QEMU's processor lacks, and the check is what refuses them."""
+    A76.require()
+    source = tmp_path / "main.c"
+    source.write_text(
+        '#include "model.h"\n'
+        "static float in[MODEL_INPUT_ELEMENTS], out[MODEL_OUTPUT_ELEMENTS];\n"
+        "int main(void) {\n"
+        "  model_options options = {sizeof options, MODEL_SKIP_CPU_CHECK};\n"
+        "  return model_init(&options) ? 1 : model_run(in, out, 1);\n"
+        "}\n"
+    )
+    folder, program = compiled(A76), tmp_path / "unchecked"
+    command = [A76.gcc, "-static", "-I", folder, source, folder / "model.a", "-lm", "-o", program]
+    subprocess.run(command, check=True)
+    assert subprocess.run([*A76.emulator, program], check=False).returncode == 0
+    died = subprocess.run([*A72.emulator, program], check=False, capture_output=True)
+    assert died.returncode == -signal.SIGILL, died
+
+
+@pytest.mark.qemu
+def test_images_for_a_board_are_written_here(compiled, tmp_path, capsys):
+    """Preprocessing takes the manifest alone: the artefact need not run on this machine."""
+    A72.require()
+    if cpu.machine() == "aarch64":
+        pytest.skip("this machine is an aarch64")
+    text = json.loads((compiled(A72) / "model.json").read_text())
+    text["preprocessing"] = nn.preprocessing("digits")
+    text["classes"] = text["preprocessing"].pop("classes")
+    (tmp_path / "model.json").write_text(json.dumps(text))
+    file, folder = tmp_path / "batch.f32", EXAMPLES / "digits" / "test" / "0"
+    assert run.main([str(tmp_path), str(folder), "--dump-input", str(file)]) == 0
+    images = len(list(folder.glob("*.png")))
+    assert file.stat().st_size == images * 3 * 32 * 32 * 4
+    assert "not run on this machine" in capsys.readouterr().out
 
 
 @pytest.mark.qemu
