@@ -28,6 +28,7 @@ from tvm_insta.errors import InstaError, TuneError
 
 STEM_MACS = 112 * 112 * 49 * 3 * 64
 _MEASURED_TOGETHER = 16
+_BATCH = 4  # as a sweep's default
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def _search(
 
     yield costs[task.default]
     left = trials - 1
-    search = make_search(kind, task, target, batch=8, seed=seed, default=outcome(task.default))
+    search = make_search(kind, task, target, batch=_BATCH, seed=seed, default=outcome(task.default))
     while left > 0 and (batch := search.propose()):
         search.learn([(tiles, outcome(tiles)) for tiles in batch])
         yield from (costs[tiles] for tiles in batch[:left])

@@ -34,7 +34,12 @@ def parser() -> argparse.ArgumentParser:
     group = result.add_argument_group("search")
     group.add_argument("--search", default="evolutionary", help="evolutionary (default) or random")
     group.add_argument("--search-seed", type=int, help="of the search (default: the log's, or 0)")
-    group.add_argument("--batch", type=int, default=8, help="trials between two proposals")
+    group.add_argument(
+        "--batch",
+        type=int,
+        default=4,
+        help="trials between two proposals (default: 4; with many devices, at least their number)",
+    )
     group = result.add_argument_group("runner")
     group.add_argument("--threads", type=int, default=1, help="worker threads of a candidate")
     group.add_argument(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
@@ -15,16 +16,24 @@ def stem():
 
 
 def valley(tiles):
-    """Figures as they look: tiles that fill the registers win, bands hardly matter."""
-    return 1e-3 * (1 + abs(tiles.width_tile * tiles.out_tile - 14) + 0.01 * tiles.row_band)
+    """Figures as they look: too few sums in registers wait, too many spill, bands hardly matter."""
+    registers = tiles.width_tile * tiles.out_tile
+    waiting = 1 + 0.9 * max(0, 8 - registers) / 8
+    spilled = 1.5 if registers > 16 else 1 + 0.02 * abs(14 - registers) / 14
+    crowded = 1.25 if tiles.unroll_taps and registers > 7 else 1.0
+    bands = 1 + 0.03 * (tiles.row_band < 4) + 0.0001 * tiles.row_band
+    narrow = 1 + 0.05 * abs(math.log2(tiles.width_tile / 4))  # the default is 14 pixels wide
+    return 2e-3 * waiting * spilled * crowded * bands * narrow
 
 
 def test_the_evolutionary_search_beats_random_search(stem):
     task, target = stem
     table = [valley(tiles) for tiles in task.choices]
-    found = tuning.compare(task, target, "seconds", table, 24, range(3))
+    found = tuning.compare(task, target, "seconds", table, 24, range(6))
+    # One in twenty choices is within one per cent, so random search is lucky with some seeds.
     assert found.wins
-    assert len(found.evolutionary) == len(found.random) == 3
+    assert max(found.evolutionary) < max(found.random)
+    assert len(found.evolutionary) == len(found.random) == 6
     assert min(table) == found.optimum <= min(found.evolutionary)
     lines = list(tuning.report(found))
     assert lines[-1] == "the evolutionary search is better"

@@ -256,11 +256,15 @@ def test_prune_keeps_what_the_compiler_uses(logs):
     before = lookup.look_up(tiny.network(), tiny.NATIVE, logs)
     folder = tiny.folder(logs)
     size = (folder / RECORDS).stat().st_size
+    original = {(r.key, str(r.parameters), r.run_secs) for r in TuningLog(folder).records}
     count, left = curate.prune(folder, 1)
     assert left < count and (folder / RECORDS).stat().st_size < size
     assert lookup.look_up(tiny.network(), tiny.NATIVE, logs) == before
     assert list(curate.check(folder)) == []
-    assert not any(record.failed for record in TuningLog(folder).records)
+    kept = TuningLog(folder).records
+    assert not any(record.failed for record in kept)
+    assert {(r.key, str(r.parameters), r.run_secs) for r in kept} <= original
+    assert len({(r.key, str(r.parameters), r.final) for r in kept}) == len(kept)
 
 
 def test_merge_joins_two_halves(tmp_path):
@@ -329,6 +333,33 @@ def test_a_trial_that_is_not_in_the_record_table_does_not_count(tmp_path, monkey
     assert len(runner.measured) == 5
     log = TuningLog(tiny.folder(tmp_path))
     assert len({str(r.parameters) for r in log.records if not r.final}) == 8
+
+
+def record(width, seconds, final=False):
+    figures = (seconds,) * 3 if seconds else ()
+    return records.Record("1", {"width_tile": width}, figures, SCHEDULE_VERSION, final, {})
+
+
+@pytest.mark.parametrize(
+    ("found", "best"),
+    [
+        ([record(1, 2e-6), record(2, 1e-6), record(3, 3e-6)], 2),
+        ([record(1, 2e-6), record(2, None)], 1),
+        # Compared: only that counts, and of two comparisons the later.
+        ([record(2, 1e-6), record(1, 2e-6), record(1, 2e-6, True)], 1),
+        ([record(1, 1e-6, True), record(2, 2e-6, True), record(1, 3e-6, True)], 2),
+        # Wrong once is wrong: before, after, and where the comparison had no other survivor.
+        ([record(1, None), record(2, 2e-6, True), record(1, 1e-6, True)], 2),
+        ([record(1, 1e-6), record(2, 2e-6), record(1, None, True)], 2),
+    ],
+)
+def test_the_record_that_counts(found, best):
+    assert lookup.best_record(found).parameters == {"width_tile": best}
+
+
+def test_no_record_counts_where_all_failed():
+    assert lookup.best_record([record(1, None), record(1, None, True)]) is None
+    assert lookup.best_record([]) is None
 
 
 def test_parameters_of_another_version_are_no_tiles():

@@ -108,7 +108,6 @@ class EvolutionarySearch:
             rest = [t for t in self._task.choices if t not in self._seen and t not in fresh]
             fresh += self._rest.sample(rest, min(len(rest), self._batch - len(fresh)))
         self._seen.update(fresh)
-        self._fresh = fresh
         return list(fresh)
 
     def learn(self, outcomes: Sequence[tuple[ConvTiles, Outcome]]) -> None:

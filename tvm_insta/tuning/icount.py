@@ -1,9 +1,10 @@
 """The icount runner: instructions that a kernel executes under QEMU, for CPUs that are not here.
 
-A figure is 1e-9 of the instructions of one call: those of eleven calls less those of one, divided
-by ten, so that neither start-up nor input counts. It is the same on every machine and under any
-load. It is no time: a CPU may run many instructions a cycle, or wait for memory. `-cpu` is the
-target's: an instruction that the target lacks ends the program, and the candidate has failed.
+A figure is 1e-9 of the instructions of one call: those of eleven calls (of a long kernel, three)
+less those of one, divided by the calls between, so that neither start-up nor input counts. It is
+the same on every machine and under any load. It is no time: a CPU may run many instructions a
+cycle, or wait for memory. `-cpu` is the target's: an instruction that the target lacks ends the
+program, and the candidate has failed.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from tvm_insta.tuning.tasks import Task
 
 _PLUGIN = Path(__file__).with_name("icount_plugin.c")
 _VERSIONS = range(1, 7)  # of QEMU's plugin interface that may be tried
-_CALLS = (1, 11)
+_CALLS, _CALLS_OF_LONG = 11, 3
+_LONG = 20_000_000  # instructions, beside which those that vary from run to run are nothing
 _EMULATORS = {"aarch64": "qemu-aarch64", "arm": "qemu-arm", "riscv64": "qemu-riscv64"}
 
 
@@ -110,11 +112,13 @@ class IcountRunner:
         if isinstance(program, str):
             return Outcome(error=program)
         try:
-            (one, outputs), (many, _) = (self._run(task, program, calls) for calls in _CALLS)
+            one, outputs = self._run(task, program, 1)
             check(outputs, self._references[task.key])
+            calls = _CALLS if one < _LONG else _CALLS_OF_LONG
+            many, _ = self._run(task, program, calls)
         except TuneError as error:
             return Outcome(error=f"run: {error}", device=self.cpu)
-        return Outcome((1e-9 * (many - one) / (_CALLS[1] - _CALLS[0]),), self.cpu)
+        return Outcome((1e-9 * (many - one) / (calls - 1),), self.cpu)
 
     def _run(self, task: Task, program: Path, calls: int) -> tuple[int, list[bytes]]:
         """Instructions of the whole program, and its outputs.

@@ -34,7 +34,7 @@ class SweepOptions:
     minutes: float | None = None
     seed: int | None = None
     search: str = "evolutionary"
-    batch: int = 8
+    batch: int = 4
     repeats: int = 5
     final_repeats: int = 15
     resume: bool = False
