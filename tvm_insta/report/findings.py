@@ -13,11 +13,16 @@ def findings_lines(findings: Findings, *, per_layer: bool) -> Iterator[str]:
     """Say what was compared and how far it agrees."""
     if findings.note:
         yield f"note: {findings.note}"
+    if findings.stem != "fp32":
+        yield (
+            f"stem {findings.stem}: what it changes is told below and not judged; bits are packed "
+            "exactly all the same"
+        )
     if findings.sites:
         yield from _bit_lines(findings)
     yield (
-        f"logits: differ by at most {findings.logits_forced:.1e} of the largest for the same bits "
-        f"(allowed {findings.logits_limit:.0e}), {findings.logits_free:.1e} running free"
+        f"logits: differ by at most {findings.logits_forced:.1e} of the largest for the same bits"
+        f"{_allowed(findings, findings.logits_limit)}, {findings.logits_free:.1e} running free"
         if findings.sites
         else f"logits: differ by at most {findings.logits_free:.1e} of the largest"
     )
@@ -41,10 +46,14 @@ def _bit_lines(findings: Findings) -> Iterator[str]:
     exact = "bit-exact" if wrong == 0 else f"WRONG in {wrong} bits"
     yield f"integers: {findings.bits:,} packed bits {exact} for the artefact's own activations"
     yield (
-        f"activations: differ from PyTorch's for the same bits by at most {deviation:.1e} rms "
-        f"(allowed {findings.distance_limit:.0e})"
+        f"activations: differ from PyTorch's for the same bits by at most {deviation:.1e} rms"
+        f"{_allowed(findings, findings.distance_limit)}"
     )
     yield (
         f"flipped bits: {findings.flips} of {findings.bits:,}, each within {distance:.1e} rms of "
-        f"its threshold (allowed {findings.distance_limit:.0e})"
+        f"its threshold{_allowed(findings, findings.distance_limit)}"
     )
+
+
+def _allowed(findings: Findings, limit: float) -> str:
+    return f" (allowed {limit:.0e})" if findings.stem == "fp32" else ""

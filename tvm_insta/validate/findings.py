@@ -50,6 +50,8 @@ class Findings:
         logits_forced: the same with the artefact's bits forced upon PyTorch.
         distance_limit: see `DISTANCE`.
         logits_limit: see `LOGITS`.
+        stem: numbers of the artefact's float layers; other than "fp32" they change the result by
+            more than rounding, which is then told and not judged.
         note: why bits were not compared, "" if they were.
     """
 
@@ -62,6 +64,7 @@ class Findings:
     logits_forced: float = 0.0
     distance_limit: float = DISTANCE
     logits_limit: float = LOGITS
+    stem: str = "fp32"
     note: str = ""
 
     @property
@@ -77,18 +80,21 @@ class Findings:
     def failures(self) -> list[str]:
         """What breaks a promise; empty when the artefact is valid."""
         found = []
+        judged = self.stem == "fp32"
         for site in self.sites:
             if site.wrong_bits:
                 found.append(
                     f"{site.name}: {site.wrong_bits} packed bits are not the comparison of the "
                     "artefact's own values"
                 )
-            if max(site.distance, site.deviation) > self.distance_limit:
+            if judged and max(site.distance, site.deviation) > self.distance_limit:
                 found.append(
                     f"{site.name}: activations differ by {site.deviation:.2e} rms for the same "
                     f"bits, flips lie up to {site.distance:.2e} rms from their threshold, allowed "
                     f"are {self.distance_limit:.0e}"
                 )
+        if not judged:
+            return found
         if self.logits_forced > self.logits_limit:
             found.append(
                 f"logits differ by {self.logits_forced:.2e} of the largest for the same bits, "
