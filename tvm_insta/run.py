@@ -47,17 +47,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    manifest = manifests.read(args.artefact / manifests.FILE_NAME)
+    # Images for a board are prepared where Python is.
+    elsewhere = args.dump_input is not None and manifest.machine != cpu.machine()
+    module = None if elsewhere else runtime.load(args.artefact)
     files, truth = _labelled(args.images)
+    batch = load_images(files, manifest.preprocessing)
     if args.dump_input is not None:
-        manifest = manifests.read(args.artefact / manifests.FILE_NAME)
-        batch = load_images(files, manifest.preprocessing)
         args.dump_input.write_bytes(batch.tobytes())
         print(f"wrote {args.dump_input}: {list(batch.shape)} float32")
-        if manifest.machine != cpu.machine():
-            print(f"compiled for {manifest.machine}: not run on this machine")
-            return 0
-    module = runtime.load(args.artefact)
-    batch = load_images(files, module.manifest.preprocessing)
+    if module is None:
+        print(f"compiled for {manifest.machine}: not run on this machine")
+        return 0
     started = time.perf_counter()
     logits = classify(module, batch)
     seconds = time.perf_counter() - started
