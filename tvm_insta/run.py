@@ -51,18 +51,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    manifest = manifests.read(args.artefact / manifests.FILE_NAME)
+    # Images for a board are prepared where Python is.
+    elsewhere = args.dump_input is not None and manifest.machine != cpu.machine()
+    module = None if elsewhere else runtime.load(args.artefact, threads=args.threads)
     files, truth = _labelled(args.images)
+    dtype = manifest.inputs[0].dtype
+    batch = load_images(files, manifest.preprocessing, dtype)
     if args.dump_input is not None:
-        manifest = manifests.read(args.artefact / manifests.FILE_NAME)
-        dtype = manifest.inputs[0].dtype
-        batch = load_images(files, manifest.preprocessing, dtype)
         args.dump_input.write_bytes(batch.tobytes())
         print(f"wrote {args.dump_input}: {list(batch.shape)} {dtype}")
-        if manifest.machine != cpu.machine():
-            print(f"compiled for {manifest.machine}: not run on this machine")
-            return 0
-    module = runtime.load(args.artefact, threads=args.threads)
-    batch = load_images(files, module.manifest.preprocessing, module.manifest.inputs[0].dtype)
+    if module is None:
+        print(f"compiled for {manifest.machine}: not run on this machine")
+        return 0
     started = time.perf_counter()
     logits = classify(module, batch)
     seconds = time.perf_counter() - started
