@@ -14,6 +14,7 @@ from benchmarks.arm import LARQ_CYCLES, Row
 from benchmarks.arm_qemu import Core, count_calls, kernel_main, link_static
 from benchmarks.kernels import binary_layer
 from tvm_insta.codegen import raw
+from tvm_insta.codegen.parts import serial
 from tvm_insta.errors import ToolchainError
 from tvm_insta.passes.pipeline import fuse
 
@@ -64,15 +65,16 @@ def _count(core: Core, side: int, channels: int, epilogue: bool, folder: Path) -
     target = core.parsed
     kernels = fuse(binary_layer(side, channels, target, epilogue))
     scheduled, (record,) = schedule_module(kernels, target.tvm, lanes=target.lanes)
-    function = scheduled[record.function]
+    function = serial(scheduled[record.function])  # one function, without parts for threads
     stem = folder / f"{core.name}-{side}-{channels}-{int(epilogue)}"
     made = raw.lower({"kernel": function}, target.tvm, "bench", stem.with_suffix(".o"))
     parameters = [
         (_bytes(parameter), str(parameter.dtype) == "int32" and len(parameter.shape) == 1)
         for parameter in function.params
     ]
+    kernel = made.kernels["kernel"]
     source = stem.with_suffix(".c")
-    source.write_text(kernel_main("bench_kernel", parameters, made.scratch["kernel"]))
+    source.write_text(kernel_main("bench_kernel", parameters, (*kernel.shared, *kernel.own)))
     link_static(core, [source, made.object_file], stem)
     return count_calls(core, stem, CALLS), raw.assembly({"kernel": function}, target.tvm)
 

@@ -79,6 +79,11 @@ def float_layer(
     return _function([TensorType(shape, "float32") for shape in shapes], body)
 
 
+def stem(target: InstaTarget) -> tvm.ir.IRModule:
+    """The float stem of ResNet-18: 7x7, stride 2, 3 to 64 channels, 224x224, with a bias."""
+    return float_layer(224, 7, 2, 3, 64, target)
+
+
 def time_kernel(mod: tvm.ir.IRModule, target: InstaTarget, repeats: int) -> tuple[float, float]:
     """Legalise, fuse, schedule, compile and run the only kernel of `mod`.
 

@@ -43,7 +43,8 @@ def test_number_of_threads_of_the_vm_form(digits):
         module = runtime.load(digits / "vm", threads=threads)
         module(x)
         module(x)
-        assert len(tasks() - known) == max(threads, 2)  # TVM's smallest pool has a worker too
+        # TVM's smallest pool has a worker, which it starts only where it first wants one.
+        assert threads <= len(tasks() - known) <= max(threads, 2)
         assert os.environ.get("TVM_NUM_THREADS") == before
         del module
 

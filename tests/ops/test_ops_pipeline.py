@@ -47,7 +47,7 @@ CALLS = {
             tensor(3, dtype="int32"),
             tensor(4, dtype="int32"),
         ],
-        dict(strides=[2, 1], dilation=[1, 2], groups=2, bits=2, alpha=1),
+        dict(strides=[2, 1], dilation=[1, 2], groups=2, bits=2, alpha=1, byte_counts=1),
     ),
     "bitserial_dense": (
         ops.bitserial_dense,
@@ -64,6 +64,11 @@ CALLS = {
         [tensor(N, 6, 6, 4), tensor(2, 2, 2, 2, 4)],
         dict(strides=[2, 1], padding=[1, 0, 2, 1], dilation=[1, 2], groups=2),
     ),
+    "conv2d_narrow": (
+        ops.conv2d_narrow,
+        [tensor(N, 6, 6, 3), tensor(2, 2, 1, 2, 4, dtype=U)],
+        dict(kind="int8", kernel_width=2, strides=[2, 1], padding=[1, 0, 2, 1], scale=0.5),
+    ),
     "moments": (ops.moments, [tensor(N, 4, 4, 8)], dict(orders=[2, 3])),
     "moment_rows": (ops.moment_rows, [tensor(N, 4, 4, 8)], dict(orders=[2, 3])),
     "moment_mean": (ops.moment_mean, [tensor(N, 4, 2, 8)], dict(width=4)),
@@ -76,10 +81,15 @@ CALLS = {
 BLOCKS = {
     "threshold_pack": (8, ["threshold_pack", "pack_pad"], {"threshold_pack": "insta_pack"}),
     "bitserial_conv2d": (4, ["bitserial_conv2d"], {}),
-    "bitserial_conv2d_blocked": (4, ["bconv", "bconv_out"], {"bconv": "insta_bconv"}),
+    "bitserial_conv2d_blocked": (
+        4,
+        ["bconv_partial", "bconv", "bconv_out"],
+        {"bconv": "insta_bconv"},
+    ),
     "bitserial_dense": (4, ["bitserial_dense"], {}),
     "conv2d": (4, ["pad", "conv2d"], {}),
     "conv2d_blocked": (4, ["pad", "fconv"], {"fconv": "insta_fconv"}),
+    "conv2d_narrow": (4, ["narrow_pad", "fconv"], {"fconv": "insta_fconv"}),
     "moments": (8, ["moment_rows", "moment_total", "moment_out"], {}),
     "moment_rows": (8, ["moment_rows"], {}),
     "moment_mean": (8, ["moment_total", "moment_out"], {}),

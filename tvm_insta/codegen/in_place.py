@@ -3,7 +3,8 @@
 That is safe where an element of the argument is read only to compute the very element of the output
 that takes its place, and every element is computed once. It is proved on the scheduled kernel:
 
-1. one statement writes the output, and nothing reads the output;
+1. one statement writes the output, and that statement does not read it; what else reads it (sums of
+   its rows, packed bits) reads what was written, in the same memory or in another;
 2. the argument is read nowhere but in that statement's value, at the indices that are written;
 3. no two iterations write the same element: there are as many iterations as elements.
 
@@ -86,11 +87,13 @@ def _proved(func: tirx.PrimFunc) -> Iterator[tuple[int, int]]:
     loads = _collect(func.body, tvm.ir.TensorLoad)
     for number, output in enumerate(params):
         writes = [store for store in stores if store.buffer.same_as(output)]
-        if len(writes) != 1 or any(load.source.same_as(output) for load in loads):
+        if len(writes) != 1:
+            continue
+        inside = _collect(writes[0].value, tvm.ir.TensorLoad)
+        if any(load.source.same_as(output) for load in inside):
             continue
         if not _each_once(func, writes[0]):
             continue
-        inside = _collect(writes[0].value, tvm.ir.TensorLoad)
         for other, argument in enumerate(params):
             own = [load for load in inside if load.source.same_as(argument)]
             if (

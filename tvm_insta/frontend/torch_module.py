@@ -112,13 +112,12 @@ def _export(
     module: nn.Module, example_inputs: Sequence[torch.Tensor], max_batch: int, dynamic: bool
 ) -> torch.export.ExportedProgram:
     shapes: Any = None
-    if dynamic:
+    if dynamic and max_batch == 1:
+        example_inputs = [_as_batch(tensor, 1) for tensor in example_inputs]
+    elif dynamic:  # torch.export specialises on a batch of 1, so it is shown a batch of 2
         batch = torch.export.Dim("batch", min=1, max=max_batch)
         shapes = tuple({0: batch} for _ in example_inputs)
-        if max_batch == 1:
-            shapes = None
-        else:  # torch.export specialises on a batch of 1, so it is shown a batch of 2
-            example_inputs = [_as_batch(tensor, 2) for tensor in example_inputs]
+        example_inputs = [_as_batch(tensor, 2) for tensor in example_inputs]
     try:
         with torch.no_grad():
             return torch.export.export(module, tuple(example_inputs), dynamic_shapes=shapes)

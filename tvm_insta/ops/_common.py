@@ -62,7 +62,9 @@ def register(
     setattr(_script, name, builder)
 
 
-def make_call(name: str, args: Sequence[relax.Expr], **attrs: int | str | list[int]) -> relax.Call:
+def make_call(
+    name: str, args: Sequence[relax.Expr], **attrs: int | float | str | list[int]
+) -> relax.Call:
     """A call of `relax.insta.<name>`; it gets its type from the block builder or the parser."""
     return relax.Call(
         tvm.ir.Op.get(f"relax.insta.{name}"),

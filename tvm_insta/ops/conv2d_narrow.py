@@ -76,7 +76,7 @@ def conv2d_narrow(
         kernel_width=kernel_width,
         strides=list(strides),
         padding=list(padding),
-        scale=repr(float(scale)),
+        scale=float(scale),
     )
 
 
@@ -109,7 +109,7 @@ def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
 
 
 def _scale(call: relax.Call) -> float:
-    return float(str(call.attrs["scale"]))
+    return float(call.attrs["scale"])
 
 
 def te_conv2d_narrow(
