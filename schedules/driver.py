@@ -28,6 +28,8 @@ from .conv import schedule_conv
 from .float_ops import reduction_kind, schedule_elementwise, schedule_reduction
 from .neon import Blocking, blocking, schedule_neon
 from .pack import schedule_pack
+from .signs import RULE as SIGNS_RULE
+from .signs import schedule_signs
 from .sweep import schedule_sweep
 
 _LOG = logging.getLogger(__name__)
@@ -37,6 +39,7 @@ BinaryBlocking = Callable[[int, int], Blocking | None]
 
 _RULES: tuple[Callable[[Kernel], tuple[str, ConvTiles | None]], ...] = (
     schedule_neon,
+    schedule_signs,
     schedule_conv,
     schedule_sweep,
     schedule_pack,
@@ -51,8 +54,8 @@ class ScheduleRecord:
 
     Attributes:
         function: name of the PrimFunc in the module.
-        rule: "insta_bconv", "insta_bconv_bytes", "insta_bconv_pairs", "insta_fconv",
-            "insta_pack", "sweep", "moments", "pool", "reduction", "elementwise" or "unscheduled".
+        rule: "insta_bconv", "insta_bconv_bytes", "insta_bconv_pairs", "insta_bconv_signs",
+            "insta_fconv", "insta_pack", "sweep", "moments", "pool", "reduction", "elementwise" or "unscheduled".
         tiles: the tile sizes that were used, for convolutions on a CPU.
         reason: why the rule that is meant for the function did not apply; "" where it did.
     """
@@ -171,7 +174,7 @@ def kind_of(function: tirx.PrimFunc) -> str:
     """The rule that a CPU would use for the function, by its blocks."""
     schedule = start(function)
     every = blocks(schedule)
-    marked = {rule_of(schedule, block) for block in every} & {*CONV_RULES, "insta_pack"}
+    marked = {rule_of(schedule, block) for block in every} & {*CONV_RULES, SIGNS_RULE, "insta_pack"}
     if marked:
         return min(marked)
     if any(is_reduction(schedule, block) for block in every):

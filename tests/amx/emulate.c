@@ -146,8 +146,12 @@ static void multiply(const instruction *in) { /* TDPBSSD reg, rm, vvvv */
   const int to = in->reg, a = in->rm, b = in->vvvv;
   need(to), need(a), need(b);
   if (to == a || to == b || a == b) refuse("TDPBSSD with one tile twice");
-  if (tiles.rows[to] != tiles.rows[a] || tiles.bytes[to] != tiles.bytes[b] || tiles.bytes[a] / 4 != tiles.rows[b])
+  if (tiles.rows[to] != tiles.rows[a] || tiles.bytes[to] != tiles.bytes[b] ||
+      tiles.bytes[a] / 4 != tiles.rows[b]) {
+    dprintf(2, "TDPBSSD %d, %d, %d with %d, %d and %d rows of %d, %d and %d bytes\n", to, a, b,
+            tiles.rows[to], tiles.rows[a], tiles.rows[b], tiles.bytes[to], tiles.bytes[a], tiles.bytes[b]);
     refuse("TDPBSSD with tiles whose shapes do not fit");
+  }
   for (int m = 0; m < tiles.rows[to]; m++)
     for (int n = 0; n < tiles.bytes[to] / 4; n++) {
       uint32_t sum;
