@@ -49,11 +49,14 @@ from .common import (
     rule_of,
 )
 from .conv import join_epilogue
-from .pack import WORD, pack_alone
+from .pack import WORD, pack_alone, write_border
 from .readers import Readers, depth, find_readers, readers_alone
 from .signs_code import CHANNELS, ROWS, UNIT, Geometry, write_tiles
 
 RULE = "insta_bconv_signs"
+
+NEEDS = "tvm_insta.needs"
+"""Attribute of a kernel: features of the CPU, in LLVM's names, that it uses by name."""
 
 # Sums of a group that stay in the first-level cache beside what the products read: 24 KiB.
 _GROUP_SUMS = 24 * 1024 // 4
@@ -170,10 +173,9 @@ def schedule_signs(kernel: Kernel) -> tuple[str, ConvTiles]:
     if readers.rows is not None:
         schedule.decompose_reduction(readers.rows, first)
     if readers.pack is not None:
-        from .pack import write_border
-
         write_border(kernel, readers.pack)
     function = write_tiles(kernel.schedule.mod["main"], shape, rows, tiles.out_tile)
+    function = function.with_attr(NEEDS, ["amx-int8", "amx-tile"])
     kernel.schedule = s_tir.Schedule(IRModule({"main": function}))
     return RULE, tiles
 
@@ -183,9 +185,7 @@ def _geometry(schedule: Any, conv: Any, signs: Any) -> Geometry:
     notes = schedule.get(conv).annotations
     top, left, bottom, right = (int(v) for v in notes["padding"])
     _, padded_h, padded_w, _ = schedule.get(signs).writes[0].source.shape
-    weight = next(
-        r.source for r in schedule.get(conv).reads if len(r.source.shape) == 5
-    )
+    weight = next(r.source for r in schedule.get(conv).reads if len(r.source.shape) == 5)
     stride_y, stride_x = (int(v) for v in notes["strides"])
     return Geometry(
         (int(padded_h) - top - bottom, int(padded_w) - left - right),

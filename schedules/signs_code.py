@@ -140,9 +140,7 @@ class Geometry:
         return -(-self.sums_of(rows) // ROWS)
 
 
-def write_tiles(
-    function: tirx.PrimFunc, shape: Geometry, rows: int, vectors: int
-) -> tirx.PrimFunc:
+def write_tiles(function: tirx.PrimFunc, shape: Geometry, rows: int, vectors: int) -> tirx.PrimFunc:
     """Write out the two blocks of the operator; all else stays.
 
     Args:
@@ -170,10 +168,16 @@ class _Writer:
         stored = self.batch * _index(shape.padded[0] * shape.row) + _index(shape.slack)
         self.signs = tirx.decl_buffer([stored], "int8", name="bconv_signs")
         self.weights = tirx.decl_buffer(
-            [_index(vectors * shape.steps * ROWS * UNIT)], "int8", name="bconv_weights", scope="local"
+            [_index(vectors * shape.steps * ROWS * UNIT)],
+            "int8",
+            name="bconv_weights",
+            scope="local",
         )
         self.tiles = tirx.decl_buffer(
-            [_index(max(shape.sums_of(rows), ROWS) * self.width)], "int32", name="bconv_tiles", scope="local"
+            [_index(max(shape.sums_of(rows), ROWS) * self.width)],
+            "int32",
+            name="bconv_tiles",
+            scope="local",
         )
 
     @property
@@ -448,9 +452,7 @@ class _Axes:
         writes: Sequence[Any],
         annotations: dict[str, Any] | None = None,
     ) -> tirx.Stmt:
-        block = s_tir.SBlock(
-            self.iters, reads, writes, name, body, annotations=annotations or {}
-        )
+        block = s_tir.SBlock(self.iters, reads, writes, name, body, annotations=annotations or {})
         return s_tir.SBlockRealize(self.values, True, block)
 
 
