@@ -58,8 +58,8 @@ RULE = "insta_bconv_signs"
 NEEDS = "tvm_insta.needs"
 """Attribute of a kernel: features of the CPU, in LLVM's names, that it uses by name."""
 
-# Sums of a group that stay in the first-level cache beside what the products read: 24 KiB.
-_GROUP_SUMS = 24 * 1024 // 4
+# Sums of a group: 32 of the 48 KiB of first-level cache that every core with AMX has.
+_GROUP_SUMS = 32 * 1024 // 4
 _TASKS = 8
 _UNROLLED = 8  # pixels of the epilogue
 
@@ -200,15 +200,17 @@ def _geometry(schedule: Any, conv: Any, signs: Any) -> Geometry:
 def _rows_of_group(shape: Geometry) -> int:
     """Rows whose outputs lie end to end in tiles: those that fill tiles best, of these the fewest.
 
-    An odd number of tiles costs one 1 x 2 step, which loads as much as 2 x 2.
+    The last of an odd number of tiles is a 1 x 2 step: half the products of 2 x 2, but three of its
+    four loads. So it counts one and a half.
     """
-    height, width = shape.out_image
+    height, _ = shape.out_image
     if shape.strides != (1, 1):
         return 1
     most = max(_GROUP_SUMS // (shape.pitch * 2 * CHANNELS), 1)
 
     def waste(rows: int) -> tuple[float, int]:
-        return shape.tiles_of(rows) / rows, rows
+        tiles = shape.tiles_of(rows)
+        return (tiles + tiles % 2 / 2) / rows, rows
 
     return min((rows for rows in divisors(height) if rows <= most), key=waste)
 

@@ -3,9 +3,9 @@
 The scheduled function is rewritten as a whole, after the last primitive:
 
 - the block "bconv_signs", one byte at a time, becomes vectors of 32 or 64 bytes,
-- the sum "bconv" becomes tile instructions, and its buffer one group of rows in the layout in which
-  tiles are stored, [rows, pitch, channels of the block] as one dimension,
-- each task first configures the tiles and expands the weights of its block, and ends with a release.
+- the sum "bconv" becomes tile instructions, and its buffer one group of rows as tiles are stored,
+  [rows, pitch, channels of the block] in one dimension,
+- each task first configures the tiles and expands the weights of its block, and last releases them.
 
 All eight tiles have 16 rows of 64 bytes: LLVM 22 takes the registers for alike and renames them. So
 the memory behind the last pixel, and behind the last sum, has room for what a tile has too much.
