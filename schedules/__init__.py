@@ -18,11 +18,10 @@ from .driver import (
     uses_tiles,
 )
 from .neon import Blocking
-from .signs import NEEDS, BinaryLayer
+from .signs import BinaryLayer
 from .space import SCHEDULE_VERSION, choices
 
 __all__ = [
-    "NEEDS",
     "SCHEDULE_VERSION",
     "BinaryBlocking",
     "BinaryLayer",

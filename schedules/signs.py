@@ -56,7 +56,8 @@ from .signs_code import CHANNELS, ROWS, UNIT, Geometry, write_tiles
 RULE = "insta_bconv_signs"
 
 NEEDS = "tvm_insta.needs"
-"""Attribute of a kernel: features of the CPU, in LLVM's names, that it uses by name."""
+"""Attribute of a kernel: features of the CPU, in LLVM's names, that it uses by name; see
+`codegen.needs`, which reads it."""
 
 # Sums of a group: 32 of the 48 KiB of first-level cache that every core with AMX has.
 _GROUP_SUMS = 32 * 1024 // 4

@@ -10,6 +10,8 @@
  * C library's `syscall`. With this library in LD_PRELOAD the call arrives here, and so it does not
  * reach the kernel: AMX_EMULATE_REFUSE=1 refuses it, all else grants it.
  *
+ * SIGILL must reach the handler, so `pthread_sigmask` leaves it open, whatever a thread blocks.
+ *
  * Counts go to stderr at the end of the process if AMX_EMULATE_REPORT is set.
  */
 #define _GNU_SOURCE
@@ -195,6 +197,9 @@ static void handle(int signal_number, siginfo_t *info, void *context) {
     at->uc_mcontext.gregs[REG_RIP] += (greg_t)in.length;
     return;
   }
+  const uint8_t *code = (const uint8_t *)at->uc_mcontext.gregs[REG_RIP];
+  dprintf(2, "AMX emulator: does not know %02x %02x %02x %02x %02x %02x %02x %02x\n", code[0], code[1],
+          code[2], code[3], code[4], code[5], code[6], code[7]);
   sigaction(signal_number, &before, NULL); /* not ours: the instruction is executed again */
 }
 
@@ -238,6 +243,16 @@ long syscall(long number, ...) {
   }
   if (!real) *(void **)&real = dlsym(RTLD_NEXT, "syscall");
   return real(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+}
+
+/* A thread that blocks all signals still has to run tile instructions: SIGILL stays open. */
+int pthread_sigmask(int how, const sigset_t *set, sigset_t *old) {
+  static int (*real)(int, const sigset_t *, sigset_t *);
+  if (!real) *(void **)&real = dlsym(RTLD_NEXT, "pthread_sigmask");
+  if (set == NULL || how == SIG_UNBLOCK) return real(how, set, old);
+  sigset_t open = *set;
+  sigdelset(&open, SIGILL);
+  return real(how, &open, old);
 }
 
 __attribute__((constructor)) static void start(void) {

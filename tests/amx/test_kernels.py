@@ -80,7 +80,7 @@ def test_integers_of_the_oracle(rng, tiles, target, shape):
     np.testing.assert_array_equal(result, expected)
     if before is None:
         return
-    batch, height, width, channels, out, kernel, strides, padding = shape
+    _, height, width, channels, out, kernel, strides, padding = shape
     layer = Geometry((height, width), padding, strides, kernel, channels, out)
     asked = expected.size * kernel[0] * kernel[1] * channels
     done = tiles.count("products") - before

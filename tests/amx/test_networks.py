@@ -38,6 +38,12 @@ def in_tiles(artefact):
     return [e.name for e in layers if str(e.schedule).startswith("insta_bconv_signs")]
 
 
+def environment(library, refuse):
+    """Of a process with the emulator, which refuses or grants the permission."""
+    env = {**os.environ, "LD_PRELOAD": str(library)}
+    return env | ({"AMX_EMULATE_REFUSE": "1"} if refuse else {})
+
+
 @pytest.mark.slow
 def test_vm_form(tmp_path, tiles, target):
     """Moments join the kernels; strides, 16 to 64 channels; any batch position."""
@@ -102,10 +108,9 @@ import ctypes, sys
 
 library = ctypes.CDLL(sys.argv[1])
 library.model_error.restype = ctypes.c_char_p
-options = (ctypes.c_uint32 * 2)(8, 1)  # size, SKIP_CPU_CHECK
+options = (ctypes.c_uint64 * 2)(16, 1)  # size, SKIP_CPU_CHECK
 code = library.model_init(options)
 print(code, library.model_error(code).decode())
-print(library.model_run(ctypes.create_string_buffer(12288 + 64), 0, 1))
 """
 
 
@@ -113,9 +118,7 @@ print(library.model_run(ctypes.create_string_buffer(12288 + 64), 0, 1))
 @emulated
 @pytest.mark.parametrize("refuse", [False, True])
 def test_init_of_the_plain_c_form(c_forms, library, refuse):
-    env = {**os.environ, "LD_PRELOAD": str(library)} | (
-        {"AMX_EMULATE_REFUSE": "1"} if refuse else {}
-    )
+    env = environment(library, refuse)
     command = [sys.executable, "-c", INIT, c_forms / "c-amx" / "model.so"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     code, _, text = done.stdout.splitlines()[0].partition(" ")
@@ -157,9 +160,7 @@ def test_the_permission_is_asked_for_only_if_needed(monkeypatch):
 @pytest.mark.parametrize("refuse", [False, True])
 def test_the_request_is_the_right_system_call(library, refuse):
     code = "from tvm_insta.runtime import amx; print(amx._request())"
-    env = {**os.environ, "LD_PRELOAD": str(library)} | (
-        {"AMX_EMULATE_REFUSE": "1"} if refuse else {}
-    )
+    env = environment(library, refuse)
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
     assert done.stdout == ("1\n" if refuse else "0\n")

@@ -9,8 +9,10 @@ from __future__ import annotations
 import tvm
 from tvm import tirx
 
-from tvm_insta.schedules import NEEDS
 from tvm_insta.target import InstaTarget
+
+NEEDS = "tvm_insta.needs"
+"""Attribute of a kernel, which its schedule sets: a list of features in LLVM's names."""
 
 
 def kernel_needs(mod: tvm.IRModule) -> tuple[str, ...]:
