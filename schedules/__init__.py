@@ -8,20 +8,32 @@ sum. What no rule fits stays as it is, which is correct and slow, and is recorde
 from __future__ import annotations
 
 from .common import ConvTiles, Family, Tiles
-from .driver import BinaryBlocking, ScheduleRecord, binary_blocking, family_of, schedule_module
+from .driver import (
+    BinaryBlocking,
+    ScheduleRecord,
+    UsesTiles,
+    binary_blocking,
+    family_of,
+    schedule_module,
+    uses_tiles,
+)
 from .neon import Blocking
+from .signs import BinaryLayer
 from .space import SCHEDULE_VERSION, choices
 
 __all__ = [
     "SCHEDULE_VERSION",
     "BinaryBlocking",
+    "BinaryLayer",
     "Blocking",
     "ConvTiles",
     "Family",
     "ScheduleRecord",
     "Tiles",
+    "UsesTiles",
     "binary_blocking",
     "choices",
     "family_of",
     "schedule_module",
+    "uses_tiles",
 ]

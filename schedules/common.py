@@ -46,6 +46,7 @@ class Family:
             or for the rule in `neon` "bytes", "pairs" or "dot".
         binary_sums: vector registers that this rule may fill with sums.
         flushes_subnormals: whether float vector instructions take subnormal numbers for zero.
+        tiles: whether there are AMX tiles of bytes, for the rule in `signs`.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Family:
     binary: str = "words"
     binary_sums: int = 0
     flushes_subnormals: bool = False
+    tiles: bool = False
 
 
 GENERIC = Family("generic", lanes=4, accumulators=8, float_accumulators=8, word_mask="or")

@@ -28,6 +28,8 @@ from .conv import schedule_conv
 from .float_ops import reduction_kind, schedule_elementwise, schedule_reduction
 from .neon import Blocking, blocking, schedule_neon
 from .pack import schedule_pack
+from .signs import RULE as SIGNS_RULE
+from .signs import BinaryLayer, fits_tiles, prefers_tiles, schedule_signs
 from .sweep import schedule_sweep
 
 _LOG = logging.getLogger(__name__)
@@ -35,8 +37,12 @@ _LOG = logging.getLogger(__name__)
 BinaryBlocking = Callable[[int, int], Blocking | None]
 """See `binary_blocking`."""
 
+UsesTiles = Callable[[BinaryLayer], bool]
+"""See `uses_tiles`."""
+
 _RULES: tuple[Callable[[Kernel], tuple[str, ConvTiles | None]], ...] = (
     schedule_neon,
+    schedule_signs,
     schedule_conv,
     schedule_sweep,
     schedule_pack,
@@ -51,8 +57,9 @@ class ScheduleRecord:
 
     Attributes:
         function: name of the PrimFunc in the module.
-        rule: "insta_bconv", "insta_bconv_bytes", "insta_bconv_pairs", "insta_fconv",
-            "insta_pack", "sweep", "moments", "pool", "reduction", "elementwise" or "unscheduled".
+        rule: "insta_bconv", "insta_bconv_bytes", "insta_bconv_pairs", "insta_bconv_signs",
+            "insta_fconv", "insta_pack", "sweep", "moments", "pool", "reduction", "elementwise" or
+            "unscheduled".
         tiles: the tile sizes that were used, for convolutions on a CPU.
         reason: why the rule that is meant for the function did not apply; "" where it did.
     """
@@ -115,6 +122,24 @@ def binary_blocking(target: tvm.target.Target) -> BinaryBlocking:
     return lambda out_channels, bits: blocking(family, out_channels, bits)
 
 
+def uses_tiles(target: tvm.target.Target, wish: str = "auto") -> UsesTiles:
+    """Which binary convolutions are computed in AMX tiles, as `insta.bitserial_conv2d_signs`.
+
+    Args:
+        target: kind "llvm".
+        wish: "auto" (where tiles should be faster, see `signs.prefers_tiles`), "amx" (wherever they
+            can) or "popcount" (nowhere).
+    """
+    family = family_of(target)
+
+    def decide(layer: BinaryLayer) -> bool:
+        if wish == "popcount" or not fits_tiles(family, layer):
+            return False
+        return wish == "amx" or prefers_tiles(layer)
+
+    return decide
+
+
 def family_of(target: tvm.target.Target) -> Family:
     """The CPU family of an LLVM target, by its triple and the features LLVM gives it."""
     triple = str(target.attrs.get("mtriple", ""))
@@ -171,7 +196,7 @@ def kind_of(function: tirx.PrimFunc) -> str:
     """The rule that a CPU would use for the function, by its blocks."""
     schedule = start(function)
     every = blocks(schedule)
-    marked = {rule_of(schedule, block) for block in every} & {*CONV_RULES, "insta_pack"}
+    marked = {rule_of(schedule, block) for block in every} & {*CONV_RULES, SIGNS_RULE, "insta_pack"}
     if marked:
         return min(marked)
     if any(is_reduction(schedule, block) for block in every):

@@ -85,7 +85,7 @@ def join_rows(kernel: Kernel, rows: Any, loop: Any, lanes: int) -> None:
     """Add up rows tile by tile: `loop` runs over the tiles of a row."""
     schedule = kernel.schedule
     schedule.reverse_compute_at(rows, loop, preserve_unit_loops=True)
-    *outer, channel, column = schedule.get_loops(rows)[_depth(schedule, rows, loop) :]
+    *outer, channel, column = schedule.get_loops(rows)[depth(schedule, rows, loop) :]
     vector, lane = schedule.split(channel, [None, lanes])
     schedule.reorder(*outer, column, vector, lane)
     for each in (*outer, column, vector):
@@ -98,11 +98,11 @@ def join_words(kernel: Kernel, pack: Pack, loop: Any) -> None:
     """Pack the pixels of a tile at `loop`, whose channels are whole words."""
     schedule = kernel.schedule
     schedule.reverse_compute_at(pack.words, loop, preserve_unit_loops=True)
-    for each in schedule.get_loops(pack.words)[_depth(schedule, pack.words, loop) :]:
+    for each in schedule.get_loops(pack.words)[depth(schedule, pack.words, loop) :]:
         schedule.unroll(each)
 
 
-def _depth(schedule: Any, block: Any, loop: Any) -> int:
+def depth(schedule: Any, block: Any, loop: Any) -> int:
     """How many loops around `block` lie outside of or are `loop`."""
     wanted = schedule.get(loop).loop_var
     for at, each in enumerate(schedule.get_loops(block)):

@@ -10,6 +10,7 @@ their epilogue is a burst of stores and constants that the next tile cannot over
 from __future__ import annotations
 
 from collections.abc import Set
+from dataclasses import replace
 
 from .common import Family
 
@@ -39,9 +40,13 @@ SSE = Family(
     binary="byte_counts",
 )
 
+# What `signs` uses: tiles of bytes, and masks that pick bytes.
+_TILES = {"amx-tile", "amx-int8", "avx512bw"}
+
 
 def family(features: Set[str]) -> Family:
     """The family of an x86-64 CPU with LLVM's feature names `features`."""
     if "avx512f" in features:
-        return AVX512 if "avx512vpopcntdq" in features else AVX512_NO_POPCOUNT
+        own = AVX512 if "avx512vpopcntdq" in features else AVX512_NO_POPCOUNT
+        return replace(own, tiles=features >= _TILES)
     return AVX2 if "avx2" in features else SSE

@@ -259,6 +259,14 @@ def _usable(name):
     return llvm_info.features(X86, name) & cpu.checkable("x86_64")
 
 
+def test_amx_is_no_need_of_a_target():
+    """Only kernels that use it need it, and say so; LLVM does not use it by itself."""
+    target = parse("llvm -mtriple=x86_64 -mcpu=sapphirerapids")
+    assert {"amx-tile", "amx-int8", "amx-bf16"} <= target.features
+    assert not [name for name in target.needs if name.startswith("amx")]
+    assert "avx512fp16" in target.needs
+
+
 @pytest.mark.parametrize(
     ("have", "mcpu", "mattr"),
     [

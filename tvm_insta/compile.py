@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tvm_insta import choose, cli
-from tvm_insta.options import INPUTS, RANDOM, RUNTIMES, STEMS, CompileOptions
+from tvm_insta.options import BINARY, INPUTS, RANDOM, RUNTIMES, STEMS, CompileOptions
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,6 +45,13 @@ def parser() -> argparse.ArgumentParser:
         choices=STEMS,
         help="numbers of the stem and the other float layers: fp32 (reference), bf16 (AVX-512 "
         "BF16) or int8 (VNNI); validate says what changes",
+    )
+    result.add_argument(
+        "--binary",
+        default="auto",
+        choices=BINARY,
+        help="how binary convolutions compute: popcount; amx: as products of bytes where AMX tiles "
+        "can; auto: what should be faster, layer by layer. The result is the same",
     )
     result.add_argument(
         "--calibrate",
@@ -86,6 +93,7 @@ def _compile(args: argparse.Namespace) -> int:
         input=args.input,
         stem=args.stem,
         calibrate=args.calibrate,
+        binary=args.binary,
         max_batch=args.max_batch,
         name=args.name,
         dump_ir=args.dump_ir,

@@ -43,7 +43,7 @@ from tvm_insta.runtime.preprocess import (  # noqa: E402
     image_files,
     load_images,
 )
-from tvm_insta.schedules import ConvTiles, ScheduleRecord  # noqa: E402
+from tvm_insta.schedules import ConvTiles, ScheduleRecord, family_of  # noqa: E402
 from tvm_insta.target import InstaTarget, parse  # noqa: E402
 from tvm_insta.tuning.lookup import DEFAULT, STALE, TUNED, Lookup, look_up  # noqa: E402
 from tvm_insta.tuning.tasks import LayerOf  # noqa: E402
@@ -174,6 +174,7 @@ def compile_module(
         module, example_inputs = take_bytes(module, example_inputs, source.preprocessing)
     # What code generation would refuse is refused before the minutes it takes to get there.
     linker = (plain_c if options.runtime == "c" else relax_vm).require(target, options.name)
+    _check_binary(options, target)
     samples = _samples(options, target, source, example_inputs)
     steps = ["export", *PHASES, "generate code"]
     started = time.perf_counter()
@@ -208,6 +209,7 @@ def compile_module(
         choose=choose,
         stem=options.stem,
         samples=samples,
+        binary=options.binary,
     )
     compiled.report.log()
     with staged(out_dir) as stage:
@@ -258,6 +260,17 @@ def _samples(
     step = max(1, len(files) // _SAMPLES)  # a folder for each class: from all of them
     dtype = "uint8" if options.input == "uint8" else "float32"
     return [load_images(files[::step][:_SAMPLES], dict(source.preprocessing), dtype)]
+
+
+def _check_binary(options: CompileOptions, target: InstaTarget) -> None:
+    """Refuse AMX for a target that has none."""
+    if options.binary != "amx":
+        return
+    if target.kind != "llvm" or not family_of(target.tvm).tiles:
+        raise InstaError(
+            f"got binary 'amx', but {target.text} has no amx-int8, amx-tile and avx512bw: name a "
+            "CPU that has them (-mcpu=sapphirerapids, or -mattr=+...), or use binary auto"
+        )
 
 
 def take_bytes(

@@ -10,6 +10,7 @@ from tvm_insta.errors import InstaError
 RUNTIMES = ("vm", "c")
 INPUTS = ("float32", "uint8")
 STEMS = ("fp32", "bf16", "int8")
+BINARY = ("auto", "popcount", "amx")
 RANDOM = "random"
 """Calibration with random inputs: ranges of no use but for timing."""
 
@@ -27,6 +28,9 @@ class CompileOptions:
         stem: numbers in which the stem and the other float layers compute: "fp32" (the reference),
             "bf16" (AVX-512 BF16) or "int8" (VNNI).
         calibrate: for "int8", a folder of sample images, or "random".
+        binary: how binary convolutions compute: "popcount", "amx" (as products of bytes wherever
+            AMX tiles can, else by popcount), or "auto" (the one that should be faster, layer by
+            layer). The integers are the same.
         max_batch: largest batch one call may have.
         name: prefix of the files and of the C functions.
         dump_ir: folder for one TVMScript file per phase, or None.
@@ -39,6 +43,7 @@ class CompileOptions:
     input: str = "float32"
     stem: str = "fp32"
     calibrate: str | None = None
+    binary: str = "auto"
     max_batch: int = 64
     name: str = "model"
     dump_ir: Path | None = None
@@ -60,6 +65,11 @@ class CompileOptions:
             raise InstaError(
                 f"got stem {self.stem!r}, but it must be one of {', '.join(STEMS)}: fp32 is the "
                 "reference, the others are faster and change the result a little"
+            )
+        if self.binary not in BINARY:
+            raise InstaError(
+                f"got binary {self.binary!r}, but it must be one of {', '.join(BINARY)}: auto "
+                "takes, layer by layer, what should be faster on the target"
             )
         if (self.stem == "int8") != (self.calibrate is not None):
             raise InstaError(

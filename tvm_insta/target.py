@@ -48,6 +48,8 @@ _RV64GC = ("+a", "+c", "+d", "+f", "+m")
 # LLVM's newer instruction scheduler, off by default for most 32-bit Arm cores: the older one fills
 # the sixteen vector registers twice over and spills half of what a binary convolution holds.
 _SCHEDULER = "use-misched"
+# LLVM never uses AMX by itself: a kernel that does says so, see `codegen.needs`.
+_BY_KERNELS = frozenset({"amx-bf16", "amx-fp16", "amx-int8", "amx-tile"})
 # Limits that all these cards share; TVM's GPU schedules read them from the target.
 _CUDA_LIMITS = {
     "max_threads_per_block": 1024,
@@ -74,7 +76,7 @@ class InstaTarget:
         vector_bits: widest integer vector that generated code uses: 512, 256 or 128.
         lanes: 32-bit lanes of such a vector: 16, 8 or 4.
         needs: features, in LLVM's names and sorted, that the (host) machine must have to run the
-            code; see `runtime.cpu.missing`.
+            code; see `runtime.cpu.missing`. Without those that only single kernels use (AMX).
         notes: sentences on what was completed, for the user to see.
         is_native: this machine has the architecture and all of `needs` (for cuda: of the host).
         host: the CPU target beside a cuda target, else None.
@@ -191,7 +193,7 @@ def _llvm(text: str, options: dict[str, Any]) -> InstaTarget:
     config |= complete_abi(options, triple, arch, features, notes)
     if "num-cores" in options:
         config["num-cores"] = read_num_cores(options["num-cores"])
-    needs = tuple(sorted(features & cpu.checkable(arch)))
+    needs = tuple(sorted((features & cpu.checkable(arch)) - _BY_KERNELS))
     bits = _vector_bits(arch, features)
     return InstaTarget(
         text=text,

@@ -60,3 +60,18 @@ def test_aarch64_under_qemu(tmp_path, processor, expected):
     runner = ["qemu-aarch64", "-cpu", processor]
     needs = ["neon", "fp-armv8", "dotprod"]
     assert first_missing(tmp_path, "aarch64", needs, "aarch64-linux-gnu-gcc", runner) == expected
+
+
+@pytest.mark.parametrize(("needs", "asks"), [(["avx2"], False), (["amx-tile", "avx2"], True)])
+def test_permission_is_asked_for_amx_only(tmp_path, needs, asks):
+    code = "#include <stddef.h>\n" + cpu_check.permission_code(needs)
+    assert ("syscall" in code) is asks
+    source, program = tmp_path / "ask.c", tmp_path / "ask"
+    source.write_text(code + "int main(void) { return !ask_permission(); }\n")
+    flags = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"]
+    nets.needs_tools("gcc")
+    if cpu.machine() != "x86_64":
+        pytest.skip("the system call is that of x86-64")
+    subprocess.run(["gcc", *flags, source, "-o", program], check=True)
+    done = subprocess.run([program], check=False)
+    assert asks or done.returncode == 0  # with AMX in it, the answer is the machine's

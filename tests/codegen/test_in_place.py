@@ -10,7 +10,7 @@ from tvm import relax, s_tir, te, tirx
 
 from tvm_insta import runtime
 from tvm_insta.codegen import c_form
-from tvm_insta.codegen.in_place import _proved
+from tvm_insta.codegen.in_place import _passes_addresses, _proved
 from tvm_insta.target import parse
 
 SHAPE = (1, 6, 8)
@@ -111,6 +111,21 @@ def test_an_element_computed_twice_is_refused():
 
     for function in (repeated, overlapping, halved):
         assert list(_proved(function)) == [], function
+
+
+@pytest.mark.parametrize("way", ["address_of", "access_ptr", "variable"])
+@pytest.mark.parametrize("own", [False, True])
+def test_addresses_of_local_arrays_do_not_matter(way, own):
+    """Those of a parameter do: nobody knows what is done with them."""
+    param, local = (tirx.decl_buffer([8], "float32", name=name) for name in ("a", "tmp"))
+    chosen = local if own else param
+    address = {
+        "address_of": lambda: tirx.address_of(tirx.BufferLoad(chosen, [3])),
+        "access_ptr": lambda: chosen.access_ptr("rw", offset=3),
+        "variable": lambda: chosen.data,
+    }[way]()
+    call = tirx.Evaluate(tirx.call_extern("int32", "f", address))
+    assert _passes_addresses(tirx.PrimFunc([param], call), [param]) is not own
 
 
 def chain(batch):

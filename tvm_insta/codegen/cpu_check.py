@@ -147,6 +147,17 @@ static const char *find_missing_feature(void) {
 }
 """
 
+# Linux keeps the state of tiles, 8 KiB a thread, from processes that have not asked for it.
+_TILE_CODE = """\
+#include <sys/syscall.h>
+
+long syscall(long number, ...); /* as in unistd.h, which strict C11 leaves without it */
+
+/* Ask Linux to let this process use AMX tiles: arch_prctl(ARCH_REQ_XCOMP_PERM, XTILEDATA). */
+static int ask_permission(void) { return syscall(SYS_arch_prctl, 0x1023L, 18L) == 0; }
+"""
+_NO_PERMISSION = "static int ask_permission(void) { return 1; }\n"
+
 _NO_CHECK = "static const char *find_missing_feature(void) { return NULL; }\n"
 
 
@@ -171,3 +182,12 @@ def c_code(arch: str, features: Iterable[str]) -> str:
     table = _HWCAP_TABLES[arch]
     entries = [f'      {{"{name}", {table[name][0]}ul, {table[name][1]}ul}},' for name in names]
     return _HWCAP_CODE % "\n".join(entries)
+
+
+def permission_code(needs: Iterable[str]) -> str:
+    """C source of `int ask_permission(void)`: 1 if the system lets the kernels use what they need.
+
+    Args:
+        needs: features in LLVM's names; only AMX tiles need a permission.
+    """
+    return _TILE_CODE if "amx-tile" in set(needs) else _NO_PERMISSION

@@ -119,6 +119,7 @@ def _fields(plan: Plan, name: str, arch: str, needs: tuple[str, ...]) -> dict[st
         ),
         "image_arguments": ", ".join([*(f"in{i}" for i in range(len(inputs))), "out"]),
         "cpu_code": cpu_check.c_code(arch, needs),
+        "permission_code": cpu_check.permission_code(needs),
         "prototypes": calls.prototypes(plan, name),
         "tasks": "".join(
             calls.tasks(plan, name, at, each) for at, each in enumerate(program.calls)

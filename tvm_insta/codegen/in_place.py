@@ -109,11 +109,11 @@ def _proved(func: tirx.PrimFunc) -> Iterator[tuple[int, int]]:
 def _passes_addresses(func: tirx.PrimFunc, params: list[tirx.Var]) -> bool:
     """Whether a parameter may be reached in other ways than by loads and stores of it."""
     for call in _collect(func.body, tvm.ir.Call):
+        passed = [arg for arg in call.args if isinstance(arg, tirx.Var)]
         if str(getattr(call.op, "name", "")) in ("tirx.address_of", "tirx.tvm_access_ptr"):
-            return True
-        if any(
-            isinstance(arg, tirx.Var) and any(arg.same_as(p) for p in params) for arg in call.args
-        ):
+            passed += _collect(call, tirx.Var)
+            passed += [load.source for load in _collect(call, tvm.ir.TensorLoad)]
+        if any(arg.same_as(p) for arg in passed for p in params):
             return True
     return any(list(block.match_buffers) for block in _collect(func.body, s_tir.SBlock))
 

@@ -15,6 +15,7 @@ import tvm
 
 from tvm_insta.codegen import driver, in_place, raw
 from tvm_insta.codegen.elf import ElfFile
+from tvm_insta.codegen.needs import all_needs
 from tvm_insta.codegen.plan import Plan, code_symbol, make_plan
 from tvm_insta.codegen.program import CodegenError, extract
 from tvm_insta.runtime.manifest import Memory
@@ -97,6 +98,7 @@ def c_form(
         _ = spec.nbytes  # refuses symbolic shapes before anything is compiled
     symbols = {call.symbol for call in program.calls}
     overwrites = in_place.choose(program, {symbol: mod[symbol] for symbol in symbols})
+    needs = all_needs(mod, target)
     functions = {}
     for call, over in zip(program.calls, overwrites, strict=True):
         function = mod[call.symbol]
@@ -110,7 +112,7 @@ def c_form(
         ordered = {symbol: functions[symbol] for symbol in sorted(functions)}
         kernels = raw.lower(ordered, target.tvm, name, work / f"{name}_kernels.o")
         plan = make_plan(program, kernels.kernels, overwrites)
-        files = driver.write_driver(plan, name, target.arch, target.needs, work)
+        files = driver.write_driver(plan, name, target.arch, needs, work)
         driver_object = work / f"{name}_driver.o"
         weights = f'-D{name.upper()}_WEIGHTS_FILE="{files.weights}"'
         linker.compile_c(files.source, driver_object, *_STRICT, weights)
@@ -130,7 +132,7 @@ def c_form(
     return CForm(
         plan=plan,
         files=(shared.name, static.name, header.name),
-        needs=target.needs,
+        needs=needs,
     )
 
 

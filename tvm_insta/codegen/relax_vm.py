@@ -18,6 +18,7 @@ from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
 from tvm_insta.codegen.cuda_device import device_compiler, device_modules, find_nvcc
 from tvm_insta.codegen.driver import check_name
+from tvm_insta.codegen.needs import all_needs
 from tvm_insta.codegen.program import CodegenError, Program, extract
 from tvm_insta.codegen.raw import keep_small_arrays_on_stack
 from tvm_insta.target import InstaTarget
@@ -85,7 +86,7 @@ def vm_form(
         linker.link_shared(files, Path(out), "-Wl,--strip-debug", "-Wl,--as-needed", "-lm")
 
     executable.export_library(str(shared), fcompile=link)
-    return VmForm(program, (shared.name,), target.needs)
+    return VmForm(program, (shared.name,), all_needs(mod, target))
 
 
 def build_executable(mod: tvm.IRModule, target: InstaTarget) -> relax.VMExecutable:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from .bitserial_conv2d import bitserial_conv2d
 from .bitserial_conv2d_blocked import bitserial_conv2d_blocked
+from .bitserial_conv2d_signs import bitserial_conv2d_signs
 from .bitserial_dense import bitserial_dense
 from .conv2d import conv2d, conv2d_blocked
 from .conv2d_narrow import conv2d_narrow
@@ -20,6 +21,7 @@ from .threshold_pack import threshold_pack
 __all__ = [
     "bitserial_conv2d",
     "bitserial_conv2d_blocked",
+    "bitserial_conv2d_signs",
     "bitserial_dense",
     "conv2d",
     "conv2d_blocked",

@@ -193,6 +193,45 @@ def block_pieces(
     return np.ascontiguousarray(block_weight(pieces, lanes).swapaxes(2, 3))
 
 
+def tile_weight(weight: NDArray[np.uint32], channels: int) -> NDArray[np.uint32]:
+    """Canonical [O, KH, KW, Cw] -> [O / 16, KH, U, 16, 2] for `insta.bitserial_conv2d_signs`.
+
+    Bit 4 (o % 16) + k % 4 of the 64 bits at [o // 16, ky, u, k // 4] is that of tap byte 64 u + k,
+    where channel c of tap kx is tap byte 32 Cw kx + c; where there is no such channel, it is 0.
+
+    Args:
+        weight: canonical packed weight.
+        channels: input channels of a tap; a multiple of 4.
+
+    Raises:
+        OpError: O is not a multiple of 16, or `channels` not one of 4.
+    """
+    out, kernel_h = weight.shape[:2]
+    if out % 16 or channels % 4:
+        raise OpError(
+            f"{out} output and {channels} input channels do not fill tiles; pass multiples of 16 "
+            "and of 4"
+        )
+    bits = unpack_bits(np.ascontiguousarray(weight), weight.shape[3] * WORD)
+    run = bits.reshape(out, kernel_h, -1)
+    run = np.pad(run, ((0, 0), (0, 0), (0, -run.shape[2] % 64)))
+    rows = run.reshape(out // 16, 16, kernel_h, -1, 16, 4)
+    ordered = rows.transpose(0, 2, 3, 4, 1, 5)  # the channel beside the four bytes of a lane
+    return pack_bits(ordered.reshape(*ordered.shape[:4], 64))
+
+
+def untile_weight(
+    tiled: NDArray[np.uint32], channels: int, kernel_width: int
+) -> NDArray[np.uint32]:
+    """The inverse of `tile_weight`: [O / 16, KH, U, 16, 2] -> canonical [O, KH, KW, Cw]."""
+    blocks, kernel_h = tiled.shape[:2]
+    bits = unpack_bits(tiled, 64).reshape(*tiled.shape[:4], 16, 4)
+    run = bits.transpose(0, 4, 1, 2, 3, 5).reshape(blocks * 16, kernel_h, -1)
+    depth = -(-channels // WORD) * WORD
+    taps = run[:, :, : kernel_width * depth].reshape(blocks * 16, kernel_h, kernel_width, depth)
+    return pack_bits(taps)
+
+
 def unblock_weight(weight: NDArray[Element]) -> NDArray[Element]:
     """The inverse of `block_weight`: [O / lanes, KH, KW, Cwg, lanes] -> [O, KH, KW, Cwg]."""
     blocks = np.moveaxis(weight, -1, 1)

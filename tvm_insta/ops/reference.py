@@ -13,7 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .packing import pack_codes, popcount, to_bf16, unblock_weight, unpack_codes, unpack_weight
+from .packing import (
+    pack_codes,
+    popcount,
+    to_bf16,
+    unblock_weight,
+    unpack_codes,
+    unpack_weight,
+    untile_weight,
+)
 
 Floats = NDArray[np.float32]
 Words = NDArray[np.uint32]
@@ -86,6 +94,25 @@ def bitserial_conv2d_blocked(
             popsum += differ.sum(axis=-1, dtype=np.int64) << plane
     result = base[row_class][:, col_class] - alpha * popsum
     return result.astype(np.int32, casting="same_kind")
+
+
+def bitserial_conv2d_signs(
+    data: Words,
+    weight: Words,
+    *,
+    in_channels: int,
+    kernel_width: int,
+    strides: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0, 0, 0),
+) -> Ints:
+    """Oracle of `insta.bitserial_conv2d_signs`: that of `bitserial_conv2d`, in another layout."""
+    return bitserial_conv2d(
+        data,
+        untile_weight(weight, in_channels, kernel_width),
+        strides=strides,
+        padding=padding,
+        in_channels=in_channels,
+    )
 
 
 def bitserial_dense(

@@ -3,6 +3,7 @@
 - Zero padding moves into the packed activations, and its exact correction into a small table with
   one entry per border class (see `ops.bitserial_conv2d_blocked`).
 - Weights are laid out in blocks of L output channels, one per vector lane.
+- Or, where AMX is faster, a binary convolution becomes one of +-1 bytes, with zeros for padding.
 - Where all dot products are even (an even number of channels, or of taps), kernels compute half of
   them, ``base / 2 - popsum``, and the factor 2 goes into the scale behind: one instruction less for
   each output, and exact, since doubling a float32 is.
@@ -36,7 +37,7 @@ from tvm_insta.passes.rewriter import (
     rank,
     shape_of,
 )
-from tvm_insta.schedules import BinaryBlocking
+from tvm_insta.schedules import BinaryBlocking, BinaryLayer, UsesTiles
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ def lower(
     lanes: int,
     blocking: BinaryBlocking | None = None,
     narrow: Narrow | None = None,
+    tiles: UsesTiles | None = None,
 ) -> tvm.IRModule:
     """Bring every layer with constant weights into its blocked form.
 
@@ -68,8 +70,9 @@ def lower(
         lanes: 32-bit lanes of the target's vectors; the widest block a weight is laid out in.
         blocking: the target's own layout of binary weights, see `schedules.binary_blocking`.
         narrow: numbers of the float layers, None for float32.
+        tiles: which binary convolutions AMX computes, see `schedules.uses_tiles`; None for none.
     """
-    mod = _Lower(mod, report, lanes, blocking, narrow).run()
+    mod = _Lower(mod, report, lanes, blocking, narrow, tiles).run()
     report.packs = list(_packs(mod))
     return mod
 
@@ -110,8 +113,10 @@ class _Lower(Rewriter):
         lanes: int,
         blocking: BinaryBlocking | None,
         narrow: Narrow | None,
+        tiles: UsesTiles | None,
     ) -> None:
         super().__init__(mod)
+        self.tiles = tiles
         self.narrow = narrow
         self.largest = iter(narrow.largest if narrow else ())
         self.lanes = lanes
@@ -245,6 +250,9 @@ class _Lower(Rewriter):
             next(self.layers, None)
             return None
         data = call.args[0]
+        tiled = self._in_tiles(data, weight, image, call)
+        if tiled is not None:
+            return tiled
         if any(padding):
             kept = packed.attrs
             data = self.emit(
@@ -257,6 +265,37 @@ class _Lower(Rewriter):
                 )
             )
         return self._blocked(data, weight, image, padding, call)
+
+    def _in_tiles(self, data: Expr, weight: Array, image: Sequence[int], call: Call) -> Expr | None:
+        """The binary convolution for AMX; None where popcounts compute it."""
+        attrs, channels = call.attrs, int(call.attrs["in_channels"])
+        (height, width), (stride_y, stride_x) = image, ints(attrs["strides"])
+        top, left, bottom, right = ints(attrs["padding"])
+        layer = BinaryLayer(
+            image=(height, width),
+            channels=channels,
+            out_channels=weight.shape[0],
+            kernel=weight.shape[1:3],
+            strides=(stride_y, stride_x),
+            padding=(top, left, bottom, right),
+            plain=int(attrs["bits"]) == int(attrs["groups"]) == 1
+            and str(attrs["encoding"]) == "bipolar"
+            and ints(attrs["dilation"]) == [1, 1],
+        )
+        if self.tiles is None or not self.tiles(layer):
+            return None
+        tiled = packing.tile_weight(weight, channels)
+        self._next_layer(tiled, "computed in AMX tiles")
+        return self.emit(
+            ops.bitserial_conv2d_signs(
+                data,
+                const(tiled, "uint32"),
+                in_channels=channels,
+                kernel_width=weight.shape[2],
+                strides=[stride_y, stride_x],
+                padding=[top, left, bottom, right],
+            )
+        )
 
     def _bitserial_dense(self, call: Call) -> Expr | None:
         weight = array(call.args[1])

@@ -31,7 +31,13 @@ from tvm_insta.passes.report import Report
 from tvm_insta.passes.rewriter import Array
 from tvm_insta.passes.simplify import simplify
 from tvm_insta.passes.to_nhwc import to_nhwc
-from tvm_insta.schedules import ConvTiles, ScheduleRecord, binary_blocking, schedule_module
+from tvm_insta.schedules import (
+    ConvTiles,
+    ScheduleRecord,
+    binary_blocking,
+    schedule_module,
+    uses_tiles,
+)
 from tvm_insta.target import InstaTarget, parse
 
 AfterPhase = Callable[[int, str, tvm.IRModule], None]
@@ -78,6 +84,7 @@ def run_pipeline(
     last: str = PHASES[-1],
     stem: str = "fp32",
     samples: Sequence[Array] = (),
+    binary: str = "auto",
 ) -> Compiled:
     """Run every phase.
 
@@ -89,10 +96,10 @@ def run_pipeline(
         after_phase: see `AfterPhase`.
         choose: parameters of the schedules; None leaves them all to the schedules.
         last: the phase to stop behind; "fuse" gives the kernels as the tuner takes them.
-
         stem: numbers in which the float layers compute: "fp32", "bf16" or "int8".
         samples: for "int8", one array per input, ``[images, ...]``: they show how large the
             activations become.
+        binary: how binary convolutions compute: "auto", "popcount" or "amx", see `uses_tiles`.
 
     Raises:
         InstaError: from a phase, or when ``dump_ir`` cannot be written.
@@ -112,7 +119,7 @@ def run_pipeline(
         host = parse("llvm")
 
         def prepare(probed: tvm.IRModule) -> tvm.IRModule:
-            probed = fuse(lower_for(probed, Report(), host))
+            probed = fuse(lower_for(probed, Report(), host, binary="popcount"))
             return schedule_module(probed, host.tvm, lanes=host.lanes)[0]
 
         return Narrow(stem, calibrate(mod, samples, prepare, host.tvm))
@@ -123,7 +130,9 @@ def run_pipeline(
         "to_nhwc": to_nhwc,
         "recognise": lambda mod: recognise(mod, report, imported.layer_names),
         "fold_scales": fold_scales,
-        "lower": lambda mod: _fix_batch(lower_for(mod, report, target, narrowed(mod)), batch),
+        "lower": lambda mod: _fix_batch(
+            lower_for(mod, report, target, narrowed(mod), binary=binary), batch
+        ),
         "fuse": lambda mod: fuse(mod, report, joins=target.kind == "llvm"),
         "schedule": schedule,
     }
@@ -138,11 +147,18 @@ def run_pipeline(
 
 
 def lower_for(
-    mod: tvm.IRModule, report: Report, target: InstaTarget, narrow: Narrow | None = None
+    mod: tvm.IRModule,
+    report: Report,
+    target: InstaTarget,
+    narrow: Narrow | None = None,
+    *,
+    binary: str = "auto",
 ) -> tvm.IRModule:
     """`lower` with the layouts that are fast on a target."""
-    blocking = None if target.kind == "cuda" else binary_blocking(target.tvm)
-    return lower(mod, report, target.lanes, blocking, narrow)
+    if target.kind == "cuda":
+        return lower(mod, report, target.lanes, None, narrow)
+    tiles = uses_tiles(target.tvm, binary)
+    return lower(mod, report, target.lanes, binary_blocking(target.tvm), narrow, tiles)
 
 
 def fuse(mod: tvm.IRModule, report: Report | None = None, *, joins: bool = False) -> tvm.IRModule:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvm_insta.errors import ArtefactError, InputError
-from tvm_insta.runtime import cpu
+from tvm_insta.runtime import amx, cpu
 from tvm_insta.runtime import manifest as manifests
 from tvm_insta.runtime.arrays import Array, check_inputs
 from tvm_insta.runtime.c_backend import CBackend
@@ -180,3 +180,4 @@ def _check_machine(manifest: Manifest, *, check_cpu: bool) -> None:
             f"the artefact needs the CPU features {', '.join(lacking)}, which this processor "
             "lacks; compile the model with --target native on this machine"
         )
+    amx.ask_permission(manifest.needs)

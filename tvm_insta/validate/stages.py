@@ -12,9 +12,11 @@ import tvm
 from torch import nn
 from tvm import relax
 
+from tvm_insta.codegen.needs import kernel_needs
 from tvm_insta.codegen.relax_vm import build_executable
 from tvm_insta.errors import ValidationError
 from tvm_insta.frontend import trace_and_fold
+from tvm_insta.runtime import amx, cpu
 from tvm_insta.target import InstaTarget, parse
 
 LIMIT = 0.05
@@ -56,9 +58,11 @@ class StageVerifier:
         Raises:
             ValidationError: the difference is above `LIMIT`.
         """
-        if name == "schedule" and not self.target.is_native:
+        needs = kernel_needs(mod)
+        if name == "schedule" and (not self.target.is_native or cpu.missing(needs)):
             print(f"verify {number} {name}: skipped, {self.target.text} does not run here")
             return
+        amx.ask_permission(needs)
         output = self._execute(name, mod)
         scale = max(float(np.abs(self.expected).max()), 1e-30)
         difference = float(np.abs(output - self.expected).max()) / scale

@@ -1,0 +1,268 @@
+"""Binary convolutions on AMX: products of +-1 bytes, 16 pixels x 16 channels x 64 bytes at a time.
+
+    parallel over rows of the padded images
+      bits -> bytes, +1 or -1, and 0 in the border
+    parallel over images, blocks of output channels, bands of rows
+      configure the tiles, which are state of the thread
+      the weights of the block: bits -> bytes
+      for each group of rows
+        for each 2 x 2 tiles of sums (3 x 1 where the channels are no multiple of 32)
+          for ky, unit: load 2 tiles of pixels, 2 of weights; 4 products
+        the whole epilogue of the group, with the sums in the first-level cache
+      release the tiles
+
+A product takes 16 cycles, whatever rows it has. So the rows of a tile are neighbouring outputs of
+the group, end to end: the last pixel of a row is followed by KW - 1 sums that mean nothing, for the
+padded image is wider than the output, and then by the first pixel of the next row. The last tile is
+moved back so that it ends with the last pixel; what it computes again has the same value. Where a
+stride keeps rows apart, a group is one row.
+
+Weights stay bits, in the order in which tiles want their bytes: an eighth of the memory, and in
+deep layers an eighth of what has to come from there. To expand one tile takes 16 stores, and each
+task uses it for all its pixels.
+
+TE cannot say any of this. The rule schedules what surrounds the sum, the epilogue above all, and
+`signs_code` then writes the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import s_tir
+from tvm.ir import IRModule
+
+from .common import (
+    ConvTiles,
+    Family,
+    Kernel,
+    NotApplicable,
+    blocks,
+    divisors,
+    is_among,
+    known_extent,
+    largest_divisor,
+    name_of,
+    parallelise,
+    rule_of,
+)
+from .conv import join_epilogue
+from .pack import WORD, pack_alone, write_border
+from .readers import Readers, depth, find_readers, readers_alone
+from .signs_code import CHANNELS, ROWS, UNIT, Geometry, write_tiles
+
+RULE = "insta_bconv_signs"
+
+NEEDS = "tvm_insta.needs"
+"""Attribute of a kernel: features of the CPU, in LLVM's names, that it uses by name; see
+`codegen.needs`, which reads it."""
+
+# Sums of a group: 32 of the 48 KiB of first-level cache that every core with AMX has.
+_GROUP_SUMS = 32 * 1024 // 4
+_TASKS = 8
+_UNROLLED = 8  # pixels of the epilogue
+
+# See `prefers_tiles`.
+_LEAST_FILL, _LEAST_STEPS = 2 / 3, 9
+
+
+@dataclass(frozen=True)
+class BinaryLayer:
+    """A binary convolution, as far as it decides how to compute it.
+
+    Attributes:
+        image: input height and width.
+        channels: input channels.
+        out_channels: output channels.
+        kernel: height, width.
+        strides: vertical, horizontal.
+        padding: top, left, bottom, right.
+        plain: one bipolar bit, no groups, no dilation.
+    """
+
+    image: tuple[int, int]
+    channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    plain: bool
+
+    @property
+    def geometry(self) -> Geometry:
+        """The layer as `write_tiles` takes it."""
+        return Geometry(
+            self.image, self.padding, self.strides, self.kernel, self.channels, self.out_channels
+        )
+
+
+def fits_tiles(family: Family, layer: BinaryLayer) -> bool:
+    """Whether the rule in this file can compute a layer on a CPU of the family."""
+    whole = layer.channels % 4 == 0 and layer.out_channels % CHANNELS == 0
+    return family.tiles and layer.plain and whole
+
+
+def prefers_tiles(layer: BinaryLayer) -> bool:
+    """Whether tiles should be faster than popcounts for a layer that fits.
+
+    On a Sapphire Rapids core at 4.1 GHz hand-written kernels took 44, 39, 57 and 74 us with tiles
+    for the four sizes of 3x3 layers of ResNet-18 (56x56x64 to 7x7x512), and 84 to 88 us with
+    VPOPCNTDQ. That is at least 53 % of what the products alone take, against 1345 GMAC/s; the
+    products do 3850 GMAC/s if every element counts. So tiles win if two thirds of the elements do
+    (0.53 * 3850 * 2 / 3 = 1360), and if they are used as often as there: 9 products a tile of sums
+    or more. 1x1 layers have less to do between two epilogues: a whole ReActNet-A, which has mostly
+    such, was slower with tiles (5.9 to 6.4 ms against 5.3 to 5.8 ms), and popcounts keep them.
+    """
+    shape, taps = layer.geometry, math.prod(layer.kernel)
+    return taps > 1 and shape.steps >= _LEAST_STEPS and fill(shape) >= _LEAST_FILL
+
+
+def fill(shape: Geometry) -> float:
+    """Share of the multiply-adds in tiles that the layer asks for."""
+    rows = _rows_of_group(shape)
+    height, width = shape.out_image
+    products = height // rows * shape.tiles_of(rows) * shape.steps
+    asked = height * width * math.prod(shape.kernel) * shape.channels
+    return asked / (products * ROWS * UNIT)
+
+
+def schedule_signs(kernel: Kernel) -> tuple[str, ConvTiles]:
+    """Schedule `insta.bitserial_conv2d_signs` and everything fused with it.
+
+    Returns:
+        The rule's name and the tiles that were used: `out_tile` counts vectors of 16 channels,
+        `row_band` the rows of a task; `width_tile` is how many pixels of the epilogue are unrolled.
+    """
+    every = blocks(kernel.schedule)
+    if not any(rule_of(kernel.schedule, block) == RULE for block in every):
+        raise NotApplicable
+    if not kernel.family.tiles:
+        raise NotApplicable("the target has no AMX tiles of bytes with AVX-512 BW")
+    readers = find_readers(kernel)
+    schedule = kernel.schedule
+    every = blocks(schedule)
+    found = [at for at, block in enumerate(every) if rule_of(schedule, block) == RULE]
+    if len(found) > 1:
+        raise NotApplicable(f"{len(found)} convolution blocks")
+    (at,) = found
+    conv, before = every[at], every[:at]
+    if [name_of(schedule, block) for block in before] != ["bconv_signs"]:
+        raise NotApplicable("a block before the convolution")
+    shape = _geometry(schedule, conv, before[0])
+    rows = _rows_of_group(shape)
+    tiles = _choose_tiles(kernel.tiles, shape, rows)
+
+    behind = [b for b in every[at + 1 :] if not is_among(schedule, b, readers.all)]
+    tail, in_place = join_epilogue(kernel, conv, behind, readers)
+    batch, row, column, out, *summed = schedule.get_loops(conv)
+    band, group, row = schedule.split(row, [None, tiles.row_band // rows, rows])
+    block, out = schedule.split(out, [None, tiles.out_tile * CHANNELS])
+    schedule.reorder(batch, block, band, group, row, column, out, *summed)
+    for output in tail:
+        schedule.reverse_compute_at(output, group, preserve_unit_loops=True)
+    schedule.set_scope(conv, 0, "local")
+    first = None
+    if in_place:
+        first = _join_readers(kernel, readers, group, tiles)
+    else:
+        readers_alone(kernel, readers)
+    parallelise(schedule, [batch, block, band])
+    for output in tail:
+        _vectorise(schedule, output, group, tiles.width_tile)
+    if readers.rows is not None:
+        schedule.decompose_reduction(readers.rows, first)
+    if readers.pack is not None:
+        write_border(kernel, readers.pack)
+    function = write_tiles(kernel.schedule.mod["main"], shape, rows, tiles.out_tile)
+    function = function.with_attr(NEEDS, ["amx-int8", "amx-tile"])
+    kernel.schedule = s_tir.Schedule(IRModule({"main": function}))
+    return RULE, tiles
+
+
+def _geometry(schedule: Any, conv: Any, signs: Any) -> Geometry:
+    """The shape of the convolution, from its block and that of its image."""
+    notes = schedule.get(conv).annotations
+    top, left, bottom, right = (int(v) for v in notes["padding"])
+    _, padded_h, padded_w, _ = schedule.get(signs).writes[0].source.shape
+    weight = next(r.source for r in schedule.get(conv).reads if len(r.source.shape) == 5)
+    stride_y, stride_x = (int(v) for v in notes["strides"])
+    return Geometry(
+        (int(padded_h) - top - bottom, int(padded_w) - left - right),
+        (top, left, bottom, right),
+        (stride_y, stride_x),
+        (int(weight.shape[1]), int(notes["kernel_width"])),
+        int(notes["in_channels"]),
+        int(weight.shape[0]) * CHANNELS,
+    )
+
+
+def _rows_of_group(shape: Geometry) -> int:
+    """Rows whose outputs lie end to end in tiles: those that fill tiles best, of these the fewest.
+
+    The last of an odd number of tiles is a 1 x 2 step: half the products of 2 x 2, but three of its
+    four loads. So it counts one and a half.
+    """
+    height, _ = shape.out_image
+    if shape.strides != (1, 1):
+        return 1
+    most = max(_GROUP_SUMS // (shape.pitch * 2 * CHANNELS), 1)
+
+    def waste(rows: int) -> tuple[float, int]:
+        tiles = shape.tiles_of(rows)
+        return (tiles + tiles % 2 / 2) / rows, rows
+
+    return min((rows for rows in divisors(height) if rows <= most), key=waste)
+
+
+def _choose_tiles(wish: ConvTiles, shape: Geometry, rows: int) -> ConvTiles:
+    """Fill in the sizes that `wish` leaves open."""
+    height, width = shape.out_image
+    vectors = shape.out_channels // CHANNELS
+    deep = wish.out_tile or (2 if vectors % 2 == 0 else 1)
+    if deep > 2 or vectors % deep:
+        raise NotApplicable(f"out_tile {deep} is not 1 or 2, or does not divide {vectors} vectors")
+    wanted = -(-_TASKS // (vectors // deep))
+    bands = [d for d in divisors(height) if d % rows == 0]
+    band = wish.row_band or max((d for d in bands if height // d >= wanted), default=min(bands))
+    if band not in bands:
+        raise NotApplicable(f"row_band {band} is no multiple of {rows} that divides {height} rows")
+    across = wish.width_tile or largest_divisor(width, _UNROLLED)
+    if width % across:
+        raise NotApplicable(f"width_tile {across} does not divide {width} pixels")
+    return ConvTiles(across, deep, band)
+
+
+def _join_readers(kernel: Kernel, readers: Readers, group: Any, tiles: ConvTiles) -> Any:
+    """Compute the readers behind the epilogue of a group; returns where sums of rows begin."""
+    schedule = kernel.schedule
+    pack = readers.pack
+    if pack is not None:
+        if tiles.out_tile * CHANNELS % WORD == 0 and pack.flags is None:
+            schedule.reverse_compute_at(pack.words, group, preserve_unit_loops=True)
+        else:
+            pack_alone(kernel, pack)
+    if readers.rows is None:
+        return None
+    rows = readers.rows
+    schedule.reverse_compute_at(rows, group, preserve_unit_loops=True)
+    *outer, channel, column = schedule.get_loops(rows)[depth(schedule, rows, group) :]
+    vector, lane = schedule.split(channel, [None, CHANNELS])
+    column, pixel = schedule.split(column, [None, tiles.width_tile])
+    schedule.reorder(*outer, column, pixel, vector, lane)
+    schedule.unroll(pixel)
+    schedule.unroll(vector)
+    schedule.vectorize(lane)
+    return column
+
+
+def _vectorise(schedule: Any, output: Any, group: Any, across: int) -> None:
+    """The epilogue of a group: some pixels and all vectors unrolled, channels in lanes."""
+    *_, column, channel = schedule.get_loops(output)[depth(schedule, output, group) :]
+    if known_extent(schedule, column) % across == 0:
+        _, pixel = schedule.split(column, [None, across])
+        schedule.unroll(pixel)
+    vector, lane = schedule.split(channel, [None, CHANNELS])
+    schedule.unroll(vector)
+    schedule.vectorize(lane)

@@ -1,0 +1,162 @@
+"""`bitserial_conv2d_signs` as scheduled for AMX: integer by integer, and how it fills tiles."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import tvm
+from tvm import relax
+from tvm_insta.schedules import BinaryLayer, schedule_module, uses_tiles
+from tvm_insta.schedules.signs import fill
+from tvm_insta.schedules.signs_code import Geometry
+
+from tvm_insta import ops
+from tvm_insta.codegen.needs import kernel_needs
+from tvm_insta.ops import packing, reference
+from tvm_insta.passes.pipeline import fuse
+from tvm_insta.target import parse
+
+# batch, height, width, channels, out, kernel, strides, padding
+SHAPES = [
+    (1, 8, 6, 64, 32, (3, 3), (1, 1), (1, 1, 1, 1)),
+    (2, 7, 7, 64, 64, (3, 3), (1, 1), (1, 1, 1, 1)),  # rows end to end, two images
+    (1, 14, 14, 32, 48, (3, 3), (1, 1), (1, 1, 1, 1)),  # 3 x 1 tiles; a run that ends in a unit
+    (1, 6, 17, 128, 32, (3, 3), (1, 1), (1, 1, 1, 1)),  # a last tile that is moved back
+    (2, 8, 8, 64, 32, (3, 3), (2, 2), (1, 1, 1, 1)),
+    (1, 9, 40, 16, 16, (3, 3), (1, 2), (1, 1, 1, 1)),
+    (1, 5, 4, 16, 16, (3, 3), (2, 1), (0, 1, 2, 1)),
+    (2, 4, 9, 40, 48, (3, 3), (1, 1), (0, 1, 2, 3)),  # lopsided, channels beyond a word
+    (1, 3, 3, 96, 32, (1, 1), (1, 1), (0, 0, 0, 0)),
+    (1, 5, 5, 4, 16, (5, 5), (1, 1), (2, 2, 2, 2)),  # wider than the image
+    (3, 1, 1, 64, 32, (3, 3), (1, 1), (1, 1, 1, 1)),  # one pixel, all else padding
+    (1, 1, 33, 60, 32, (1, 7), (1, 1), (0, 3, 0, 3)),
+    (1, 20, 1, 64, 16, (7, 1), (2, 1), (3, 0, 3, 0)),
+    (1, 4, 4, 100, 32, (6, 2), (1, 1), (3, 0, 2, 1)),
+]
+
+
+def problem(rng, shape):
+    batch, height, width, channels, out, kernel, strides, padding = shape
+    codes = rng.integers(0, 2, (batch, height, width, channels))
+    signs = rng.choice([-1, 1], (out, *kernel, channels))
+    geometry = {"strides": strides, "padding": padding, "in_channels": channels}
+    data, weight = packing.pack_codes(codes, 1), packing.pack_weight(signs)
+    expected = reference.bitserial_conv2d(data, weight, **geometry)
+    return data, packing.tile_weight(weight, channels), expected, geometry
+
+
+def module(shape, tiled, geometry, batch=None):
+    first = tvm.tirx.Var("n", "int64") if batch is None else batch
+    words = -(-shape[3] // 32)
+    types = [
+        relax.TensorType([first, *shape[1:3], words], "uint32"),
+        relax.TensorType(tiled.shape, "uint32"),
+    ]
+    builder = relax.BlockBuilder()
+    params = [relax.Var(name, ty) for name, ty in zip(("data", "weight"), types, strict=True)]
+    with builder.function("main", params):
+        with builder.dataflow():
+            call = ops.bitserial_conv2d_signs(*params, kernel_width=shape[5][1], **geometry)
+            result = builder.emit_output(builder.emit(call))
+        builder.emit_func_output(result)
+    return fuse(builder.get())
+
+
+def machine(mod, target):
+    scheduled, (record,) = schedule_module(mod, target.tvm, lanes=target.lanes)
+    assert (record.rule, record.reason) == ("insta_bconv_signs", "")
+    assert kernel_needs(scheduled) == ("amx-int8", "amx-tile")
+    return relax.VirtualMachine(tvm.compile(scheduled, target.tvm), tvm.cpu())
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_integers_of_the_oracle(rng, tiles, target, shape):
+    data, tiled, expected, geometry = problem(rng, shape)
+    run = machine(module(shape, tiled, geometry), target)["main"]
+    before = tiles.count("products")
+    result = run(*map(tvm.runtime.tensor, (data, tiled))).numpy()
+    np.testing.assert_array_equal(result, expected)
+    if before is None:
+        return
+    _, height, width, channels, out, kernel, strides, padding = shape
+    layer = Geometry((height, width), padding, strides, kernel, channels, out)
+    asked = expected.size * kernel[0] * kernel[1] * channels
+    done = tiles.count("products") - before
+    # What `fill` says of a layer is what was executed, with 16 rows in every product.
+    assert done * 16 * 16 * 64 == pytest.approx(asked / fill(layer))
+    assert tiles.count("full_products") == tiles.count("products")
+
+
+def test_every_thread_configures_its_own_tiles(rng, tiles, target):
+    shape = (2, 14, 14, 64, 64, (3, 3), (1, 1), (1, 1, 1, 1))
+    data, tiled, expected, geometry = problem(rng, shape)
+    run = machine(module(shape, tiled, geometry), target)["main"]
+    results = []
+
+    def once():
+        results.append(run(*map(tvm.runtime.tensor, (data, tiled))).numpy())
+
+    for _ in range(2):
+        thread = threading.Thread(target=once)
+        thread.start()
+        thread.join()
+    assert len(results) == 2
+    for result in results:
+        np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[6], SHAPES[7]], ids=str)
+def test_without_tiles_the_operator_is_slow_and_exact(rng, shape):
+    data, tiled, expected, geometry = problem(rng, shape)
+    plain = parse("llvm -mcpu=x86-64")
+    mod, (record,) = schedule_module(module(shape, tiled, geometry), plain.tvm, lanes=plain.lanes)
+    assert record.rule == "reduction" and "no AMX tiles" in record.reason
+    vm = relax.VirtualMachine(tvm.compile(mod, plain.tvm), tvm.cpu())
+    result = vm["main"](*map(tvm.runtime.tensor, (data, tiled))).numpy()
+    np.testing.assert_array_equal(result, expected)
+    oracle = reference.bitserial_conv2d_signs(data, tiled, kernel_width=shape[5][1], **geometry)
+    np.testing.assert_array_equal(oracle, expected)
+
+
+def layer(side, channels, out, kernel=3, stride=1, plain=True):
+    pad = kernel // 2
+    return BinaryLayer((side, side), channels, out, (kernel,) * 2, (stride,) * 2, (pad,) * 4, plain)
+
+
+SERVER = parse("llvm -mcpu=sapphirerapids").tvm
+
+
+@pytest.mark.parametrize(
+    ("chosen", "case"),
+    [
+        # the layers of ResNet-18 that were measured
+        *((True, layer(side, 3584 // side, 3584 // side)) for side in (56, 28, 14, 7)),
+        (True, layer(56, 64, 128, stride=2)),
+        (True, layer(28, 128, 256, stride=2)),
+        (False, layer(14, 256, 512, stride=2)),  # rows of 7 pixels
+        (False, layer(14, 512, 512, kernel=1)),
+        (False, layer(32, 16, 16)),  # 3 x 32 of 2 x 64 bytes, half of them channels
+        (False, layer(1, 512, 512)),
+        (False, layer(28, 128, 128, plain=False)),
+        (False, layer(28, 128, 24)),
+        (False, layer(28, 130, 32)),
+    ],
+)
+def test_the_rule(chosen, case):
+    assert uses_tiles(SERVER)(case) is chosen
+    assert uses_tiles(SERVER, "popcount")(case) is False
+    fits = case.plain and case.out_channels % 16 == 0 and case.channels % 4 == 0
+    assert uses_tiles(SERVER, "amx")(case) is fits
+    assert uses_tiles(parse("llvm -mcpu=icelake-server").tvm, "amx")(case) is False
+    no_avx512 = parse("llvm -mcpu=haswell -mattr=+amx-int8,+amx-tile").tvm
+    assert uses_tiles(no_avx512, "amx")(case) is False
+
+
+def test_how_full_tiles_are():
+    # Of 15 tiles, 4 rows of 56 pixels; of 13, 7 rows of 28; of 2, 2 of 14; of 4, 7 rows of 7.
+    assert fill(layer(56, 64, 64).geometry) == pytest.approx(224 / 240)
+    assert fill(layer(28, 128, 128).geometry) == pytest.approx(196 / 208)
+    assert fill(layer(14, 256, 256).geometry) == pytest.approx(28 / 32)
+    assert fill(layer(7, 512, 512).geometry) == pytest.approx(49 / 64)

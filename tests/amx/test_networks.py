@@ -1,0 +1,173 @@
+"""Whole networks with every binary convolution in AMX tiles, against popcounts, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from tvm_insta import build, nn, runtime
+from tvm_insta.errors import ArtefactError, InstaError
+from tvm_insta.runtime import amx, cpu
+
+SEED = 5
+AMX = {"amx-int8", "amx-tile"}
+emulated = pytest.mark.skipif(
+    "amx-tile" in cpu.cpu_features(), reason="the processor executes tile instructions itself"
+)
+
+
+def images(count):
+    return np.random.default_rng(SEED).standard_normal((count, 3, 32, 32)).astype(np.float32)
+
+
+def compiled(folder, target, variant, form, binary):
+    network = nn.create("resnet20", variant, seed=SEED)
+    example = torch.zeros(1, 3, 32, 32)
+    options = {"runtime": form, "binary": binary, "max_batch": 4}
+    return build(network, example, target.text, out_dir=folder / f"{form}-{binary}", **options)
+
+
+def in_tiles(artefact):
+    """Names of the layers that tiles compute."""
+    layers = artefact.manifest.layers
+    return [e.name for e in layers if str(e.schedule).startswith("insta_bconv_signs")]
+
+
+def environment(library, refuse):
+    """Of a process with the emulator, which refuses or grants the permission."""
+    env = {**os.environ, "LD_PRELOAD": str(library)}
+    return env | ({"AMX_EMULATE_REFUSE": "1"} if refuse else {})
+
+
+@pytest.mark.slow
+def test_vm_form(tmp_path, tiles, target):
+    """Moments join the kernels; strides, 16 to 64 channels; any batch position."""
+    one, all_, auto = (
+        compiled(tmp_path, target, "insta", "vm", b) for b in ("popcount", "amx", "auto")
+    )
+    assert len(in_tiles(all_)) == 18 and in_tiles(one) == []
+    # By the rule: 3x3 and 64 channels on 8x8 images.
+    assert len(in_tiles(auto)) == 5
+    assert all(name.startswith("stage3") for name in in_tiles(auto)), in_tiles(auto)
+    # Only artefacts with such a kernel need AMX, though all are compiled for a target that has it.
+    assert set(all_.manifest.needs) - set(one.manifest.needs) == AMX
+    x = images(3)
+    expected = one(x)
+    for artefact in (all_, auto):
+        before = tiles.count("products")
+        assert artefact(x).tobytes() == expected.tobytes(), SEED
+        assert before is None or tiles.count("products") > before
+    assert all_(x[2:]).tobytes() == expected[2:].tobytes()
+
+
+RUN = """
+import sys
+import numpy as np
+from tvm_insta import runtime
+
+for path in sys.argv[2:]:
+    for threads in (1, 2):
+        module = runtime.load(path, check=False, threads=threads)
+        sys.stdout.buffer.write(module(np.load(sys.argv[1])).tobytes())
+"""
+
+
+@pytest.fixture(scope="module")
+def c_forms(tmp_path_factory, target):
+    """Constant thresholds, so that packing joins the kernels too."""
+    folder = tmp_path_factory.mktemp("c")
+    for binary in ("popcount", "amx"):
+        artefact = compiled(folder, target, "baseline", "c", binary)
+        assert len(in_tiles(artefact)) == (18 if binary == "amx" else 0)
+    return folder
+
+
+@pytest.mark.slow
+@emulated
+def test_plain_c_form_asks_for_the_permission_itself(tmp_path, c_forms, library):
+    """The emulator ends a process that uses tiles unasked; threads have tiles of their own."""
+    np.save(tmp_path / "x.npy", images(2))
+    paths = [c_forms / "c-popcount", c_forms / "c-amx"]
+    env = {**os.environ, "LD_PRELOAD": str(library), "AMX_EMULATE_REPORT": "1"}
+    command = [sys.executable, "-c", RUN, tmp_path / "x.npy", *paths]
+    done = subprocess.run(command, env=env, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert b"permitted 1, products 0" not in done.stderr and b"permitted 1" in done.stderr
+    size = 2 * 10 * 4
+    outputs = [done.stdout[at : at + size] for at in range(0, len(done.stdout), size)]
+    assert len(outputs) == 4 and len(set(outputs)) == 1 and any(outputs[0])
+
+
+INIT = """
+import ctypes, sys
+
+library = ctypes.CDLL(sys.argv[1])
+library.model_error.restype = ctypes.c_char_p
+options = (ctypes.c_uint64 * 2)(16, 1)  # size, SKIP_CPU_CHECK
+code = library.model_init(options)
+print(code, library.model_error(code).decode())
+"""
+
+
+@pytest.mark.slow
+@emulated
+@pytest.mark.parametrize("refuse", [False, True])
+def test_init_of_the_plain_c_form(c_forms, library, refuse):
+    env = environment(library, refuse)
+    command = [sys.executable, "-c", INIT, c_forms / "c-amx" / "model.so"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    code, _, text = done.stdout.splitlines()[0].partition(" ")
+    if refuse:
+        assert code == "10" and "refuses this process the use of AMX tiles" in text
+        assert "--binary popcount" in text
+    else:
+        assert (code, text) == ("0", "no error")
+
+
+@pytest.mark.slow
+@emulated
+def test_loader_names_the_missing_feature(c_forms):
+    with pytest.raises(ArtefactError, match="needs the CPU features amx-int8, amx-tile"):
+        runtime.load(c_forms / "c-amx")
+
+
+@pytest.mark.slow
+def test_loader_says_so_if_the_permission_is_refused(c_forms, monkeypatch):
+    features = cpu.cpu_features() | AMX
+    monkeypatch.setattr(cpu, "cpu_features", lambda: features)
+    monkeypatch.setattr(amx, "_request", lambda: 1)
+    with pytest.raises(ArtefactError) as caught:
+        runtime.load(c_forms / "c-amx")
+    assert "refuses this process (Operation not permitted)" in str(caught.value)
+    assert "compile the model with --binary popcount" in str(caught.value)
+
+
+def test_the_permission_is_asked_for_only_if_needed(monkeypatch):
+    asked = []
+    monkeypatch.setattr(amx, "_request", lambda: asked.append(1) or 0)
+    amx.ask_permission(["avx2"])
+    assert asked == []
+    amx.ask_permission(["amx-tile"])
+    assert asked == [1]
+
+
+@emulated
+@pytest.mark.parametrize("refuse", [False, True])
+def test_the_request_is_the_right_system_call(library, refuse):
+    code = "from tvm_insta.runtime import amx; print(amx._request())"
+    env = environment(library, refuse)
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == ("1\n" if refuse else "0\n")
+
+
+def test_options():
+    with pytest.raises(InstaError, match="got binary 'tiles', but it must be one of auto, pop"):
+        build(torch.nn.Identity(), torch.zeros(1, 3), binary="tiles")
+    with pytest.raises(InstaError, match="got binary 'amx', but llvm -mcpu=haswell has no amx"):
+        build(torch.nn.Identity(), torch.zeros(1, 3), "llvm -mcpu=haswell", binary="amx")

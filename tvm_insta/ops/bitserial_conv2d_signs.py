@@ -1,0 +1,188 @@
+"""`insta.bitserial_conv2d_signs`: a binary convolution as a product of +-1 bytes, for tiles (AMX).
+
+data [N, H, W, Cw] uint32, packed by `threshold_pack` without padding, Cw = ceil(C / 32); weight
+[O / 16, KH, U, 16, 2] uint32, bit 1 = +1. Result [N, OH, OW, O] int32:
+
+    out = sum over the taps inside the image, and their C channels, of data * weight, both +-1
+
+This equals `bitserial_conv2d` with 1 bipolar bit, integer by integer. Every bit of the data becomes
+a byte, +1 or -1, in an image [Hp, Wp, 32 Cw] with a border of 0: a padded tap adds nothing, and no
+border table is needed.
+
+The taps of one kernel row lie side by side in a row of that image, KW * 32 Cw bytes, and are cut
+into U = ceil(KW * 32 Cw / 64) units of 64 bytes, a row of a tile. Byte k of unit u meets bit
+4 (o % 16) + k % 4 of the 64 bits weight[o // 16, ky, u, k // 4], where word 0 has the lower 32: the
+order in which TDPBSSD takes its second operand. What lies behind the last channel of a tap, or
+behind the last tap, has weight 0; C is a multiple of 4, so such bytes fill whole rows of 64.
+No sum leaves int32: it is at most KH * KW * C, which type inference checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tvm import relax, te, tirx
+
+from ._common import (
+    OUT_ELEMENTWISE_FUSABLE,
+    WORD,
+    dims,
+    expect_dim,
+    expect_int32,
+    expect_known,
+    extent,
+    fail,
+    integer,
+    integers,
+    known,
+    make_call,
+    output_image,
+    primfunc,
+    reduce_axis,
+    register,
+    words_for,
+)
+
+CHANNELS = 16
+"""Output channels of a tile."""
+
+UNIT = 64
+"""Bytes of a row of a tile."""
+
+RULE = "insta_bconv_signs"
+
+
+def bitserial_conv2d_signs(
+    data: relax.Expr,
+    weight: relax.Expr,
+    *,
+    in_channels: int,
+    kernel_width: int,
+    strides: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0, 0, 0),
+) -> relax.Call:
+    """Build the call; shapes and meaning are in the module's docstring.
+
+    Args:
+        data: [N, H, W, Cw] uint32.
+        weight: [O / 16, KH, U, 16, 2] uint32, see `packing.tile_weight`.
+        in_channels: C, a multiple of 4.
+        kernel_width: KW.
+        strides: vertical, horizontal.
+        padding: top, left, bottom, right, in pixels of value 0.
+
+    Returns:
+        A call of type [N, OH, OW, O] int32.
+    """
+    return make_call(
+        "bitserial_conv2d_signs",
+        [data, weight],
+        in_channels=in_channels,
+        kernel_width=kernel_width,
+        strides=list(strides),
+        padding=list(padding),
+    )
+
+
+def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
+    data = dims(call, 0, "data", (4,), "uint32")
+    weight = dims(call, 1, "weight", (5,), "uint32")
+    channels = integer(call, "in_channels", 1)
+    width = integer(call, "kernel_width", 1)
+    strides = integers(call, "strides", 2, 1)
+    padding = integers(call, "padding", 4, 0)
+    expect_known(call, "data", data, (1, 2, 3))
+    expect_known(call, "weight", weight, range(5))
+    if channels % 4:
+        fail(call, f"in_channels is {channels}; pass a multiple of 4")
+    words = words_for(channels)
+    expect_dim(call, ("data", 3), data[3], words, "words of in_channels")
+    units = -(-width * words * WORD // UNIT)
+    expect_dim(call, ("weight", 2), weight[2], units, "units of a kernel row")
+    expect_dim(call, ("weight", 3), weight[3], UNIT // 4, "rows of a tile")
+    expect_dim(call, ("weight", 4), weight[4], 2, "words of 64 bits")
+    expect_int32(call, 1, words, weight[1] * width)
+    image = output_image(
+        call,
+        data[1:3],
+        (weight[1], width),
+        strides=strides,
+        padding=padding,
+        dilation=[1, 1],
+    )
+    return relax.TensorType([data[0], *image, weight[0] * CHANNELS], "int32")
+
+
+def te_bitserial_conv2d_signs(
+    data: te.Tensor,
+    weight: te.Tensor,
+    *,
+    in_channels: int,
+    kernel_width: int,
+    strides: Sequence[int],
+    padding: Sequence[int],
+) -> te.Tensor:
+    """TE of the operator: block "bconv_signs" (the image of bytes), then reduce block "bconv"."""
+    batch, *size, words = data.shape
+    height, width = map(known, size)
+    blocks, kernel_h, units, _, _ = map(known, weight.shape)
+    top, left, bottom, right = padding
+    padded = [height + top + bottom, width + left + right]
+    depth = known(words) * WORD
+    run = kernel_width * depth
+    image = [
+        (padded[0] - kernel_h) // strides[0] + 1,
+        (padded[1] - kernel_width) // strides[1] + 1,
+    ]
+
+    def sign(word: tirx.Expr, bit: tirx.Expr) -> tirx.Expr:
+        is_one = (word >> bit.astype("uint32")) & tirx.const(1, "uint32")
+        return is_one.astype("int8") * tirx.const(2, "int8") - tirx.const(1, "int8")
+
+    def byte(n: tirx.Expr, y: tirx.Expr, x: tirx.Expr, c: tirx.Expr) -> tirx.Expr:
+        inside = tirx.all(y >= top, y < top + height, x >= left, x < left + width)
+        value = sign(data(n, y - top, x - left, c // WORD), c % WORD)
+        return tirx.if_then_else(inside, value, tirx.const(0, "int8"))
+
+    signs = te.compute([batch, *padded, extent(depth)], byte, name="bconv_signs")
+    ky, unit, k = (
+        reduce_axis(size, name)
+        for size, name in ((kernel_h, "ky"), (units, "unit"), (UNIT, "byte"))
+    )
+    at = unit * UNIT + k
+    counts = tirx.all(at < run, at % depth < in_channels)
+
+    def product(n: tirx.Expr, y: tirx.Expr, x: tirx.Expr, o: tirx.Expr) -> tirx.Expr:
+        theirs = signs(n, y * strides[0] + ky, x * strides[1] + at // depth, at % depth)
+        bit = o % CHANNELS * 4 + k % 4
+        mine = sign(weight(o // CHANNELS, ky, unit, k // 4, bit // WORD), bit % WORD)
+        value = theirs.astype("int32") * mine.astype("int32")
+        zero = tirx.const(0, "int32")
+        return te.sum(tirx.if_then_else(counts, value, zero), axis=[ky, unit, k])
+
+    attrs = {
+        "schedule_rule": RULE,
+        "in_channels": in_channels,
+        "kernel_width": kernel_width,
+        "strides": list(strides),
+        "padding": list(padding),
+    }
+    shape = [batch, *map(extent, image), extent(blocks * CHANNELS)]
+    return te.compute(shape, product, name="bconv", attrs=attrs)
+
+
+def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    def function(data: te.Tensor, weight: te.Tensor) -> te.Tensor:
+        return te_bitserial_conv2d_signs(
+            data,
+            weight,
+            in_channels=integer(call, "in_channels", 1),
+            kernel_width=integer(call, "kernel_width", 1),
+            strides=integers(call, "strides", 2, 1),
+            padding=integers(call, "padding", 4, 0),
+        )
+
+    return primfunc(bb, "bitserial_conv2d_signs", OUT_ELEMENTWISE_FUSABLE, function, call.args)
+
+
+register(bitserial_conv2d_signs, _infer, _legalise)
