@@ -149,7 +149,10 @@ def link_static(core: Core, sources: list[Path], out: Path, *flags: str) -> None
 
 
 def kernel_main(
-    parts: Sequence[Part], prefix: str, parameters: Sequence[tuple[int, bool]], scratch: Sequence[int]
+    parts: Sequence[Part],
+    prefix: str,
+    parameters: Sequence[tuple[int, bool]],
+    scratch: Sequence[int],
 ) -> str:
     """A C program that calls a kernel as often as its argument says, on numbers that differ.
 

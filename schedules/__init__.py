@@ -8,7 +8,14 @@ sum. What no rule fits stays as it is, which is correct and slow, and is recorde
 from __future__ import annotations
 
 from .common import ConvTiles, Family, Tiles
-from .driver import BinaryBlocking, ScheduleRecord, binary_blocking, family_of, schedule_module
+from .driver import (
+    BinaryBlocking,
+    ScheduleRecord,
+    binary_blocking,
+    family_of,
+    float_block,
+    schedule_module,
+)
 from .neon import Blocking
 from .space import SCHEDULE_VERSION, choices
 
@@ -23,5 +30,6 @@ __all__ = [
     "binary_blocking",
     "choices",
     "family_of",
+    "float_block",
     "schedule_module",
 ]

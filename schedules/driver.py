@@ -115,6 +115,11 @@ def binary_blocking(target: tvm.target.Target) -> BinaryBlocking:
     return lambda out_channels, bits: blocking(family, out_channels, bits)
 
 
+def float_block(target: tvm.target.Target) -> int:
+    """Output channels of a block of a float32 weight for a CPU target; 0 for one plain vector."""
+    return family_of(target).float_block
+
+
 def family_of(target: tvm.target.Target) -> Family:
     """The CPU family of an LLVM target, by its triple and the features LLVM gives it."""
     triple = str(target.attrs.get("mtriple", ""))

@@ -31,7 +31,13 @@ from tvm_insta.passes.report import Report
 from tvm_insta.passes.rewriter import Array
 from tvm_insta.passes.simplify import simplify
 from tvm_insta.passes.to_nhwc import to_nhwc
-from tvm_insta.schedules import ConvTiles, ScheduleRecord, binary_blocking, schedule_module
+from tvm_insta.schedules import (
+    ConvTiles,
+    ScheduleRecord,
+    binary_blocking,
+    float_block,
+    schedule_module,
+)
 from tvm_insta.target import InstaTarget, parse
 
 AfterPhase = Callable[[int, str, tvm.IRModule], None]
@@ -141,8 +147,10 @@ def lower_for(
     mod: tvm.IRModule, report: Report, target: InstaTarget, narrow: Narrow | None = None
 ) -> tvm.IRModule:
     """`lower` with the layouts that are fast on a target."""
-    blocking = None if target.kind == "cuda" else binary_blocking(target.tvm)
-    return lower(mod, report, target.lanes, blocking, narrow)
+    if target.kind == "cuda":
+        return lower(mod, report, target.lanes, None, narrow)
+    own = float_block(target.tvm)
+    return lower(mod, report, target.lanes, binary_blocking(target.tvm), narrow, own)
 
 
 def fuse(mod: tvm.IRModule, report: Report | None = None, *, joins: bool = False) -> tvm.IRModule:
