@@ -14,6 +14,7 @@ from benchmarks.arm import LARQ_CYCLES, Row
 from benchmarks.arm_qemu import Core, count_calls, kernel_main, link_static
 from benchmarks.kernels import binary_layer
 from tvm_insta.codegen import raw
+from tvm_insta.codegen.parts import serial
 from tvm_insta.errors import ToolchainError
 from tvm_insta.passes.pipeline import fuse
 
@@ -63,36 +64,18 @@ def _count(core: Core, side: int, channels: int, epilogue: bool, folder: Path) -
     """(instructions of one call, the kernel's assembly)."""
     target = core.parsed
     kernels = fuse(binary_layer(side, channels, target, epilogue))
-    stem = folder / f"{core.name}-{side}-{channels}-{int(epilogue)}"
-    return count_kernel(core, kernels, stem)
-
-
-def count_kernel(core: Core, kernels: tvm.IRModule, stem: Path) -> tuple[float, str]:
-    """Schedule, compile and count the only kernel of a fused module.
-
-    Args:
-        core: the core to compile for and to emulate.
-        kernels: a module with one PrimFunc.
-        stem: path of the files to write, without their suffixes.
-
-    Returns:
-        Instructions of one call, and the kernel's assembly.
-
-    Raises:
-        ToolchainError: there is no cross compiler or no emulator.
-    """
-    target = core.parsed
     scheduled, (record,) = schedule_module(kernels, target.tvm, lanes=target.lanes)
-    function = scheduled[record.function]
-    compiled = raw.lower({"kernel": function}, target.tvm, "bench", stem.with_suffix(".o"))
-    made = compiled.kernels["kernel"]
+    function = serial(scheduled[record.function])  # one function, without parts for threads
+    stem = folder / f"{core.name}-{side}-{channels}-{int(epilogue)}"
+    made = raw.lower({"kernel": function}, target.tvm, "bench", stem.with_suffix(".o"))
     parameters = [
         (_bytes(parameter), str(parameter.dtype) == "int32" and len(parameter.shape) == 1)
         for parameter in function.params
     ]
+    kernel = made.kernels["kernel"]
     source = stem.with_suffix(".c")
-    source.write_text(kernel_main(made.parts, "bench", parameters, [*made.shared, *made.own]))
-    link_static(core, [source, compiled.object_file], stem)
+    source.write_text(kernel_main("bench_kernel", parameters, (*kernel.shared, *kernel.own)))
+    link_static(core, [source, made.object_file], stem)
     return count_calls(core, stem, CALLS), raw.assembly({"kernel": function}, target.tvm)
 
 

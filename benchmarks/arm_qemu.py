@@ -14,9 +14,9 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tvm_insta import toolchain
-from tvm_insta.codegen.parts import Part
 from tvm_insta.errors import ToolchainError
 from tvm_insta.target import InstaTarget, parse
 
@@ -148,17 +148,11 @@ def link_static(core: Core, sources: list[Path], out: Path, *flags: str) -> None
     linker.link_program(sources, out, "-O2", *flags, "-lm", static=True)
 
 
-def kernel_main(
-    parts: Sequence[Part],
-    prefix: str,
-    parameters: Sequence[tuple[int, bool]],
-    scratch: Sequence[int],
-) -> str:
-    """A C program that calls a kernel as often as its argument says, on numbers that differ.
+def kernel_main(symbol: str, parameters: list[Any], scratch: tuple[int, ...]) -> str:
+    """A C program that calls a kernel as often as its argument says, on words that differ.
 
     Args:
-        parts: the functions of the kernel, called in order.
-        prefix: what their C names begin with.
+        symbol: C name of the kernel.
         parameters: (bytes, whether it holds border classes) of each argument and output.
         scratch: bytes of each scratch parameter.
     """
@@ -173,28 +167,22 @@ def kernel_main(
         for name, (_, zero) in zip(names, sizes, strict=True)
         if not zero
     )
-    pointers, given = ", ".join(["void *"] * len(names)), ", ".join(names)
-    functions, calls = "", []
-    for part in parts:
-        symbol, serial = f"{prefix}_{part.symbol}", part.extent is None
-        functions += f"int32_t {symbol}({pointers}{'' if serial else ', int32_t, int32_t'});\n"
-        calls.append(f"{symbol}({given}{'' if serial else f', 0, {part.extent}'})")
+    pointers = ", ".join(["void *"] * len(names))
     return f"""#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
-{functions}
+int32_t {symbol}({pointers});
 {declared}
 static void fill(unsigned char *p, size_t n) {{
   uint32_t state = 1;
   for (size_t i = 0; i < n; i++) {{
     state = state * 1664525u + 1013904223u;
-    /* Read as a float, any four of these bytes are a small number, never a NaN. */
-    p[i] = (unsigned char)((state >> 24) & 0x3f);
+    p[i] = (unsigned char)(state >> 24);
   }}
 }}
 int main(int argc, char **argv) {{
 {filled}  for (int i = argc > 1 ? atoi(argv[1]) : 1; i > 0; i--)
-    if ({" || ".join(calls)}) return 1;
+    if ({symbol}({", ".join(names)})) return 1;
   return 0;
 }}
 """

@@ -304,12 +304,14 @@ def _lanes_cross_groups(schedule: Any, conv: Any, lanes: int) -> bool:
     return groups > 1 and per_group % lanes != 0
 
 
-def vectorise_tile(schedule: Any, output: Any, lanes: int) -> None:
+def vectorise_tile(schedule: Any, output: Any, lanes: int, *, vectors_first: bool = False) -> None:
     """Epilogue of one tile: pixels and vectors unrolled, channels in lanes."""
     *pixels, channel = schedule.get_loops(output)[-4:]
     if extent(schedule, channel) is None:
         raise NotApplicable("the epilogue has a symbolic channel tile")
     vector, lane = schedule.split(channel, [None, lanes])
+    if vectors_first:
+        schedule.reorder(vector, *pixels)
     for loop in [*pixels, vector]:
         schedule.unroll(loop)
     if lanes > 1:

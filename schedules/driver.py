@@ -26,6 +26,7 @@ from .common import (
 from .conv import RULES as CONV_RULES
 from .conv import schedule_conv
 from .float_ops import reduction_kind, schedule_elementwise, schedule_reduction
+from .neon import RULES as NEON_RULES
 from .neon import Blocking, blocking, schedule_neon
 from .pack import schedule_pack
 from .sweep import schedule_sweep
@@ -176,7 +177,11 @@ def kind_of(function: tirx.PrimFunc) -> str:
     """The rule that a CPU would use for the function, by its blocks."""
     schedule = start(function)
     every = blocks(schedule)
-    marked = {rule_of(schedule, block) for block in every} & {*CONV_RULES, "insta_pack"}
+    marked = {rule_of(schedule, block) for block in every} & {
+        *CONV_RULES,
+        *NEON_RULES,
+        "insta_pack",
+    }
     if marked:
         return min(marked)
     if any(is_reduction(schedule, block) for block in every):
