@@ -8,7 +8,7 @@ import numpy as np
 import tvm
 from tvm import relax, tirx
 from tvm.relax import TensorType
-from tvm_insta.schedules import Blocking, binary_blocking, schedule_module
+from tvm_insta.schedules import Blocking, binary_blocking, float_block, schedule_module
 
 from tvm_insta import ops
 from tvm_insta.codegen.parts import serial
@@ -64,7 +64,7 @@ def float_layer(
     side: int, kernel: int, stride: int, inputs: int, outputs: int, target: InstaTarget
 ) -> tvm.ir.IRModule:
     """A float convolution of a square image `[1, side, side, inputs]`, padded, with a bias."""
-    lanes = target.lanes
+    lanes = float_block(target.tvm) or target.lanes
     shapes = [
         [1, side, side, inputs],
         [outputs // lanes, kernel, kernel, inputs, lanes],

@@ -14,6 +14,7 @@ from .driver import (
     UsesTiles,
     binary_blocking,
     family_of,
+    float_block,
     schedule_module,
     uses_tiles,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "binary_blocking",
     "choices",
     "family_of",
+    "float_block",
     "schedule_module",
     "uses_tiles",
 ]

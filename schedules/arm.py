@@ -2,7 +2,8 @@
 
 AArch64 has 32 vector registers, armv7 has sixteen. How binary convolutions sum is in `neon`; where
 they do not fit there (groups, odd channels), a popcount of 32-bit lanes is `cnt` on bytes and two
-widening pairwise additions, which takes one temporary.
+widening pairwise additions, which takes one temporary. Float convolutions multiply vectors by the
+lanes of another. On armv7 that other one has two lanes: with four, LLVM runs out of registers.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ NEON = Family(
     word_mask="addp",
     binary="bytes",
     binary_sums=16,
+    float_block=16,
+    strip=4,
 )
 NEON_DOT = replace(NEON, name="neon_dot", binary="dot")
 ARMV7 = Family(
@@ -29,6 +32,8 @@ ARMV7 = Family(
     word_mask="vpadd",
     binary="pairs",
     binary_sums=8,
+    float_block=16,
+    strip=2,
     flushes_subnormals=True,
 )
 

@@ -45,6 +45,9 @@ class Family:
         binary: how a binary convolution sums: "words", "byte_counts" (words, counted byte by byte),
             or for the rule in `neon` "bytes", "pairs" or "dot".
         binary_sums: vector registers that this rule may fill with sums.
+        float_block: output channels of a block of a float weight; 0 for one vector of them.
+        strip: numbers that a float convolution fetches at a time to multiply by each, see `strips`;
+            0 where it broadcasts them.
         flushes_subnormals: whether float vector instructions take subnormal numbers for zero.
         tiles: whether there are AMX tiles of bytes, for the rule in `signs`.
     """
@@ -57,6 +60,8 @@ class Family:
     binary: str = "words"
     binary_sums: int = 0
     flushes_subnormals: bool = False
+    float_block: int = 0
+    strip: int = 0
     tiles: bool = False
 
 

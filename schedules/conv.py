@@ -47,6 +47,7 @@ from .common import (
 )
 from .pack import WORD
 from .readers import Readers, find_readers, finish_readers, join_readers, readers_alone
+from .strips import fetch_strip, strip_cost
 
 RULES = ("insta_bconv", "insta_fconv")
 
@@ -65,7 +66,7 @@ class ConvolutionShape:
         height: output rows.
         width: output pixels of a row.
         out_blocks: vectors of `lanes` output channels.
-        lanes: L of the blocked weight.
+        lanes: output channels of a vector: L of the blocked weight, or a part of it.
     """
 
     rule: str
@@ -76,8 +77,12 @@ class ConvolutionShape:
     lanes: int
 
 
-def convolution_shape(schedule: Schedule) -> ConvolutionShape:
+def convolution_shape(schedule: Schedule, lanes: int) -> ConvolutionShape:
     """Find the convolution of a function that is not scheduled yet.
+
+    Args:
+        schedule: of the function.
+        lanes: of the target's vectors; a block of a float weight may hold several of them.
 
     Raises:
         NotApplicable: there is none, or several, or its weight or its rows are of another form.
@@ -91,9 +96,11 @@ def convolution_shape(schedule: Schedule) -> ConvolutionShape:
     (at,) = found
     conv = every[at]
     _, row, column, out, *_ = schedule.get_loops(conv)
-    lanes = _weight_lanes(schedule, _reader(schedule, every[:at], conv))
+    block_lanes = _weight_lanes(schedule, _reader(schedule, every[:at], conv))
+    rule = rule_of(schedule, conv)
+    lanes = largest_divisor(block_lanes, lanes) if rule == "insta_fconv" else block_lanes
     return ConvolutionShape(
-        rule=rule_of(schedule, conv),
+        rule=rule,
         at=at,
         height=known_extent(schedule, row),
         width=known_extent(schedule, column),
@@ -113,7 +120,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     Returns:
         The rule's name and the tiles that were used.
     """
-    shape = convolution_shape(kernel.schedule)
+    shape = convolution_shape(kernel.schedule, kernel.lanes)
     readers = find_readers(kernel)
     schedule = kernel.schedule
     every = blocks(schedule)
@@ -153,6 +160,8 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
         readers_alone(kernel, readers)
     if partial is not None:
         first = _join_partial(schedule, partial, reduction[-1], lanes)
+    elif rule == "insta_fconv" and kernel.family.strip:
+        reduction = fetch_strip(schedule, conv, reduction, kernel.family.strip)
     for pad in before:
         schedule.compute_at(pad, band, preserve_unit_loops=True)
     parallelise(schedule, outer[:2] if before else outer)
@@ -163,7 +172,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     schedule.unroll(vector)
     if lanes > 1 and not _lanes_cross_groups(schedule, reader, lanes):
         schedule.vectorize(lane)
-    if tiles.unroll_taps and partial is None:
+    if tiles.unroll_taps and partial is None and len(reduction) > 1:
         schedule.unroll(reduction[1])
     if partial is not None:
         schedule.decompose_reduction(partial, first)
@@ -201,13 +210,20 @@ def choose_tiles(
         if across * deep <= budget or (wish.width_tile and wish.out_tile)
     ]
     fitting = [(a, d) for a, d in fitting if width % a == 0 and out_blocks % d == 0]
+    strips = rule == "insta_fconv" and bool(family.strip)
     if not fitting:
         raise NotApplicable(
             f"width_tile {wish.width_tile} and out_tile {wish.out_tile} do not divide {width} "
             f"pixels and {out_blocks} channel blocks within {budget} registers"
         )
     width_tile, out_tile = max(
-        fitting, key=lambda tile: (tile[1] % word_vectors == 0, tile[0] * tile[1], tile[0])
+        fitting,
+        key=lambda tile: (
+            tile[1] % word_vectors == 0,
+            -strip_cost(tile[0], tile[1], family.strip) if strips else 0.0,
+            tile[0] * tile[1],
+            tile[0],
+        ),
     )
 
     band = wish.row_band
@@ -288,12 +304,14 @@ def _lanes_cross_groups(schedule: Any, conv: Any, lanes: int) -> bool:
     return groups > 1 and per_group % lanes != 0
 
 
-def vectorise_tile(schedule: Any, output: Any, lanes: int) -> None:
+def vectorise_tile(schedule: Any, output: Any, lanes: int, *, vectors_first: bool = False) -> None:
     """Epilogue of one tile: pixels and vectors unrolled, channels in lanes."""
     *pixels, channel = schedule.get_loops(output)[-4:]
     if extent(schedule, channel) is None:
         raise NotApplicable("the epilogue has a symbolic channel tile")
     vector, lane = schedule.split(channel, [None, lanes])
+    if vectors_first:
+        schedule.reorder(vector, *pixels)
     for loop in [*pixels, vector]:
         schedule.unroll(loop)
     if lanes > 1:

@@ -26,6 +26,7 @@ from .common import (
 from .conv import RULES as CONV_RULES
 from .conv import schedule_conv
 from .float_ops import reduction_kind, schedule_elementwise, schedule_reduction
+from .neon import RULES as NEON_RULES
 from .neon import Blocking, blocking, schedule_neon
 from .pack import schedule_pack
 from .signs import RULE as SIGNS_RULE
@@ -140,6 +141,11 @@ def uses_tiles(target: tvm.target.Target, wish: str = "auto") -> UsesTiles:
     return decide
 
 
+def float_block(target: tvm.target.Target) -> int:
+    """Output channels of a block of a float32 weight for a CPU target; 0 for one plain vector."""
+    return family_of(target).float_block
+
+
 def family_of(target: tvm.target.Target) -> Family:
     """The CPU family of an LLVM target, by its triple and the features LLVM gives it."""
     triple = str(target.attrs.get("mtriple", ""))
@@ -196,7 +202,12 @@ def kind_of(function: tirx.PrimFunc) -> str:
     """The rule that a CPU would use for the function, by its blocks."""
     schedule = start(function)
     every = blocks(schedule)
-    marked = {rule_of(schedule, block) for block in every} & {*CONV_RULES, SIGNS_RULE, "insta_pack"}
+    marked = {rule_of(schedule, block) for block in every} & {
+        *CONV_RULES,
+        *NEON_RULES,
+        SIGNS_RULE,
+        "insta_pack",
+    }
     if marked:
         return min(marked)
     if any(is_reduction(schedule, block) for block in every):

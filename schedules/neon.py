@@ -49,6 +49,10 @@ RULES = {"insta_bconv_bytes": BYTES, "insta_bconv_pairs": PAIRS}
 
 _STEPS = {"bytes": BYTES, "pairs": PAIRS, "dot": DOT}
 
+# Channels of a tile whose epilogue is computed at a time, pixel by pixel: two vectors of floats.
+# With more, LLVM keeps so many constants of the channels that it runs out of registers.
+_TAIL_LANES = 8
+
 # Uneven tiles of one row; each has code of its own, up to 6 KB.
 _MOST_PARTS = 4
 
@@ -125,13 +129,17 @@ def schedule_neon(kernel: Kernel) -> tuple[str, ConvTiles]:  # noqa: PLR0912, PL
     inner: list[Any] = []
     if step is not BYTES:
         summed, inner = _order_sums(schedule, step, summed)
-    order = [group, column] if step is not BYTES else [group]
-    schedule.reorder(*outer, *([column] if step is BYTES else []), *summed, *inner, *order, lane)
+    if step is BYTES:
+        schedule.reorder(*outer, group, column, *summed, lane)
+    else:
+        schedule.reorder(*outer, *summed, *inner, group, column, lane)
+    # Bytes lie on the stack, so that their channels can be a loop: short code, few registers.
+    complete = group if step is BYTES else tile
     for output in tail:
-        schedule.reverse_compute_at(output, tile, preserve_unit_loops=True)
+        schedule.reverse_compute_at(output, complete, preserve_unit_loops=True)
     schedule.set_scope(conv, 0, "local")
     if in_place and width % tiles.width_tile == 0:
-        join_readers(kernel, readers, tile, step.lanes, tiles.out_tile * step.lanes)
+        join_readers(kernel, readers, tile, step.lanes, tiles.out_tile * step.lanes, complete)
     else:
         readers_alone(kernel, readers)
     if step is BYTES:
@@ -142,8 +150,8 @@ def schedule_neon(kernel: Kernel) -> tuple[str, ConvTiles]:  # noqa: PLR0912, PL
         _fetch(schedule, pieces, summed[1])
     parallelise(schedule, outer[:3])
     for output in tail:
-        vectorise_tile(schedule, output, step.lanes)
-    for loop in (*inner, column, group):
+        vectorise_tile(schedule, output, _TAIL_LANES, vectors_first=True)
+    for loop in (*inner, column) if step is BYTES else (*inner, column, group):
         schedule.unroll(loop)
     schedule.vectorize(lane)
     if step is BYTES:

@@ -47,10 +47,13 @@ def find_readers(kernel: Kernel) -> Readers:
     return Readers(named.get("moment_rows"), pack)
 
 
-def join_readers(kernel: Kernel, readers: Readers, loop: Any, lanes: int, channels: int) -> None:
+def join_readers(
+    kernel: Kernel, readers: Readers, loop: Any, lanes: int, channels: int, inner: Any = None
+) -> None:
     """Compute the readers at `loop`, whose tiles hold `channels` channels of some pixels of a row.
 
-    Words are packed there if the tile holds whole ones, else in a nest of their own.
+    Words are packed there if the tile holds whole ones, else in a nest of their own. Rows may be
+    added up at a loop `inner` over the channels of the tile.
     """
     if readers.pack is not None:
         if channels % WORD == 0 and readers.pack.flags is None:
@@ -58,7 +61,7 @@ def join_readers(kernel: Kernel, readers: Readers, loop: Any, lanes: int, channe
         else:
             pack_alone(kernel, readers.pack)
     if readers.rows is not None:
-        join_rows(kernel, readers.rows, loop, lanes)
+        join_rows(kernel, readers.rows, loop if inner is None else inner, lanes)
 
 
 def finish_readers(kernel: Kernel, readers: Readers, loop: Any) -> None:
@@ -82,7 +85,7 @@ def readers_alone(kernel: Kernel, readers: Readers) -> None:
 
 
 def join_rows(kernel: Kernel, rows: Any, loop: Any, lanes: int) -> None:
-    """Add up rows tile by tile: `loop` runs over the tiles of a row."""
+    """Add up rows tile by tile: `loop` runs over the tiles of a row, or over channels of one."""
     schedule = kernel.schedule
     schedule.reverse_compute_at(rows, loop, preserve_unit_loops=True)
     *outer, channel, column = schedule.get_loops(rows)[depth(schedule, rows, loop) :]

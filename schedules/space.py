@@ -32,9 +32,8 @@ def choices(function: tirx.PrimFunc, family: Family, lanes: int) -> list[ConvTil
     Returns:
         The sets, in a fixed order; empty for a function whose rule has no parameters.
     """
-    del lanes  # the lanes of a convolution are those of its blocked weight
     try:
-        shape = convolution_shape(start(function))
+        shape = convolution_shape(start(function), lanes)
     except NotApplicable:
         return []
     budget = register_budget(family, shape.rule) * _OVER_BUDGET

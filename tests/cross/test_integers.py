@@ -49,6 +49,9 @@ CONVOLUTIONS = {
     "4 bits unsigned, stride 2": (7, 7, 64, 32, 3, 2, 1, 1, 1, 4, "unsigned"),
 }
 
+# Convolutions whose result is compared and packed where its tiles are: even and uneven tiles.
+CHAINED = ("3x3 padded", "3x3, uneven tiles", "1x1, 3 words")
+
 
 def relax_module(x, body):
     """A Relax function of `x`; `body` gets the builder's emit and the variable."""
@@ -107,6 +110,23 @@ def convolution_network(case, rng):
     return relax_module(x, body), x, expected
 
 
+def chain_network(case, rng):
+    """A binary convolution whose result is packed again: module, input, the oracle's words."""
+    mod, x, integers = convolution_network(case, rng)
+    thresholds = rng.integers(-20, 21, (1, 1, 1, 1, integers.shape[3])).astype(np.float32)
+    builder = relax.BlockBuilder()
+    main = mod["main"]
+    with builder.function("main", main.params):
+        with builder.dataflow():
+            for binding in main.body.blocks[0].bindings:
+                builder.emit_normalized(binding)
+            result = builder.emit(relax.op.astype(main.body.body, "float32"))
+            packed = builder.emit_output(ops.threshold_pack(result, relax.const(thresholds)))
+        builder.emit_func_output(packed)
+    words = reference.threshold_pack(integers.astype(np.float32), thresholds)
+    return builder.get(), x, words
+
+
 def neon_rule(machine, case):
     """The rule that schedules a binary convolution on an Arm core; None on other machines."""
     *_, out, _, _, _, _, groups, bits, _ = case
@@ -119,9 +139,11 @@ def neon_rule(machine, case):
     return "insta_bconv_pairs" if machine is ARMV7 else "insta_bconv_bytes"
 
 
-def run_compiled(machine, target, mod, x, expected, folder, wanted):
+def run_compiled(machine, target, mod, x, expected, folder, wanted, *, joins=False):
     """Compile with the project's own passes and schedules, and run; returns `expected`'s like."""
-    kernels = fuse(lower_for(mod, Report(), target))
+    kernels = fuse(lower_for(mod, Report(), target), joins=joins)
+    if joins:
+        assert any("conv2d" in v.name_hint and "pack" in v.name_hint for v in kernels.functions)
     scheduled, records = schedule_module(kernels, target.tvm, lanes=target.lanes)
     assert "unscheduled" not in {record.rule for record in records}
     if wanted is not None:
@@ -149,9 +171,14 @@ def test_words_and_integers_are_those_of_the_oracle(machine, tmp_path):
         },
     }
     assert len(networks) == len(PACKS) + len(CONVOLUTIONS)
+    for case in CHAINED:
+        networks[f"{case}, packed"] = chain_network(CONVOLUTIONS[case], np.random.default_rng(1))
     for number, (name, (mod, x, expected)) in enumerate(networks.items()):
-        wanted = neon_rule(machine, CONVOLUTIONS[name]) if name in CONVOLUTIONS else None
+        chained = name.removesuffix(", packed")
+        wanted = neon_rule(machine, CONVOLUTIONS[chained]) if chained in CONVOLUTIONS else None
         if name == "5x5, odd channels" and machine is A76:
             wanted = None  # 17 channels: refused by the dot products, and said so in the record
-        found = run_compiled(machine, target, mod, x, expected, tmp_path / str(number), wanted)
+        joins = name != chained
+        folder = tmp_path / str(number)
+        found = run_compiled(machine, target, mod, x, expected, folder, wanted, joins=joins)
         assert found.tobytes() == expected.tobytes(), name

@@ -55,10 +55,11 @@ def test_without_an_emulator(monkeypatch, capsys):
 
 
 LIMITS = {
-    # instructions of a whole bare call and of the inner loop per 128 products; modelled cycles
-    "cortex-a72": (4.2, 3.75, 1.05 * 1.5),
-    "cortex-a76": (3.7, 3.75, None),
-    "cortex-a9": (5.5, 5.5, None),
+    # instructions per 128 products of a whole bare call, of one with the epilogue of a block (for
+    # 64 channels, where it weighs most) and of the inner loop; modelled cycles
+    "cortex-a72": (4.2, 4.2, 3.75, 1.05 * 1.5),
+    "cortex-a76": (3.7, 4.2, 3.75, None),
+    "cortex-a9": (5.5, 5.7, 5.5, None),
 }
 
 
@@ -72,9 +73,9 @@ def test_instructions_of_a_layer(name, tmp_path):
     if not all(map(shutil.which, ("qemu-aarch64", "qemu-arm", gcc))):
         pytest.skip("QEMU's user emulation or the cross compiler is not installed")
     mca = arm_mca.program()
-    (row,) = measure_layers(core, [(14, 256)], mca, tmp_path)
-    bare, loop, cycles = LIMITS[name]
+    first, row = measure_layers(core, [(56, 64), (14, 256)], mca, tmp_path)
+    bare, fused, loop, cycles = LIMITS[name]
     assert 3 < row.loop <= loop and row.loop < row.bare <= bare, row
-    assert row.bare < row.fused, row
+    assert row.bare < row.fused and first.bare < first.fused <= fused, (row, first)
     if cycles is not None and mca is not None and arm_mca.version(mca) >= "15":
         assert 1 < row.cycles <= cycles, row

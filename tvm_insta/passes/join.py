@@ -25,7 +25,14 @@ from tvm_insta.schedules.driver import kind_of
 
 Expr = Any  # tvm.ir expressions carry no type information for mypy
 
-_TAKES_TILES = ("insta_bconv", "insta_bconv_signs", "insta_fconv", "elementwise")
+_TAKES_TILES = (
+    "insta_bconv",
+    "insta_bconv_bytes",
+    "insta_bconv_pairs",
+    "insta_bconv_signs",
+    "insta_fconv",
+    "elementwise",
+)
 """Kinds of kernels whose schedules compute moment_rows and threshold_pack along."""
 
 _BROADCAST = 1

@@ -61,6 +61,7 @@ def lower(
     blocking: BinaryBlocking | None = None,
     narrow: Narrow | None = None,
     tiles: UsesTiles | None = None,
+    float_block: int = 0,
 ) -> tvm.IRModule:
     """Bring every layer with constant weights into its blocked form.
 
@@ -71,8 +72,10 @@ def lower(
         blocking: the target's own layout of binary weights, see `schedules.binary_blocking`.
         narrow: numbers of the float layers, None for float32.
         tiles: which binary convolutions AMX computes, see `schedules.uses_tiles`; None for none.
+        float_block: the widest block of a float32 weight, where that is not `lanes`, see
+            `schedules.float_block`.
     """
-    mod = _Lower(mod, report, lanes, blocking, narrow, tiles).run()
+    mod = _Lower(mod, report, lanes, blocking, narrow, tiles, float_block or lanes).run()
     report.packs = list(_packs(mod))
     return mod
 
@@ -114,12 +117,14 @@ class _Lower(Rewriter):
         blocking: BinaryBlocking | None,
         narrow: Narrow | None,
         tiles: UsesTiles | None,
+        float_block: int,
     ) -> None:
         super().__init__(mod)
         self.tiles = tiles
         self.narrow = narrow
         self.largest = iter(narrow.largest if narrow else ())
         self.lanes = lanes
+        self.float_block = float_block
         self.blocking = blocking
         self.layers = iter(report.layers)
         self.halves: dict[Expr, Expr] = {}  # expression -> one that is half of it
@@ -138,9 +143,13 @@ class _Lower(Rewriter):
         result = rule(call) if rule is not None else None
         return call if result is None else result
 
-    def _block(self, out_channels: int) -> int:
-        """The widest power of two that divides the output channels, at most the target's lanes."""
-        lanes = self.lanes
+    def _block_floats(self, weight: Array) -> Array:
+        """A float32 weight in blocks of the target's own width."""
+        return packing.block_weight(weight, self._block(weight.shape[0], self.float_block))
+
+    def _block(self, out_channels: int, widest: int = 0) -> int:
+        """The largest of the widest block, its half and so on that divides the output channels."""
+        lanes = widest or self.lanes
         while out_channels % lanes:
             lanes //= 2
         return lanes
@@ -178,7 +187,7 @@ class _Lower(Rewriter):
             result = self._narrow(call.args[0], weight, strides, padding)
             if result is not None:
                 return result
-        blocked = packing.block_weight(weight, self._block(weight.shape[0]))
+        blocked = self._block_floats(weight)
         self._next_layer(blocked)
         return self.emit(
             ops.conv2d_blocked(
@@ -203,7 +212,7 @@ class _Lower(Rewriter):
         narrow = self._narrow(image, canonical, [1, 1], [0, 0, 0, 0])
         if narrow is not None:
             return self._as_vector(narrow)
-        blocked = packing.block_weight(canonical, self._block(canonical.shape[0]))
+        blocked = self._block_floats(canonical)
         self._next_layer(blocked)
         result = self.emit(ops.conv2d_blocked(image, const(blocked)))
         return self._as_vector(result)

@@ -35,6 +35,7 @@ from tvm_insta.schedules import (
     ConvTiles,
     ScheduleRecord,
     binary_blocking,
+    float_block,
     schedule_module,
     uses_tiles,
 )
@@ -157,8 +158,8 @@ def lower_for(
     """`lower` with the layouts that are fast on a target."""
     if target.kind == "cuda":
         return lower(mod, report, target.lanes, None, narrow)
-    tiles = uses_tiles(target.tvm, binary)
-    return lower(mod, report, target.lanes, binary_blocking(target.tvm), narrow, tiles)
+    tiles, own = uses_tiles(target.tvm, binary), float_block(target.tvm)
+    return lower(mod, report, target.lanes, binary_blocking(target.tvm), narrow, tiles, own)
 
 
 def fuse(mod: tvm.IRModule, report: Report | None = None, *, joins: bool = False) -> tvm.IRModule:
