@@ -11,7 +11,7 @@ import tvm_ffi
 from tvm import relax, s_tir, tirx
 from tvm_insta.schedules import BinaryLayer, schedule_module, uses_tiles
 from tvm_insta.schedules.signs import fill
-from tvm_insta.schedules.signs_code import Geometry
+from tvm_insta.schedules.signs_shape import Geometry
 
 from tvm_insta import ops
 from tvm_insta.codegen.needs import kernel_needs
