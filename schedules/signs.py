@@ -51,7 +51,8 @@ from .common import (
 from .conv import join_epilogue
 from .pack import WORD, pack_alone, write_border
 from .readers import Readers, depth, find_readers, readers_alone
-from .signs_code import CHANNELS, ROWS, UNIT, Geometry, write_tiles
+from .signs_code import write_tiles
+from .signs_shape import CHANNELS, ROWS, UNIT, Geometry
 
 RULE = "insta_bconv_signs"
 

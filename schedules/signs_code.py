@@ -15,129 +15,16 @@ Of each sum only what has a pixel is read.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import tvm
 from tvm import s_tir, tirx
-from tvm.ir import Range
 from tvm.ir.expr import TensorLoad
 from tvm_ffi import structural_map
 
-WORD = 32
-CHANNELS = 16
-"""Output channels, and columns, of a tile of sums."""
-
-ROWS = 16
-"""Pixels, and rows, of a tile."""
-
-UNIT = 64
-"""Bytes of a row of a tile."""
-
-_LLVM = """
-declare void @llvm.x86.ldtilecfg(ptr)
-@insta_tiles = internal constant <{ i8, [15 x i8], <8 x i16>, [16 x i8], <8 x i8>, [8 x i8] }> <{
-  i8 1, [15 x i8] zeroinitializer,
-  <8 x i16> splat (i16 64), [16 x i8] zeroinitializer,
-  <8 x i8> splat (i8 16), [8 x i8] zeroinitializer }>, align 64
-define internal i32 @insta_tiles_begin() alwaysinline {
-  call void @llvm.x86.ldtilecfg(ptr @insta_tiles)
-  ret i32 0
-}
-define internal <64 x i8> @insta_signs64(i64 %bits) alwaysinline {
-  %mask = bitcast i64 %bits to <64 x i1>
-  %signs = select <64 x i1> %mask, <64 x i8> splat (i8 1), <64 x i8> splat (i8 -1)
-  ret <64 x i8> %signs
-}
-define internal <32 x i8> @insta_signs32(i32 %bits) alwaysinline {
-  %mask = bitcast i32 %bits to <32 x i1>
-  %signs = select <32 x i1> %mask, <32 x i8> splat (i8 1), <32 x i8> splat (i8 -1)
-  ret <32 x i8> %signs
-}
-"""
-# The names of the functions are the same in every kernel: LLVM keeps internal ones apart.
-_IMPORT = {"pragma_import_llvm": _LLVM}
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """A convolution in tiles.
-
-    Attributes:
-        image: input height and width.
-        padding: top, left, bottom, right.
-        strides: vertical, horizontal.
-        kernel: height, width.
-        channels: input channels, a multiple of 4.
-        out_channels: output channels, a multiple of 16.
-    """
-
-    image: tuple[int, int]
-    padding: tuple[int, int, int, int]
-    strides: tuple[int, int]
-    kernel: tuple[int, int]
-    channels: int
-    out_channels: int
-
-    @property
-    def padded(self) -> tuple[int, int]:
-        """Height and width of the padded image."""
-        top, left, bottom, right = self.padding
-        return self.image[0] + top + bottom, self.image[1] + left + right
-
-    @property
-    def out_image(self) -> tuple[int, int]:
-        """Output height and width."""
-        (height, width), (kernel_h, kernel_w) = self.padded, self.kernel
-        return (height - kernel_h) // self.strides[0] + 1, (width - kernel_w) // self.strides[1] + 1
-
-    @property
-    def words(self) -> int:
-        """Words of a pixel."""
-        return -(-self.channels // WORD)
-
-    @property
-    def pixel(self) -> int:
-        """Bytes of a pixel."""
-        return self.words * WORD
-
-    @property
-    def row(self) -> int:
-        """Bytes of a row of the padded image."""
-        return self.padded[1] * self.pixel
-
-    @property
-    def run(self) -> int:
-        """Bytes of the taps of a kernel row."""
-        return self.kernel[1] * self.pixel
-
-    @property
-    def units(self) -> int:
-        """Units of 64 bytes of such a run; the last may go past it."""
-        return -(-self.run // UNIT)
-
-    @property
-    def steps(self) -> int:
-        """Products for a tile of sums."""
-        return self.kernel[0] * self.units
-
-    @property
-    def slack(self) -> int:
-        """Bytes behind the images that tiles may read."""
-        return ROWS * self.strides[1] * self.pixel + UNIT
-
-    @property
-    def pitch(self) -> int:
-        """Sums between the same pixel of neighbouring rows of a group."""
-        return self.padded[1] if self.strides == (1, 1) else self.out_image[1]
-
-    def sums_of(self, rows: int) -> int:
-        """Sums of a group of rows, from the first pixel to the last."""
-        return (rows - 1) * self.pitch + self.out_image[1]
-
-    def tiles_of(self, rows: int) -> int:
-        """Tiles of such a group."""
-        return -(-self.sums_of(rows) // ROWS)
+from .loops import Axes, Loop, index, whole
+from .signs_bytes import IMPORT, expand_image, expand_weights
+from .signs_shape import CHANNELS, ROWS, UNIT, Geometry
 
 
 def write_tiles(function: tirx.PrimFunc, shape: Geometry, rows: int, vectors: int) -> tirx.PrimFunc:
@@ -165,16 +52,16 @@ class _Writer:
         ]
         self.sums, self.image = (r.block.writes[0].source for r in (conv, image))
         self.batch = self.data.shape[0]
-        stored = self.batch * _index(shape.padded[0] * shape.row) + _index(shape.slack)
+        stored = self.batch * index(shape.padded[0] * shape.row) + index(shape.slack)
         self.signs = tirx.decl_buffer([stored], "int8", name="bconv_signs")
         self.weights = tirx.decl_buffer(
-            [_index(vectors * shape.steps * ROWS * UNIT)],
+            [index(vectors * shape.steps * ROWS * UNIT)],
             "int8",
             name="bconv_weights",
             scope="local",
         )
         self.tiles = tirx.decl_buffer(
-            [_index(max(shape.sums_of(rows), ROWS) * self.width)],
+            [index(max(shape.sums_of(rows), ROWS) * self.width)],
             "int32",
             name="bconv_tiles",
             scope="local",
@@ -190,7 +77,7 @@ class _Writer:
         for nest in self.nests:
             names = _names(nest)
             if "bconv_signs" in names:
-                nests.append(self._expand_image())
+                nests.append(expand_image(self.data, self.signs, self.shape))
             elif "bconv" in names:
                 nests.append(self._task(nest))
             else:
@@ -221,71 +108,6 @@ class _Writer:
             raise ValueError(f"{len(found)} blocks {name}")
         return found[0]
 
-    # -- bits to bytes ----------------------------------------------------------------------------
-
-    def _expand_image(self) -> tirx.Stmt:
-        """The padded image in bytes, row by row."""
-        shape = self.shape
-        words = 2 if shape.words % 2 == 0 else 1
-        height = shape.padded[0]
-        task = _Loop(self.batch * _index(height), "row", tirx.ForKind.PARALLEL)
-        column, part = _Loop(shape.padded[1], "column"), _Loop(shape.words // words, "part")
-        axes = _Axes(
-            n=(self.batch, task.var // _index(height)),
-            y=(height, task.var % _index(height)),
-            x=(shape.padded[1], column.var),
-            i=(shape.words // words, part.var),
-        )
-        n, y, x, i = axes.vars
-        (top, left, _, _), image = shape.padding, shape.image
-        inside = tirx.all(y >= top, y < top + image[0], x >= left, x < left + image[1])
-        value = _signs(self.data, [n, y - top, x - left, i * words], words)
-        lanes = words * WORD
-        value = tirx.if_then_else(inside, value, tirx.Broadcast(tirx.const(0, "int8"), lanes))
-        at = (n * height + y) * shape.row + x * shape.pixel + i * lanes
-        block = axes.block(
-            "bconv_signs",
-            tirx.BufferStore(self.signs, value, [_ramp(at, lanes)]),
-            [_whole(self.data)],
-            [_region(self.signs, at, lanes)],
-            _IMPORT,
-        )
-        return task.around(column.around(part.around(block)))
-
-    def _expand_weights(self) -> tirx.Stmt:
-        """The weights of a task, tile after tile."""
-        shape = self.shape
-        loops = [
-            _Loop(self.vectors, "vector"),
-            _Loop(shape.kernel[0], "ky"),
-            _Loop(shape.units, "unit"),
-            _Loop(ROWS, "row"),
-        ]
-        first = self._outer()[2]
-        axes = _Axes(
-            b=(shape.out_channels // CHANNELS, first + loops[0].var),
-            v=(self.vectors, loops[0].var),
-            k=(shape.kernel[0], loops[1].var),
-            u=(shape.units, loops[2].var),
-            r=(ROWS, loops[3].var),
-        )
-        b, v, k, u, r = axes.vars
-        value = _signs(self.weight, [b, k, u, r, _index(0)], 2)
-        tap = u * UNIT + r * 4
-        if shape.channels % WORD or shape.run % UNIT:
-            counts = tirx.all(tap < shape.run, tap % shape.pixel < shape.channels)
-            value = tirx.if_then_else(counts, value, tirx.Broadcast(tirx.const(0, "int8"), UNIT))
-        at = (((v * shape.kernel[0] + k) * shape.units + u) * ROWS + r) * UNIT
-        nest = axes.block(
-            "bconv_weights",
-            tirx.BufferStore(self.weights, value, [_ramp(at, UNIT)]),
-            [_whole(self.weight)],
-            [_region(self.weights, at, UNIT)],
-        )
-        for loop in reversed(loops):
-            nest = loop.around(nest)
-        return nest
-
     # -- products ---------------------------------------------------------------------------------
 
     def _task(self, loop: Any) -> tirx.Stmt:
@@ -293,10 +115,10 @@ class _Writer:
         begin = tirx.call_extern("int32", "insta_tiles_begin")
         end = tirx.call_llvm_intrin("void", "llvm.x86.tilerelease")
         body = [
-            _Axes().block("tiles_begin", tirx.Evaluate(begin), [], [], _IMPORT),
-            self._expand_weights(),
+            Axes().block("tiles_begin", tirx.Evaluate(begin), [], [], IMPORT),
+            expand_weights(self.weight, self.weights, self.shape, self._outer()[2], self.vectors),
             self._replaced(loop.body),
-            _Axes().block("tiles_end", tirx.Evaluate(end), [], []),
+            Axes().block("tiles_end", tirx.Evaluate(end), [], []),
         ]
         return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, tirx.SeqStmt(body))
 
@@ -315,7 +137,7 @@ class _Writer:
             if not any(region.source.same_as(self.sums) for region in node.reads):
                 return node
             reads = [
-                _whole(self.tiles) if region.source.same_as(self.sums) else region
+                whole(self.tiles) if region.source.same_as(self.sums) else region
                 for region in node.reads
             ]
             return s_tir.SBlock(
@@ -348,46 +170,46 @@ class _Writer:
         for nest in self.nests:
             if "bconv" in _names(nest):
                 inner = _loops_of_sum(nest)
-        zero = {variable: _index(0) for variable in inner}
+        zero = {variable: index(0) for variable in inner}
         n, y, _, o, *_ = self.realize.iter_values
         simplify = tvm.sym.Analyzer().simplify
         values = [
             simplify(structural_map(value, [(tirx.Var, lambda v: zero.get(v, v))]))
             for value in (n, y, o)
         ]
-        return values[0], values[1], simplify(values[2] // _index(CHANNELS))
+        return values[0], values[1], simplify(values[2] // index(CHANNELS))
 
     def _products(self) -> tirx.Stmt:
         """All tiles of a group: as many at a time as registers hold, then the rest."""
         n, y, _ = self._outer()
-        axes = _Axes(n=(self.batch, n), y=(self.shape.out_image[0], y))
+        axes = Axes(n=(self.batch, n), y=(self.shape.out_image[0], y))
         most = 2 if self.vectors == 2 else 3
         count = self.shape.tiles_of(self.rows)
         steps = []
         if count >= most:
-            several = _Loop(count // most, "tiles")
+            several = Loop(count // most, "tiles")
             steps.append(several.around(self._several(axes.vars, several.var * most, most)))
         if count % most:
             rest = count % most
-            steps.append(self._several(axes.vars, _index(count - rest), rest))
+            steps.append(self._several(axes.vars, index(count - rest), rest))
         return axes.block(
             "bconv",
             steps[0] if len(steps) == 1 else tirx.SeqStmt(steps),
-            [_whole(self.signs), _whole(self.weights)],
-            [_whole(self.tiles)],
+            [whole(self.signs), whole(self.weights)],
+            [whole(self.tiles)],
         )
 
     def _several(self, where: Sequence[Any], first: Any, count: int) -> tirx.Stmt:
         """`count` tiles of pixels by all vectors of channels."""
         shape, vectors = self.shape, self.vectors
         n, y = where
-        last = _index(max(shape.sums_of(self.rows) - ROWS, 0))
+        last = index(max(shape.sums_of(self.rows) - ROWS, 0))
         starts = [tirx.min((first + p) * ROWS, last) for p in range(count)]
         sum_at = [[p * vectors + v for v in range(vectors)] for p in range(count)]
         pixel_at = [count * vectors + p for p in range(count)]
         weight_at = [count * (vectors + 1) + v for v in range(vectors)]
         stride = shape.strides[1] * shape.pixel
-        ky, unit = _Loop(shape.kernel[0], "ky"), _Loop(shape.units, "unit")
+        ky, unit = Loop(shape.kernel[0], "ky"), Loop(shape.units, "unit")
         row = (n * shape.padded[0] + y * shape.strides[0] + ky.var) * shape.row + unit.var * UNIT
         body = []
         for v in range(vectors):
@@ -416,55 +238,6 @@ class _Writer:
         return tirx.SeqStmt([*zeros, ky.around(unit.around(tirx.SeqStmt(body))), *stores])
 
 
-@dataclass
-class _Loop:
-    """A loop to be put around a statement."""
-
-    extent: Any
-    name: str
-    kind: Any = tirx.ForKind.SERIAL
-
-    def __post_init__(self) -> None:
-        self.var = tirx.Var(self.name, "int64")
-
-    def around(self, body: tirx.Stmt) -> tirx.Stmt:
-        extent = _index(self.extent) if isinstance(self.extent, int) else self.extent
-        return tirx.For(self.var, _index(0), extent, self.kind, body)
-
-
-class _Axes:
-    """The axes of a block: name=(extent, value)."""
-
-    def __init__(self, **axes: tuple[Any, Any]) -> None:
-        self.vars = [tirx.Var(f"v_{name}", "int64") for name in axes]
-        extents = [_index(e) if isinstance(e, int) else e for e, _ in axes.values()]
-        self.iters = [
-            tirx.IterVar(Range(_index(0), extent), var, tirx.IterVar.DataPar)
-            for extent, var in zip(extents, self.vars, strict=True)
-        ]
-        self.values = [value for _, value in axes.values()]
-
-    def block(
-        self,
-        name: str,
-        body: tirx.Stmt,
-        reads: Sequence[Any],
-        writes: Sequence[Any],
-        annotations: dict[str, Any] | None = None,
-    ) -> tirx.Stmt:
-        block = s_tir.SBlock(self.iters, reads, writes, name, body, annotations=annotations or {})
-        return s_tir.SBlockRealize(self.values, True, block)
-
-
-def _signs(bits: Any, index: Sequence[Any], words: int) -> Any:
-    """Words of `bits` from an index on as bytes, +1 where a bit is 1, else -1."""
-    loaded = tirx.BufferLoad(bits, [*index[:-1], _ramp(index[-1], words)])
-    if words == 1:
-        return tirx.call_pure_extern("int8x32", "insta_signs32", loaded)
-    wide = tirx.call_intrin("uint64", "tirx.reinterpret", loaded)
-    return tirx.call_pure_extern("int8x64", "insta_signs64", wide)
-
-
 def _intrinsic(name: str, *numbers: int) -> tirx.Stmt:
     registers = [tirx.const(number, "uint8") for number in numbers]
     return tirx.Evaluate(tirx.call_llvm_intrin("void", f"llvm.x86.{name}", *registers))
@@ -476,7 +249,7 @@ def _tile(name: str, number: int, buffer: Any, at: Any, stride: int) -> tirx.Stm
     address = buffer.access_ptr("rw", offset=at)
     register = tirx.const(number, "uint8")
     return tirx.Evaluate(
-        tirx.call_llvm_intrin("void", f"llvm.x86.{name}", register, address, _index(stride))
+        tirx.call_llvm_intrin("void", f"llvm.x86.{name}", register, address, index(stride))
     )
 
 
@@ -513,19 +286,3 @@ def _loops_of_sum(nest: Any) -> list[Any]:
         loops.append(nest.loop_var)
         nest = nest.body
     return loops
-
-
-def _index(value: int) -> Any:
-    return tirx.const(value, "int64")
-
-
-def _ramp(index: Any, lanes: int) -> Any:
-    return index if lanes == 1 else tirx.Ramp(index, _index(1), lanes)
-
-
-def _region(buffer: Any, at: Any, lanes: int) -> Any:
-    return tirx.BufferRegion(buffer, [Range.from_min_extent(at, _index(lanes))])
-
-
-def _whole(buffer: Any) -> Any:
-    return tirx.BufferRegion(buffer, [Range(_index(0), extent) for extent in buffer.shape])

@@ -7,10 +7,11 @@ import threading
 import numpy as np
 import pytest
 import tvm
-from tvm import relax
+import tvm_ffi
+from tvm import relax, s_tir, tirx
 from tvm_insta.schedules import BinaryLayer, schedule_module, uses_tiles
 from tvm_insta.schedules.signs import fill
-from tvm_insta.schedules.signs_code import Geometry
+from tvm_insta.schedules.signs_shape import Geometry
 
 from tvm_insta import ops
 from tvm_insta.codegen.needs import kernel_needs
@@ -87,6 +88,70 @@ def test_integers_of_the_oracle(rng, tiles, target, shape):
     # What `fill` says of a layer is what was executed, with 16 rows in every product.
     assert done * 16 * 16 * 64 == pytest.approx(asked / fill(layer))
     assert tiles.count("full_products") == tiles.count("products")
+
+
+def reach(function):
+    """(buffer, first and last byte that its tiles touch) of every tile load and store."""
+    found, bounds = [], tvm.sym.Analyzer()
+    buffers = list(function.body.block.alloc_buffers)
+
+    def walk(node, values):
+        if isinstance(node, tirx.SeqStmt):
+            for each in node.seq:
+                walk(each, values)
+        elif isinstance(node, tirx.For):
+            bounds.bind(node.loop_var, tvm.ir.Range.from_min_extent(node.min, node.extent))
+            walk(node.body, values)
+        elif isinstance(node, s_tir.SBlockRealize):
+            axes = [axis.var for axis in node.block.iter_vars]
+            own = dict(zip(axes, node.iter_values, strict=True))
+            walk(node.block.body, {**values, **own})
+        elif isinstance(node, tirx.Evaluate) and len(node.value.args) > 1:
+            *_, pointer, stride = node.value.args
+            if not isinstance(pointer, tvm.ir.Call):
+                return  # the number of a register
+            (buffer,) = [b for b in buffers if tvm_ffi.structural_equal(b.data, pointer.args[1])]
+            size = np.dtype(str(buffer.dtype)).itemsize
+            rename = [(tirx.Var, lambda var: values.get(var, var))]
+            offset = tvm_ffi.structural_map(pointer.args[2], rename)
+            bound = bounds.const_int_bound(bounds.simplify(offset))
+            first, last = int(bound.min_value) * size, int(bound.max_value) * size
+            found.append((buffer, first, last + 15 * int(stride) + 63))
+
+    walk(function.body, {})
+    return found
+
+
+def allocated(function, target):
+    """Elements of every array, by name, after TVM has shrunk arrays to what it sees in use."""
+    mod = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
+    mod = tirx.transform.BindTarget(target.tvm.with_host(target.tvm))(mod)
+    pipeline, _, _ = tvm.tirx.get_tir_pipeline("s_tir")
+    found = []
+    for lowered in pipeline(mod).functions.values():
+        tvm_ffi.structural_walk(lowered.body, (tirx.AllocBuffer, found.append))
+    return {each.buffer.name: int(np.prod([int(d) for d in each.buffer.shape])) for each in found}
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_tiles_stay_in_their_buffers(rng, target, shape):
+    """Nothing else would notice: the memory behind an array is there, and its sums are not read."""
+    _, tiled, _, geometry = problem(rng, shape)
+    mod = module(shape, tiled, geometry, batch=shape[0])
+    scheduled, _ = schedule_module(mod, target.tvm, lanes=target.lanes)
+    (function,) = [f for f in scheduled.functions.values() if isinstance(f, tirx.PrimFunc)]
+    touched = reach(function)
+    assert {buffer.name for buffer, _, _ in touched} == {
+        "bconv_signs",
+        "bconv_weights",
+        "bconv_tiles",
+    }
+    for buffer, first, last in touched:
+        size = int(buffer.shape[0]) * np.dtype(str(buffer.dtype)).itemsize
+        assert 0 <= first and last < size, (buffer.name, first, last, size)
+    sizes = allocated(function, target)
+    for buffer, _, _ in touched:
+        assert sizes[buffer.name] == int(buffer.shape[0])
 
 
 def test_every_thread_configures_its_own_tiles(rng, tiles, target):

@@ -63,6 +63,7 @@ def test_vm_form(tmp_path, tiles, target):
         assert artefact(x).tobytes() == expected.tobytes(), SEED
         assert before is None or tiles.count("products") > before
     assert all_(x[2:]).tobytes() == expected[2:].tobytes()
+    assert runtime.load(all_.path, threads=2)(x).tobytes() == expected.tobytes()
 
 
 RUN = """
