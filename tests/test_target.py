@@ -47,7 +47,7 @@ AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vpopcntdq"}
         ),
         ("llvm -mtriple=armv7l", "arm", "armv7l-linux-gnueabihf", 4, {"neon"}),
         ("llvm -mtriple=riscv64", "riscv64", "riscv64-linux-gnu", 4, {"m", "a", "f", "d", "c"}),
-        ("llvm -mtriple=wasm32", "wasm32", "wasm32-unknown-unknown", 4, set()),
+        ("llvm -mtriple=wasm32", "wasm32", "wasm32-wasi", 4, {"simd128"}),
     ],
 )
 def test_what_a_target_resolves_to(text, arch, triple, lanes, features):

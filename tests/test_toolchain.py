@@ -238,7 +238,16 @@ def test_a_cuda_target_is_linked_for_its_host():
 
 def test_targets_that_nothing_links():
     with pytest.raises(ToolchainError, match="no linker is known here for wasm32"):
+        find_linker(parse("llvm -mtriple=wasm32-unknown-unknown"))
+
+
+def test_wasm32_is_linked_by_zig_alone(monkeypatch):
+    monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ToolchainError, match=r"wasm32-wasi .* pip install \"tvm-insta\[cross\]\""):
         find_linker(parse("llvm -mtriple=wasm32"))
+    monkeypatch.undo()
+    if toolchain._has_zig():
+        assert "wasm32-wasi" in find_linker(parse("llvm -mtriple=wasm32")).command
 
 
 def test_a_linker_needs_commands():

@@ -333,7 +333,7 @@ def _manifest(
     return manifests.Manifest(
         name=options.name,
         form=options.runtime,
-        library=f"{options.name}.so",
+        library=f"{options.name}.so" if target.arch != "wasm32" else f"{options.name}.a",
         files=manifests.describe_files(folder, form.files),
         target_text=target.text,
         target=target.canonical,

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from tvm.target import Target
 
 # What every Linux distribution for riscv64 needs.
+_SIMD128 = ("+simd128",)
 _RV64GC = ("+a", "+c", "+d", "+f", "+m")
 # LLVM's newer instruction scheduler, off by default for most 32-bit Arm cores: the older one fills
 # the sixteen vector registers twice over and spills half of what a binary convolution holds.
@@ -234,6 +235,9 @@ def _generic(arch: str, mattr: tuple[str, ...], notes: list[str]) -> tuple[str, 
     if arch == "riscv64" and not mattr:
         notes.append("no -mcpu or -mattr: completed to RV64GC, what Linux distributions need.")
         return _RV64GC
+    if arch == "wasm32" and not mattr:
+        notes.append("no -mattr: completed to +simd128, which browsers and Node.js have.")
+        return _SIMD128
     plus = f" with {', '.join(mattr)}" if mattr else ""
     notes.append(f"no -mcpu: code for any {arch} CPU{plus}; name the CPU for faster code.")
     return mattr

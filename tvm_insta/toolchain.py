@@ -29,6 +29,7 @@ from tvm_insta.triples import arch_of
 # The oldest C library that the apache-tvm wheels run with, so the oldest a board can have.
 _GLIBC = "2.28"
 _ZIG_ARCH = {"x86_64": "x86_64", "aarch64": "aarch64", "arm": "arm", "riscv64": "riscv64"}
+_WASI = "wasm32-wasi"
 _ZIG_SYSTEM = re.compile(rf"-linux-gnu(|eabihf)\.{re.escape(_GLIBC)}$")
 _PROBE = "#include <math.h>\nfloat probe(float x) { return tanhf(x); }\n"
 _ERROR_LINES = 5
@@ -123,10 +124,12 @@ def find_linker(target: InstaTarget) -> Linker:
     """
     if target.host is not None:
         return find_linker(target.host)
+    if target.triple == _WASI:
+        return _wasi()
     if target.arch not in _ZIG_ARCH or "linux" not in target.triple:
         raise ToolchainError(
             f"no linker is known here for {target.triple}: only Linux on "
-            f"{', '.join(_ZIG_ARCH)} is linked."
+            f"{', '.join(_ZIG_ARCH)} is linked, and {_WASI}."
         )
     native = arch_of(llvm_info.host_triple()) == target.arch and sys.platform == "linux"
     found = _native() if native else _cross(target.arch, target.triple)
@@ -201,6 +204,15 @@ def _zig(arch: str, triple: str) -> Linker | None:
     # data and traps for undefined behaviour where gcc and clang do not.
     command = (*_zig_command("cc"), "-target", target, "-g0", "-fno-sanitize=undefined")
     return Linker(command, _zig_command("ar"), f"zig cc -target {target}")
+
+
+def _wasi() -> Linker:
+    if not _has_zig():
+        raise ToolchainError(
+            f'no linker for {_WASI} was found: run pip install "tvm-insta[cross]".'
+        )
+    command = (*_zig_command("cc"), "-target", _WASI, "-g0", "-fno-sanitize=undefined")
+    return Linker(command, _zig_command("ar"), f"zig cc -target {_WASI}")
 
 
 def _zig_command(tool: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ _ARCHS = (
     (r"aarch64|arm64", "aarch64", "aarch64-linux-gnu"),
     (r"arm|armhf|armv7|armv7l|armv7a|armv8l", "arm", "armv7l-linux-gnueabihf"),
     (r"riscv64", "riscv64", "riscv64-linux-gnu"),
-    (r"wasm32", "wasm32", "wasm32-unknown-unknown"),
+    (r"wasm32", "wasm32", "wasm32-wasi"),
 )
 _NAMES = "x86_64 amd64 aarch64 arm64 arm armhf armv7l riscv64 wasm32".split()
 

@@ -15,7 +15,9 @@ int main(int argc, char **argv) {
   if (!input || !output || !file || fread(input, 1, in_bytes, file) != in_bytes) return 100;
   fclose(file);
   int code = model_init(NULL);
+#ifndef __wasm__ /* which has no threads */
   if (code == MODEL_OK) code = model_set_threads((int32_t)atoi(argv[6]));
+#endif
   if (code == MODEL_OK) code = model_run(input, output, (int32_t)batch);
   if (code != MODEL_OK) {
     const char *feature = model_missing_feature();

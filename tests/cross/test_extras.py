@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from tvm_insta.schedules import schedule_module
 
 from tests.cross.machines import RUNNER, Machine
 from tests.cross.test_integers import (
@@ -18,6 +20,13 @@ from tests.cross.test_integers import (
     packing_network,
     run_compiled,
 )
+from tvm_insta.codegen import relax_vm, wasm
+from tvm_insta.codegen.bundle import write_bundle
+from tvm_insta.codegen.plain_c import c_form
+from tvm_insta.codegen.program import CodegenError
+from tvm_insta.errors import ArtefactError
+from tvm_insta.passes.pipeline import fuse, lower_for
+from tvm_insta.passes.report import Report
 from tvm_insta.target import parse
 from tvm_insta.toolchain import find_linker
 
@@ -39,13 +48,20 @@ class Zig(Machine):
 
 
 RISCV64 = Zig("riscv64", "llvm -mtriple=riscv64", "", ("qemu-riscv64",))
+WASM32 = Zig(
+    "wasm32",
+    "llvm -mtriple=wasm32",
+    "",
+    ("node", "--no-warnings", str(Path(__file__).with_name("wasi.js"))),
+)
 CASES = ("3x3 padded", "5x5, odd channels", "groups", "2 bits unsigned")
 
 
 @pytest.mark.qemu
+@pytest.mark.parametrize("machine", [RISCV64, WASM32], ids=lambda machine: machine.name)
 @pytest.mark.parametrize("kind", ["words", "integers"])
-def test_riscv64(kind, tmp_path):
-    RISCV64.require()
+def test_the_oracles_integers(kind, machine, tmp_path):
+    machine.require()
     rng = np.random.default_rng(0)
     networks = (
         [packing_network(case, (*VALUES, *SUBNORMAL), rng) for case in list(PACKS.values())[:3]]
@@ -54,5 +70,37 @@ def test_riscv64(kind, tmp_path):
     )
     for number, (mod, x, expected) in enumerate(networks):
         folder = tmp_path / str(number)
-        found = run_compiled(RISCV64, parse(RISCV64.target), mod, x, expected, folder, None)
+        found = run_compiled(machine, parse(machine.target), mod, x, expected, folder, None)
         assert found.tobytes() == expected.tobytes(), number
+
+
+def test_a_wasm_artefact_has_no_shared_library(tmp_path):
+    """And what its kernels lack is read from the object, as it is from ELF files."""
+    if importlib.util.find_spec("ziglang") is None:
+        pytest.skip('the ziglang wheel is not installed (pip install "tvm-insta[cross]")')
+    source, made = tmp_path / "a.c", tmp_path / "a.o"
+    source.write_text(
+        "extern int TVMLacking(int); static int hidden; int *TVMWeak __attribute__((weak));\n"
+        "int known(void) { return TVMLacking(hidden++) + *TVMWeak; }\n"
+    )
+    find_linker(parse(WASM32.target)).compile_c(source, made, "-O1")
+    names = wasm.visible(made)
+    assert {"TVMLacking", "TVMWeak", "known"} <= set(names) and "hidden" not in names
+    made.write_bytes(made.read_bytes()[:-40])
+    with pytest.raises(CodegenError, match="ends within a section"):
+        wasm.visible(made)
+    with pytest.raises(CodegenError, match="no WebAssembly object"):
+        wasm.visible(source)
+    mod, _, _ = convolution_network(CONVOLUTIONS["1x1"], np.random.default_rng(0))
+    target = parse(WASM32.target)
+    kernels = fuse(lower_for(mod, Report(), target))
+    scheduled, _ = schedule_module(kernels, target.tvm, lanes=target.lanes)
+    assert c_form(scheduled, target, tmp_path / "out").files == ("model.a", "model.h")
+
+
+def test_what_wasm32_cannot_do_is_said(tmp_path):
+    target = parse(WASM32.target)
+    with pytest.raises(CodegenError, match="use --runtime c"):
+        relax_vm.require(target, "model")
+    with pytest.raises(ArtefactError, match="zig cc -target wasm32-wasi"):
+        write_bundle(tmp_path, tmp_path / "bundle", target)

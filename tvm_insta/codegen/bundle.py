@@ -60,6 +60,10 @@ def write_bundle(artefact: Path, out: Path, target: InstaTarget) -> list[str]:
     """
     if target.kind != "llvm":
         raise ArtefactError(f"a bundle is for a CPU, not for {target.text}: choose an llvm target.")
+    if target.arch == "wasm32":
+        raise ArtefactError(
+            "a bundle is for a board, not for wasm32: link model.a with zig cc -target wasm32-wasi."
+        )
     manifest = manifests.read(artefact / manifests.FILE_NAME)
     notes: list[str] = []
     with staged(out, last="README.md") as stage:

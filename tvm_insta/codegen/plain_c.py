@@ -78,7 +78,7 @@ def c_form(
     *,
     linker: Linker | None = None,
 ) -> CForm:
-    """Compile `mod` to `<name>.so`, `<name>.a` and `<name>.h` in `out_dir`.
+    """Compile `mod` to `<name>.so`, `<name>.a` and `<name>.h` in `out_dir`; no .so for wasm32.
 
     Args:
         mod: Relax function `main`, one dataflow of `call_tir` on scheduled PrimFuncs; static shapes
@@ -116,24 +116,24 @@ def c_form(
         driver_object = work / f"{name}_driver.o"
         weights = f'-D{name.upper()}_WEIGHTS_FILE="{files.weights}"'
         linker.compile_c(files.source, driver_object, *_STRICT, weights)
+        header = folder / f"{name}.h"
+        header.write_bytes(files.header.read_bytes())
+        objects = [driver_object, kernels.object_file]
+        shared, static = folder / f"{name}.so", folder / f"{name}.a"
+        made = (static.name, header.name)
+        if target.arch == "wasm32":  # has neither shared libraries nor threads
+            linker.archive(objects, static)
+            return CForm(plan=plan, files=made, needs=needs)
         # An archive gives a program only what it calls: one without threads needs no POSIX threads.
         # The shared library holds everything, so there these functions are weak.
         threads = [work / f"{name}_threads.o", work / f"{name}_threads_weak.o"]
         weak = f"-D{name.upper()}_WEAK_PTHREAD"
         for path, flags in zip(threads, ((), (weak,)), strict=True):
             linker.compile_c(files.threads, path, *_STRICT, "-pthread", *flags)
-        objects = [driver_object, kernels.object_file]
-        shared, static = folder / f"{name}.so", folder / f"{name}.a"
         linker.link_shared([*objects, threads[1]], shared, *_link_flags(name, work))
         linker.archive([*objects, threads[0]], static)
         _refuse_foreign_libraries(shared)
-        header = folder / f"{name}.h"
-        header.write_bytes(files.header.read_bytes())
-    return CForm(
-        plan=plan,
-        files=(shared.name, static.name, header.name),
-        needs=needs,
-    )
+    return CForm(plan=plan, files=(shared.name, *made), needs=needs)
 
 
 def _link_flags(name: str, work: Path) -> tuple[str, ...]:

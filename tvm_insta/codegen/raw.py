@@ -24,6 +24,7 @@ import tvm_ffi
 from tvm import tirx
 from tvm.tirx.build import codegen_build
 
+from tvm_insta.codegen import wasm
 from tvm_insta.codegen.elf import ElfFile
 from tvm_insta.codegen.parts import Part, cut, needed
 from tvm_insta.codegen.program import CodegenError
@@ -253,7 +254,9 @@ def _refuse_runtime_calls(path: Path, prefix: str) -> None:
     They need not be undefined: TVM defines weak pointers that its runtime fills in when it loads a
     library, and that would stay NULL here.
     """
-    visible = [name for name in ElfFile(path).visible() if not name.startswith(f"{prefix}_")]
+    is_wasm = path.read_bytes()[: len(wasm.MAGIC)] == wasm.MAGIC
+    every = wasm.visible(path) if is_wasm else ElfFile(path).visible()
+    visible = [name for name in every if not name.startswith(f"{prefix}_")]
     left = [name for name in visible if name.lstrip("_").lower().startswith("tvm")]
     if left:
         raise CodegenError(

@@ -43,10 +43,14 @@ def require(target: InstaTarget, name: str) -> Linker:
     """Refuse what this form cannot do, before any work is done for it.
 
     Raises:
-        CodegenError: the name cannot be a file's and a C function's.
+        CodegenError: the name cannot be a file's and a C function's, or wasm32 is the target.
         ToolchainError: there is no linker for the target, or no nvcc for a CUDA target.
     """
     check_name(name)
+    if target.arch == "wasm32":
+        raise CodegenError(
+            "the vm form is a shared library, which wasm32 does not have; use --runtime c"
+        )
     if target.kind == "cuda":
         find_nvcc()
     return find_linker(target)
