@@ -49,6 +49,11 @@ CALLS = {
         ],
         dict(strides=[2, 1], dilation=[1, 2], groups=2, bits=2, alpha=1, byte_counts=1),
     ),
+    "bitserial_conv2d_signs": (
+        ops.bitserial_conv2d_signs,
+        [tensor(N, 6, 6, 2, dtype=U), tensor(1, 2, 2, 16, 2, dtype=U)],
+        dict(in_channels=40, kernel_width=2, strides=[2, 1], padding=[1, 0, 2, 1]),
+    ),
     "bitserial_dense": (
         ops.bitserial_dense,
         [tensor(N, 4, dtype=U), tensor(5, 2, dtype=U)],
@@ -86,6 +91,7 @@ BLOCKS = {
         ["bconv_partial", "bconv", "bconv_out"],
         {"bconv": "insta_bconv"},
     ),
+    "bitserial_conv2d_signs": (4, ["bconv_signs", "bconv"], {"bconv": "insta_bconv_signs"}),
     "bitserial_dense": (4, ["bitserial_dense"], {}),
     "conv2d": (4, ["pad", "conv2d"], {}),
     "conv2d_blocked": (4, ["pad", "fconv"], {"fconv": "insta_fconv"}),
