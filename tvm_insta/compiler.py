@@ -256,7 +256,9 @@ def _samples(
             "a network with one image input that says it, or, from Python, "
             "build(..., preprocessing={...})"
         )
-    files = image_files([Path(str(options.calibrate))])
+    root = Path(str(options.calibrate))
+    classes = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    files = image_files(classes or [root])
     step = max(1, len(files) // _SAMPLES)  # a folder for each class: from all of them
     dtype = "uint8" if options.input == "uint8" else "float32"
     return [load_images(files[::step][:_SAMPLES], dict(source.preprocessing), dtype)]
