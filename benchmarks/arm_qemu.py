@@ -7,7 +7,6 @@ take the number of calls as their argument, so that the difference of two runs i
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 import subprocess
 import tempfile
@@ -19,10 +18,7 @@ from typing import Any
 from tvm_insta import toolchain
 from tvm_insta.errors import ToolchainError
 from tvm_insta.target import InstaTarget, parse
-
-PLUGIN = Path(__file__).with_name("icount.c")
-_VERSIONS = range(1, 7)  # of QEMU's plugin interface
-_EMULATORS = {"aarch64": "qemu-aarch64", "arm": "qemu-arm"}
+from tvm_insta.tuning.qemu import EMULATORS, count_plugin
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ def emulator(core: Core) -> str:
     Raises:
         ToolchainError: it is not installed.
     """
-    name = _EMULATORS[core.parsed.arch]
+    name = EMULATORS[core.parsed.arch]
     path = shutil.which(name)
     if path is None:
         raise ToolchainError(f"there is no {name}: install the package qemu-user.")
@@ -72,23 +68,7 @@ def plugin(program: str) -> Path:
     Raises:
         ToolchainError: no C compiler, or no version loads.
     """
-    folder = Path(tempfile.mkdtemp(prefix="tvm_insta-icount-"))
-    compiler = toolchain.find_linker(parse("llvm"))
-    said = ""
-    for version in _VERSIONS:
-        library = folder / f"icount{version}.so"
-        compiler.link_shared([PLUGIN], library, "-O2", f"-DAPI={version}")
-        # It is loaded before the program is opened: any file that exists shows whether it can be.
-        tried = subprocess.run(
-            [program, "-plugin", str(library), os.devnull],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        said = tried.stderr.strip()
-        if "plugin" not in said.lower():
-            return library
-    raise ToolchainError(f"{program} does not load the plugin: {said.splitlines()[-1]}")
+    return count_plugin(program, Path(tempfile.mkdtemp(prefix="tvm_insta-icount-")))
 
 
 def count_program(

@@ -21,10 +21,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import common
-from benchmarks.peak import Peaks, measure_peaks
 from tvm_insta import cli
 from tvm_insta.errors import InputError
 from tvm_insta.runtime import cpu
+from tvm_insta.tuning.peak import Peaks, measure_peaks
 
 if TYPE_CHECKING:
     from tvm_insta.target import InstaTarget

@@ -9,9 +9,10 @@ import subprocess
 
 import pytest
 
-from benchmarks import layers, peak
-from benchmarks.peak import Peaks, measure_peaks
+from benchmarks import layers
 from tvm_insta.runtime import cpu
+from tvm_insta.tuning import peak
+from tvm_insta.tuning.peak import Peaks, measure_peaks
 
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no C compiler"

@@ -17,17 +17,15 @@ from pathlib import Path
 
 from tvm_insta.errors import TuneError
 from tvm_insta.schedules import ConvTiles
-from tvm_insta.target import InstaTarget, parse
+from tvm_insta.target import InstaTarget
 from tvm_insta.toolchain import find_linker
 from tvm_insta.tuning.measure import check, random_arrays
+from tvm_insta.tuning.qemu import EMULATORS, count_plugin
 from tvm_insta.tuning.runner import SEED, Outcome, Workshop, cores, reference_library
 from tvm_insta.tuning.tasks import Task
 
-_PLUGIN = Path(__file__).with_name("icount_plugin.c")
-_VERSIONS = range(1, 7)  # of QEMU's plugin interface that may be tried
 _CALLS, _CALLS_OF_LONG = 11, 3
 _LONG = 20_000_000  # instructions, beside which those that vary from run to run are nothing
-_EMULATORS = {"aarch64": "qemu-aarch64", "arm": "qemu-arm", "riscv64": "qemu-riscv64"}
 
 
 class IcountRunner:
@@ -39,8 +37,8 @@ class IcountRunner:
         run_timeout: seconds for one emulated run.
 
     Raises:
-        TuneError: there is no emulator for the target, or it takes no plugin.
-        ToolchainError: there is no linker for the target.
+        TuneError: there is no emulator for the target.
+        ToolchainError: there is no linker for the target, or the emulator takes no plugin.
     """
 
     name = "icount"
@@ -49,13 +47,13 @@ class IcountRunner:
     def __init__(
         self, target: InstaTarget, *, build_timeout: float = 60.0, run_timeout: float = 30.0
     ) -> None:
-        emulator = _EMULATORS.get(target.arch, "")
+        emulator = EMULATORS.get(target.arch, "")
         path = shutil.which(emulator) if emulator else None
         if path is None:
             raise TuneError(
                 f"runner icount needs {emulator or 'an emulator'} for {target.text!r}, which "
                 "is not here: install QEMU's user emulation (package qemu-user on Debian), or "
-                f"tune for one of {', '.join(_EMULATORS)}"
+                f"tune for one of {', '.join(EMULATORS)}"
             )
         find_linker(target)
         self._command = [path, "-cpu", target.mcpu or "max"]
@@ -65,27 +63,10 @@ class IcountRunner:
         self._pool = ThreadPoolExecutor(len(cores()))
         self._references: dict[str, list[bytes]] = {}
         try:
-            self._plugin = self._build_plugin()
+            self._plugin = count_plugin(path, self.workshop.folder)
         except BaseException:
             self.close()
             raise
-
-    def _build_plugin(self) -> Path:
-        """The plugin for the version of the interface that this QEMU speaks."""
-        out = self.workshop.folder / "probe"
-        for version in _VERSIONS:
-            plugin = self.workshop.folder / f"icount{version}.so"
-            find_linker(parse("llvm")).link_shared(
-                [_PLUGIN], plugin, "-O2", f"-DPLUGIN_VERSION={version}"
-            )
-            command = [self._command[0], "-plugin", f"{plugin},out={out}", "/nonexistent"]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if "plugin" not in (done.stdout + done.stderr).lower():
-                return plugin
-        raise TuneError(
-            f"{self._command[0]} takes no plugin: runner icount needs QEMU 4.2 or later, built "
-            "with plugins"
-        )
 
     def prepare(self, task: Task) -> None:
         """See `Runner.prepare`."""

@@ -1,18 +1,50 @@
-/* Peak rates of one core, registers only, printed as two numbers on one line:
- *   binary GMAC/s   one xor, one popcount and one add for each word of binary products
- *   float GMAC/s    one fused multiply-add for each word of float products
+/* Peak rates of one core, registers only. The arguments are the processor's features in LLVM's
+ * names (runtime/cpu.py asks the operating system). A line for each probe that it can run,
+ *   NAME GMACS            1e9 multiply-adds per second, the best of REPEATS
+ * and for each that it cannot,
+ *   NAME - REASON
  *
- * Every operand sits in a register. An empty asm statement with a "+" operand tells the compiler
- * that the value may have changed, so that it can neither hoist an instruction out of the loop nor
- * fold two of them into one, and costs no instruction itself. The accumulators are independent:
- * enough of them hide the latency of every instruction.
+ * popcount_*  binary multiply-adds: xor, count the bits, add. vpopcntdq and scalar count with one
+ *             instruction; lookup looks both halves of a byte up in a table (pshufb); shifts adds
+ *             neighbouring bits; neon counts the bits of bytes.
+ * fma_*       float32
+ * vnni_*      u8 x s8 into s32 (vpdpbusd)
+ * amx_int8    s8 x s8 into s32 (tdpbssd), full tiles
+ *
+ * Every probe carries its own target attribute and runs where the processor has the instructions,
+ * so that one program measures them all. An empty asm statement with a "+" operand tells the
+ * compiler that a value may have changed: it can neither hoist an instruction out of the loop nor
+ * fold two into one, and costs no instruction itself. The accumulators are independent; enough of
+ * them hide the latency of every instruction. Sums are checked: a probe that was optimised away
+ * cannot pass.
  */
+#define _GNU_SOURCE
+#include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #define ROUNDS 400000
 #define REPEATS 12
+#define MOST 16
+
+typedef struct {
+  const char *name, *feature; /* needed; NULL: none */
+  double (*run)(void);
+  double macs;                                /* of a round */
+  void (*permit)(char *reason, size_t size); /* asks for permission; NULL: none is needed */
+  char reason[80];                            /* "": it runs */
+} Probe;
+
+static Probe probes[MOST];
+static int count;
+
+static Probe *add(const char *name, const char *feature, double (*run)(void), double macs) {
+  probes[count] = (Probe){name, feature, run, macs, NULL, ""};
+  return &probes[count++];
+}
 
 static double now(void) {
   struct timespec t;
@@ -20,107 +52,139 @@ static double now(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-#if defined(__AVX512VPOPCNTDQ__)
-#include <immintrin.h>
-typedef __m512i word;
-#define WORD_BITS 512
-#define REGISTER "+v"
-#define SPREAD(v) _mm512_set1_epi32(v)
-#define XOR_COUNT_ADD(acc, a, b) \
-  acc = _mm512_add_epi32(acc, _mm512_popcnt_epi32(_mm512_xor_si512(a, b)))
-#else
-typedef uint64_t word;
-#define WORD_BITS 64
-#define REGISTER "+r"
-#define SPREAD(v) ((word)(v))
-#define XOR_COUNT_ADD(acc, a, b) acc += (word)__builtin_popcountll(a ^ b)
-#endif
+/* Write `lane` over and over into `to`. */
+static void fill(void *to, size_t size, const void *lane, size_t width) {
+  for (size_t at = 0; at < size; at += width) memcpy((char *)to + at, lane, width);
+}
 
-#if defined(__AVX512F__)
-typedef __m512 fword;
-#define FLOATS 16
-#define FREGISTER "+v"
-#define FSPREAD(v) _mm512_set1_ps(v)
-#define MULTIPLY_ADD(acc, a, b) acc = _mm512_fmadd_ps(a, b, acc)
-#elif defined(__FMA__)
-#include <immintrin.h>
-typedef __m256 fword;
-#define FLOATS 8
-#define FREGISTER "+x"
-#define FSPREAD(v) _mm256_set1_ps(v)
-#define MULTIPLY_ADD(acc, a, b) acc = _mm256_fmadd_ps(a, b, acc)
+static void check(const char *name, const void *sums, size_t size, const void *lane, size_t width) {
+  for (size_t at = 0; at < size; at += width) {
+    if (memcmp((const char *)sums + at, lane, width) != 0) {
+      fprintf(stderr, "%s computes a wrong sum\n", name);
+      exit(1);
+    }
+  }
+}
+
+#define NOTHING()
+#define ONE(i) +1
+#define TWELVE(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
+#define SEVEN(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6)
+#define FIVE(X) X(0) X(1) X(2) X(3) X(4)
+#define FOUR(X) X(0) X(1) X(2) X(3)
+
+#if defined(__x86_64__)
+#define HOLD_VECTOR(x) __asm__ volatile("" : "+v"(x))
+#elif defined(__riscv)
+#define HOLD_VECTOR(x) __asm__ volatile("" : "+f"(x))
+#else
+#define HOLD_VECTOR(x) __asm__ volatile("" : "+w"(x))
+#endif
+#define HOLD_SCALAR(x) __asm__ volatile("" : "+r"(x))
+#define DECLARE_VECTOR(i) __typeof__(a) sum##i = zero, b##i = b; HOLD_VECTOR(b##i);
+#define DECLARE_SCALAR(i) __typeof__(a) sum##i = zero, b##i = b; HOLD_SCALAR(b##i);
+#define KEEP_VECTOR(i) HOLD_VECTOR(sum##i);
+#define KEEP_SCALAR(i) HOLD_SCALAR(sum##i);
+#define STORE(i) sums[i] = sum##i;
+
+/* NAME: seconds for ROUNDS rounds of STEP on each chain. Lanes of a and b hold A and B (of type IN);
+ * those of every sum must end as EXPECTED (of type OUT). The loop is a function without calls:
+ * beside the clock's, which change all vector registers, compilers keep the sums in memory. */
+#define PROBE(NAME, ATTRIBUTE, TYPE, KIND, CHAINS, SETUP, STEP, IN, A, B, OUT, EXPECTED) \
+  __attribute__((noinline)) ATTRIBUTE static void NAME##_loop(const TYPE *in, TYPE *sums) { \
+    TYPE a = in[0], b = in[1], zero;                                                      \
+    memset(&zero, 0, sizeof zero);                                                        \
+    SETUP() CHAINS(DECLARE_##KIND)                                                        \
+    for (int round = 0; round < ROUNDS; ++round) {                                        \
+      HOLD_##KIND(a);                                                                     \
+      CHAINS(STEP) CHAINS(KEEP_##KIND)                                                    \
+    }                                                                                     \
+    CHAINS(STORE)                                                                         \
+  }                                                                                       \
+  static double NAME(void) {                                                              \
+    TYPE in[2], sums[0 CHAINS(ONE)];                                                      \
+    IN lane_a = A, lane_b = B;                                                            \
+    OUT expected = (OUT)(EXPECTED);                                                       \
+    fill(&in[0], sizeof in[0], &lane_a, sizeof lane_a);                                   \
+    fill(&in[1], sizeof in[1], &lane_b, sizeof lane_b);                                   \
+    double start = now();                                                                 \
+    NAME##_loop(in, sums);                                                                \
+    double seconds = now() - start;                                                       \
+    check(#NAME, sums, sizeof sums, &expected, sizeof expected);                          \
+    return seconds;                                                                       \
+  }
+
+/* 0x03 ^ 0xfe = 0xfd: seven bits of every byte; sums of bytes wrap around. */
+#define POPCOUNT(NAME, ATTRIBUTE, TYPE, KIND, CHAINS, SETUP, STEP, OUT) \
+  PROBE(NAME, ATTRIBUTE, TYPE, KIND, CHAINS, SETUP, STEP, uint8_t, 0x03, 0xfe, OUT, \
+        (uint64_t)ROUNDS * 7 * sizeof(OUT))
+#define FMA(NAME, ATTRIBUTE, TYPE, CHAINS, STEP) /* 1.5 * 0.5, exact in every partial sum */ \
+  PROBE(NAME, ATTRIBUTE, TYPE, VECTOR, CHAINS, NOTHING, STEP, float, 1.5f, 0.5f, float, ROUNDS * 0.75f)
+#define VNNI(NAME, ATTRIBUTE, TYPE, CHAINS, STEP) /* four times 3 * -2 */ \
+  PROBE(NAME, ATTRIBUTE, TYPE, VECTOR, CHAINS, NOTHING, STEP, int8_t, 3, -2, int32_t, ROUNDS * -24)
+
+#define BITS(vector, chains) (8.0 * sizeof(vector) * chains)
+
+#define SCALAR_STEP(i) sum##i += (uint64_t)__builtin_popcountll(a ^ b##i);
+#define SEPARATE_STEP(i) sum##i += a * b##i;
+
+#if defined(__x86_64__)
+#include "peak_x86.h"
 #elif defined(__aarch64__)
 #include <arm_neon.h>
-typedef float32x4_t fword;
-#define FLOATS 4
-#define FREGISTER "+w"
-#define FSPREAD(v) vdupq_n_f32(v)
-#define MULTIPLY_ADD(acc, a, b) acc = vfmaq_f32(acc, a, b)
-#else
-typedef float fword;
-#define FLOATS 1
-#if defined(__x86_64__)
-#define FREGISTER "+x"
-#else
-#define FREGISTER "+w"
-#endif
-#define FSPREAD(v) (v)
-#define MULTIPLY_ADD(acc, a, b) acc += (a) * (b)
-#endif
+#define NEON(i) sum##i = vaddq_u8(sum##i, vcntq_u8(veorq_u8(a, b##i)));
+POPCOUNT(popcount_neon128, , uint8x16_t, VECTOR, FOUR, NOTHING, NEON, uint8_t)
+POPCOUNT(popcount_scalar64, , uint64_t, SCALAR, FIVE, NOTHING, SCALAR_STEP, uint64_t)
+#define NEON_FMA(i) sum##i = vfmaq_f32(sum##i, a, b);
+FMA(fma_neon128, , float32x4_t, TWELVE, NEON_FMA)
 
-#define TWELVE(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
-
-/* Seconds for ROUNDS rounds of twelve xor, popcount, add. */
-static double popcount_seconds(void) {
-#if WORD_BITS == 512
-#define DECLARE(i) word acc##i = SPREAD(0), b##i = SPREAD(i * 77 + 1); __asm__("" : REGISTER(b##i));
-#define STEP(i) XOR_COUNT_ADD(acc##i, a, b##i);
-#define KEEP(i) __asm__ volatile("" : REGISTER(acc##i));
-#define ALL TWELVE
-#else /* sixteen integer registers: five accumulators, five operands */
-#define FIVE(X) X(0) X(1) X(2) X(3) X(4)
-#define DECLARE(i) word acc##i = SPREAD(0), b##i = SPREAD(i * 77 + 1); __asm__("" : REGISTER(b##i));
-#define STEP(i) XOR_COUNT_ADD(acc##i, a, b##i);
-#define KEEP(i) __asm__ volatile("" : REGISTER(acc##i));
-#define ALL FIVE
-#endif
-  word a = SPREAD(3);
-  ALL(DECLARE)
-  double start = now();
-  for (int round = 0; round < ROUNDS; ++round) {
-    __asm__ volatile("" : REGISTER(a));
-    ALL(STEP)
-    ALL(KEEP)
-  }
-  double seconds = now() - start;
-  return seconds;
+static void add_probes(void) {
+  add("popcount_neon128", NULL, popcount_neon128, BITS(uint8x16_t, 4));
+  add("popcount_scalar64", NULL, popcount_scalar64, BITS(uint64_t, 5));
+  add("fma_neon128", NULL, fma_neon128, 4 * 12);
 }
 
-/* Seconds for ROUNDS rounds of twelve multiply-adds. */
-static double fma_seconds(void) {
-#define FDECLARE(i) fword f##i = FSPREAD(0.0f);
-#define FSTEP(i) MULTIPLY_ADD(f##i, x, y);
-#define FKEEP(i) __asm__ volatile("" : FREGISTER(f##i));
-  fword x = FSPREAD(1.5f), y = FSPREAD(0.5f);
-  TWELVE(FDECLARE)
-  double start = now();
-  for (int round = 0; round < ROUNDS; ++round) {
-    __asm__ volatile("" : FREGISTER(x), FREGISTER(y));
-    TWELVE(FSTEP)
-    TWELVE(FKEEP)
-  }
-  return now() - start;
+#else
+POPCOUNT(popcount_scalar64, , uint64_t, SCALAR, FIVE, NOTHING, SCALAR_STEP, uint64_t)
+FMA(fma_scalar, , float, FIVE, SEPARATE_STEP)
+
+static void add_probes(void) {
+  add("popcount_scalar64", NULL, popcount_scalar64, BITS(uint64_t, 5));
+  add("fma_scalar", NULL, fma_scalar, 5);
+}
+#endif
+
+/* Whether one of the arguments is `feature`. */
+static int given(const char *feature, char **arguments) {
+  while (*arguments && strcmp(*arguments, feature) != 0) ++arguments;
+  return *arguments != NULL;
 }
 
-int main(void) {
-  const int chains = WORD_BITS == 512 ? 12 : 5;
-  double best_popcount = 1e9, best_fma = 1e9;
+int main(int argc, char **argv) {
+  double best[MOST];
+  (void)argc;
+  add_probes();
+  for (int i = 0; i < count; ++i) {
+    Probe *probe = &probes[i];
+    if (probe->feature && !given(probe->feature, argv + 1))
+      snprintf(probe->reason, sizeof probe->reason, "the processor has no %s", probe->feature);
+    else if (!probe->run)
+      snprintf(probe->reason, sizeof probe->reason, "the C compiler is too old");
+    else if (probe->permit)
+      probe->permit(probe->reason, sizeof probe->reason);
+    best[i] = 1e9;
+  }
   for (int repeat = 0; repeat < REPEATS; ++repeat) {
-    double p = popcount_seconds(), f = fma_seconds();
-    if (p < best_popcount) best_popcount = p;
-    if (f < best_fma) best_fma = f;
+    for (int i = 0; i < count; ++i) {
+      double seconds = probes[i].reason[0] ? 1e9 : probes[i].run();
+      if (seconds < best[i]) best[i] = seconds;
+    }
   }
-  printf("%.1f %.2f %d\n", 1e-9 * ROUNDS * chains * WORD_BITS / best_popcount,
-         1e-9 * ROUNDS * 12.0 * FLOATS / best_fma, WORD_BITS);
+  for (int i = 0; i < count; ++i) {
+    if (probes[i].reason[0])
+      printf("%s - %s\n", probes[i].name, probes[i].reason);
+    else
+      printf("%s %.2f\n", probes[i].name, 1e-9 * ROUNDS * probes[i].macs / best[i]);
+  }
   return 0;
 }
