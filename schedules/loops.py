@@ -63,6 +63,29 @@ def ramp(first: Any, lanes: int) -> Any:
     return first if lanes == 1 else tirx.Ramp(first, index(1), lanes)
 
 
+def innermost(nest: Any) -> Any:
+    """The realisation in a perfect nest of loops, None in any other statement."""
+    while isinstance(nest, tirx.For):
+        nest = nest.body
+    return nest if isinstance(nest, s_tir.SBlockRealize) else None
+
+
+def with_root(
+    function: tirx.PrimFunc, body: tirx.Stmt, buffers: Sequence[Any] | None = None
+) -> tirx.PrimFunc:
+    """The function with another statement in its root block, and other local buffers if given."""
+    root = function.body.block
+    new = s_tir.SBlock(
+        root.iter_vars,
+        root.reads,
+        root.writes,
+        root.name_hint,
+        body,
+        alloc_buffers=root.alloc_buffers if buffers is None else buffers,
+    )
+    return function.with_body(s_tir.SBlockRealize([], True, new))
+
+
 def region(buffer: Any, at: Any, lanes: int) -> Any:
     """`lanes` elements of a buffer of one dimension."""
     return tirx.BufferRegion(buffer, [Range.from_min_extent(at, index(lanes))])

@@ -45,6 +45,7 @@ from .common import (
     rule_of,
 )
 from .exact import exact_comparisons
+from .loops import index, innermost, ramp, with_root
 
 WORD = 32
 """Channels of a packed word."""
@@ -139,22 +140,20 @@ def write_border(kernel: Kernel, pack: Pack) -> None:
     function = schedule.mod["main"]
     root = function.body.block
     body = tirx.SeqStmt([*_border(buffer, pack.pad), root.body])
-    kernel.schedule = s_tir.Schedule(
-        IRModule({"main": function.with_body(s_tir.SBlockRealize([], True, _with(root, body)))})
-    )
+    kernel.schedule = s_tir.Schedule(IRModule({"main": with_root(function, body)}))
 
 
 def _border(buffer: Any, pad: tuple[int, ...]) -> list[tirx.Stmt]:
     """Loop nests that write zeros around the image of `buffer` [N, H, W, words]."""
     batch, height, width, words = buffer.shape
     top, left, bottom, right = pad
-    columns = (_index(0), width)
-    inner = (_index(top), height - top - bottom)
+    columns = (index(0), width)
+    inner = (index(top), height - top - bottom)
     areas = [
-        (top, (_index(0), _index(top)), columns),
-        (bottom, (height - bottom, _index(bottom)), columns),
-        (left, inner, (_index(0), _index(left))),
-        (right, inner, (width - right, _index(right))),
+        (top, (index(0), index(top)), columns),
+        (bottom, (height - bottom, index(bottom)), columns),
+        (left, inner, (index(0), index(left))),
+        (right, inner, (width - right, index(right))),
     ]
     nests = []
     for number, (thickness, (y0, count_y), (x0, count_x)) in enumerate(areas):
@@ -163,7 +162,7 @@ def _border(buffer: Any, pad: tuple[int, ...]) -> list[tirx.Stmt]:
         extents = [batch, count_y, count_x, words]
         loops = [tirx.Var(f"border{axis}", "int64") for axis in "nyxw"]
         axes = [
-            tirx.IterVar(Range(_index(0), size), tirx.Var(f"v_{axis}", "int64"), 0)
+            tirx.IterVar(Range(index(0), size), tirx.Var(f"v_{axis}", "int64"), 0)
             for axis, size in zip("nyxw", extents, strict=True)
         ]
         n, y, x, w = (axis.var for axis in axes)
@@ -186,9 +185,9 @@ def _gather(
     """Replace the reduction block `name`, and the padding behind it, by gathering blocks."""
     root = function.body.block
     nests = list(root.body.seq) if isinstance(root.body, tirx.SeqStmt) else [root.body]
-    names = [_innermost(nest).block.name_hint for nest in nests]
+    names = [innermost(nest).block.name_hint for nest in nests]
     at = names.index(name)
-    realize = _innermost(nests[at])
+    realize = innermost(nests[at])
     block = realize.block
     *axes, bit = block.iter_vars
     if bit.iter_type != tirx.IterVar.CommReduce or int(bit.dom.extent) != WORD:
@@ -197,7 +196,7 @@ def _gather(
     pad: tuple[int, ...] = (0, 0, 0, 0)
     dead = []
     if last < len(nests) and names[last] == "pack_pad":
-        padding = _innermost(nests[last]).block
+        padding = innermost(nests[last]).block
         pad = tuple(int(size) for size in padding.annotations["pad"])
         dead, target, last = [target], padding.writes[0].source, last + 1
 
@@ -230,8 +229,7 @@ def _gather(
     nests[at:last] = made
     kept = [b for b in root.alloc_buffers if not any(b.same_as(d) for d in dead)]
     body = nests[0] if len(nests) == 1 else tirx.SeqStmt(nests)
-    new_root = _with(root, body, [*kept, *flags])
-    return function.with_body(s_tir.SBlockRealize([], True, new_root)), pad
+    return with_root(function, body, [*kept, *flags]), pad
 
 
 def _compare_words(
@@ -251,10 +249,10 @@ def _compare_words(
     for side in (term.condition.a, term.condition.b):
         if not isinstance(side, TensorLoad):
             return None, []
-        first = [_substitute(i, {**rename, bit: _index(0)}) for i in side.indices]
+        first = [_substitute(i, {**rename, bit: index(0)}) for i in side.indices]
         if any(v.same_as(bit) for v in collect(side.indices[-1], tirx.Var)):
-            index = [*first[:-1], tirx.Ramp(first[-1], _index(1), WORD)]
-            sides.append(tirx.BufferLoad(side.source, index))
+            lanes = [*first[:-1], ramp(first[-1], WORD)]
+            sides.append(tirx.BufferLoad(side.source, lanes))
             reads.append(_region(side.source, first[:-1], (first[-1], WORD)))
         else:
             sides.append(tirx.Broadcast(tirx.BufferLoad(side.source, first), WORD))
@@ -272,30 +270,30 @@ def _flags(nest: tirx.Stmt, realize: Any, family: Family) -> tuple[Any, tirx.Stm
         term = exact_comparisons(term)
     as_bytes = family.word_mask != "or"
     flags = tirx.decl_buffer(
-        [*(axis.dom.extent for axis in axes), _index(WORD)],
+        [*(axis.dom.extent for axis in axes), index(WORD)],
         "uint8" if as_bytes else "uint32",
         name="pack_flags",
     )
     if as_bytes:
         ones, zero = tirx.const(255, "uint8"), tirx.const(0, "uint8")
         term = tirx.Select(term != tirx.const(0, "uint32"), ones, zero)
-    index = [axis.var for axis in block.iter_vars]
+    where = [axis.var for axis in block.iter_vars]
     flag_block = s_tir.SBlock(
         [tirx.IterVar(axis.dom, axis.var, tirx.IterVar.DataPar) for axis in block.iter_vars],
         block.reads,
-        [_region(flags, index)],
+        [_region(flags, where)],
         "pack_flags",
-        tirx.BufferStore(flags, term, index),
+        tirx.BufferStore(flags, term, where),
     )
     new = s_tir.SBlockRealize(realize.iter_values, True, flag_block)
     return flags, _replace_innermost(nest, new)
 
 
-def _word_of_flags(flags: Any, index: list[Any], word_mask: str) -> Any:
+def _word_of_flags(flags: Any, where: list[Any], word_mask: str) -> Any:
     """The expression that gathers 32 lanes of `flags` into a uint32."""
 
     def lanes(first: int, count: int) -> Any:
-        return tirx.BufferLoad(flags, [*index, tirx.Ramp(_index(first), _index(1), count)])
+        return tirx.BufferLoad(flags, [*where, ramp(index(first), count)])
 
     if word_mask in ("addp", "vpadd"):
         return _add_across(lanes, word_mask)
@@ -347,42 +345,19 @@ def _substitute(expr: Any, values: dict[Any, Any]) -> Any:
     return tvm.sym.Analyzer().simplify(new)
 
 
-def _index(value: int) -> Any:
-    return tirx.const(value, "int64")
-
-
-def _region(buffer: Any, index: list[Any], last: Any = None) -> Any:
-    """The element of `buffer` at `index`; `last`: extent, or first and extent, of one axis more."""
-    ranges = [Range.from_min_extent(i, _index(1)) for i in index]
+def _region(buffer: Any, where: list[Any], last: Any = None) -> Any:
+    """The element of `buffer` at `where`; `last`: extent, or first and extent, of one axis more."""
+    ranges = [Range.from_min_extent(i, index(1)) for i in where]
     if last is not None:
-        first, size = last if isinstance(last, tuple) else (_index(0), last)
-        ranges.append(Range.from_min_extent(first, _index(size)))
+        first, size = last if isinstance(last, tuple) else (index(0), last)
+        ranges.append(Range.from_min_extent(first, index(size)))
     return tirx.BufferRegion(buffer, ranges)
-
-
-def _with(root: Any, body: tirx.Stmt, buffers: list[Any] | None = None) -> Any:
-    """The root block with another body, and other local buffers if given."""
-    return s_tir.SBlock(
-        root.iter_vars,
-        root.reads,
-        root.writes,
-        root.name_hint,
-        body,
-        alloc_buffers=root.alloc_buffers if buffers is None else buffers,
-    )
 
 
 def _in_loops(body: tirx.Stmt, loops: list[tuple[Any, Any]]) -> tirx.Stmt:
     for variable, size in reversed(loops):
-        body = tirx.For(variable, _index(0), size, tirx.ForKind.SERIAL, body)
+        body = tirx.For(variable, index(0), size, tirx.ForKind.SERIAL, body)
     return body
-
-
-def _innermost(nest: Any) -> Any:
-    """The block realisation inside a perfect loop nest."""
-    while isinstance(nest, tirx.For):
-        nest = nest.body
-    return nest
 
 
 def _replace_innermost(nest: Any, realize: Any) -> Any:

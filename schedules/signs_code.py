@@ -22,7 +22,7 @@ from tvm import s_tir, tirx
 from tvm.ir.expr import TensorLoad
 from tvm_ffi import structural_map
 
-from .loops import Axes, Loop, index, whole
+from .loops import Axes, Loop, index, innermost, whole, with_root
 from .signs_bytes import IMPORT, expand_image, expand_weights
 from .signs_shape import CHANNELS, ROWS, UNIT, Geometry
 
@@ -84,15 +84,8 @@ class _Writer:
                 nests.append(nest)
         gone = (self.sums, self.image)
         kept = [b for b in self.root.alloc_buffers if not any(b.same_as(g) for g in gone)]
-        root = s_tir.SBlock(
-            self.root.iter_vars,
-            self.root.reads,
-            self.root.writes,
-            self.root.name_hint,
-            tirx.SeqStmt(nests),
-            alloc_buffers=[*kept, self.signs, self.weights, self.tiles],
-        )
-        return self.old.with_body(s_tir.SBlockRealize([], True, root))
+        made = (self.signs, self.weights, self.tiles)
+        return with_root(self.old, tirx.SeqStmt(nests), [*kept, *made])
 
     def _block(self, name: str) -> Any:
         """The realisation of a block."""
@@ -159,7 +152,7 @@ class _Writer:
             return tirx.SeqStmt([self._with_products(each) for each in body.seq])
         if not isinstance(body, tirx.For):
             return body
-        if _innermost(body).block.name_hint == "bconv" if _innermost(body) is not None else False:
+        if innermost(body).block.name_hint == "bconv" if innermost(body) is not None else False:
             return self._products()
         inner = self._with_products(body.body)
         return tirx.For(body.loop_var, body.min, body.extent, body.kind, inner)
@@ -265,20 +258,13 @@ def _names(nest: Any) -> list[str]:
     return found
 
 
-def _innermost(nest: Any) -> Any:
-    """The realisation in a perfect nest of loops, None in any other statement."""
-    while isinstance(nest, tirx.For):
-        nest = nest.body
-    return nest if isinstance(nest, s_tir.SBlockRealize) else None
-
-
 def _loops_of_sum(nest: Any) -> list[Any]:
     """The variables of the perfect nest around the sum, outermost first."""
     if isinstance(nest, tirx.SeqStmt):
         return next((found for each in nest.seq if (found := _loops_of_sum(each))), [])
     if not isinstance(nest, tirx.For):
         return []
-    inner = _innermost(nest)
+    inner = innermost(nest)
     if inner is None or inner.block.name_hint != "bconv":
         return _loops_of_sum(nest.body)
     loops = []

@@ -17,6 +17,7 @@ from tvm.ir.expr import TensorLoad
 from tvm_ffi import structural_map
 
 from .common import collect
+from .loops import index, ramp, with_root
 
 VECTOR_BYTES = 16
 
@@ -106,15 +107,7 @@ def write_stages(function: tirx.PrimFunc, name: str, step: Step) -> tirx.PrimFun
     if not made:
         raise ValueError(f"no block {name} within two loops")
     root = body.block
-    new_root = s_tir.SBlock(
-        root.iter_vars,
-        root.reads,
-        root.writes,
-        root.name_hint,
-        root.body,
-        alloc_buffers=[*root.alloc_buffers, *made],
-    )
-    return function.with_body(s_tir.SBlockRealize([], True, new_root))
+    return with_root(function, root.body, [*root.alloc_buffers, *made])
 
 
 def _parts(block: Any, step: Step, differ: Any, count: Any) -> list[tuple[str, Any]]:
@@ -125,7 +118,7 @@ def _parts(block: Any, step: Step, differ: Any, count: Any) -> list[tuple[str, A
     loads = collect(popcount.args[0], TensorLoad)
     theirs, mine = sorted(loads, key=lambda load: _mentions(load.indices[-1], out))
     words = tirx.Broadcast(theirs, step.lanes) ^ _vector(mine.source, mine.indices, step.lanes)
-    bytes_index = [*pixel, out * _index(step.piece_bytes)]
+    bytes_index = [*pixel, out * index(step.piece_bytes)]
     xored = _vector(differ, [*pixel, out], step.lanes)
     if step.piece_bytes > 1:
         xored = tirx.call_intrin(f"uint8x{VECTOR_BYTES}", "tirx.reinterpret", xored)
@@ -133,7 +126,7 @@ def _parts(block: Any, step: Step, differ: Any, count: Any) -> list[tuple[str, A
     value = step.add(_vector(store.buffer, store.indices, step.lanes), counts)
     if step.starts:
         summed = [a.var for a in block.iter_vars if a.iter_type == tirx.IterVar.CommReduce]
-        first = tirx.all(*(variable == _index(0) for variable in summed))
+        first = tirx.all(*(variable == index(0) for variable in summed))
         value = tirx.Select(first, counts, value)
     return [
         ("bconv_differ", _store(differ, [*pixel, out], words, step.lanes)),
@@ -161,7 +154,7 @@ def _nest(loop: Any, lane: Any, name: str, store: Any) -> Any:
     )
     pixel = tirx.Var(loop.loop_var.name, "int64")
     *values, predicate = (
-        _replace(node, [loop.loop_var, lane.loop_var], [pixel, _index(0)])
+        _replace(node, [loop.loop_var, lane.loop_var], [pixel, index(0)])
         for node in (*realize.iter_values, realize.predicate)
     )
     body = s_tir.SBlockRealize(values, predicate, block)
@@ -187,9 +180,9 @@ def read_units(function: tirx.PrimFunc) -> tirx.PrimFunc:
         dtype, count = str(pieces.dtype), int(piece.dom.extent)
         words = count * int(dtype.removeprefix("uint")) // 32
         *pixel, at = (axis.var for axis in axes)
-        loaded = _vector(data, [*pixel, at * _index(words)], words)
+        loaded = _vector(data, [*pixel, at * index(words)], words)
         value = tirx.call_intrin(f"{dtype}x{count}", "tirx.reinterpret", loaded)
-        store = _store(pieces, [*pixel, at, _index(0)], value, count)
+        store = _store(pieces, [*pixel, at, index(0)], value, count)
         vector = s_tir.SBlock(
             axes,
             [_region(data, loaded.indices)],
@@ -202,29 +195,21 @@ def read_units(function: tirx.PrimFunc) -> tirx.PrimFunc:
     return function.with_body(structural_map(function.body, [(tirx.For, fetch)]))
 
 
-def _index(value: int) -> Any:
-    return tirx.const(value, "int64")
+def _vector(buffer: Any, where: Sequence[Any], lanes: int) -> Any:
+    return tirx.BufferLoad(buffer, [*where[:-1], ramp(where[-1], lanes)])
 
 
-def _ramp(index: Any, lanes: int) -> Any:
-    return index if lanes == 1 else tirx.Ramp(index, _index(1), lanes)
+def _store(buffer: Any, where: Sequence[Any], value: Any, lanes: int) -> Any:
+    return tirx.BufferStore(buffer, value, [*where[:-1], ramp(where[-1], lanes)])
 
 
-def _vector(buffer: Any, index: Sequence[Any], lanes: int) -> Any:
-    return tirx.BufferLoad(buffer, [*index[:-1], _ramp(index[-1], lanes)])
-
-
-def _store(buffer: Any, index: Sequence[Any], value: Any, lanes: int) -> Any:
-    return tirx.BufferStore(buffer, value, [*index[:-1], _ramp(index[-1], lanes)])
-
-
-def _region(buffer: Any, index: Sequence[Any]) -> Any:
+def _region(buffer: Any, where: Sequence[Any]) -> Any:
     """The elements at an index whose last part may be a ramp."""
     ranges = [
-        Range.from_min_extent(i.base, _index(int(i.lanes)))
+        Range.from_min_extent(i.base, index(int(i.lanes)))
         if isinstance(i, tirx.Ramp)
-        else Range.from_min_extent(i, _index(1))
-        for i in index
+        else Range.from_min_extent(i, index(1))
+        for i in where
     ]
     return tirx.BufferRegion(buffer, ranges)
 

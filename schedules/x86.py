@@ -31,14 +31,7 @@ AVX2 = Family(
     word_mask="movmsk256",
     binary="byte_counts",
 )
-SSE = Family(
-    "sse",
-    lanes=4,
-    accumulators=8,
-    float_accumulators=12,
-    word_mask="movmsk128",
-    binary="byte_counts",
-)
+SSE = replace(AVX2, name="sse", lanes=4, word_mask="movmsk128")
 
 # What `signs` uses: tiles of bytes, and masks that pick bytes.
 _TILES = {"amx-tile", "amx-int8", "avx512bw"}

@@ -31,7 +31,7 @@ from tvm_insta.codegen.plain_c import CForm  # noqa: E402
 from tvm_insta.codegen.relax_vm import VmForm  # noqa: E402
 from tvm_insta.codegen.staging import staged  # noqa: E402
 from tvm_insta.errors import InstaError  # noqa: E402
-from tvm_insta.frontend import ByteInput, import_torch  # noqa: E402
+from tvm_insta.frontend import ByteInput, import_torch, random_tensors  # noqa: E402
 from tvm_insta.options import RANDOM, CompileOptions  # noqa: E402
 from tvm_insta.passes.lower import weight_key  # noqa: E402
 from tvm_insta.passes.pipeline import PHASES, AfterPhase, Compiled, run_pipeline  # noqa: E402
@@ -222,6 +222,7 @@ def compile_module(
 
 
 _SAMPLES = 64  # images that calibration looks at, at most
+_RANDOM_SAMPLES = 8
 
 # One of these features each; LLVM's names.
 _NARROW = {"bf16": ("avx512bf16",), "int8": ("avx512vnni", "avxvnni")}
@@ -243,13 +244,8 @@ def _samples(
     if options.stem != "int8":
         return []
     if options.calibrate == RANDOM:
-        generator = torch.Generator().manual_seed(0)
-        return [
-            torch.randint(0, 256, (8, *t.shape[1:]), generator=generator, dtype=t.dtype).numpy()
-            if t.dtype == torch.uint8
-            else torch.randn(8, *t.shape[1:], generator=generator).numpy()
-            for t in example_inputs
-        ]
+        kinds = [((_RANDOM_SAMPLES, *t.shape[1:]), t.dtype) for t in example_inputs]
+        return [tensor.numpy() for tensor in random_tensors(kinds)]
     if source.preprocessing is None or len(example_inputs) != 1:
         raise InstaError(
             "got stem 'int8', but it is not known how images become this network's input: compile "

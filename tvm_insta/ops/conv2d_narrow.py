@@ -37,12 +37,9 @@ from ._common import (
     reduce_axis,
     register,
 )
+from .packing import LARGEST_CODE, NUMBERS, ZERO_CODE
 
-NUMBERS = {"bf16": 2, "int8": 4}
-"""Narrow numbers in a unit of 32 bits, by kind."""
-
-ZERO_CODE = 128
-"""The code of 0 in kind "int8"."""
+_MOST = (ZERO_CODE + LARGEST_CODE) * LARGEST_CODE  # the largest product of a code and a weight
 
 
 def conv2d_narrow(
@@ -94,7 +91,7 @@ def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
     units = -(-width * data[3] // NUMBERS[kind])
     expect_dim(call, ("weight", 2), weight[2], 1, "a kernel row is one run of units")
     expect_dim(call, ("weight", 3), weight[3], units, "units of a kernel row")
-    if kind == "int8" and weight[1] * width * data[3] * 255 * 127 >= 2**31:
+    if kind == "int8" and weight[1] * width * data[3] * _MOST >= 2**31:
         fail(call, f"{weight[1]} x {width} taps of {data[3]} channels may overflow int32; use bf16")
     image = output_image(
         call,
@@ -164,7 +161,7 @@ def te_conv2d_narrow(
 def _code(value: tirx.Expr, kind: str, scale: float) -> tirx.Expr:
     if kind == "int8":
         steps = tirx.nearbyint(value * tirx.const(scale, "float32"))
-        low, high = tirx.const(-127.0, "float32"), tirx.const(127.0, "float32")
+        low, high = (tirx.const(s * float(LARGEST_CODE), "float32") for s in (-1, 1))
         clipped = tirx.max(tirx.min(steps, high), low)
         return (clipped.astype("int32") + ZERO_CODE).astype("uint8")
     bits = tirx.reinterpret("uint32", value)

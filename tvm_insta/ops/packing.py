@@ -131,6 +131,16 @@ def block_weight(weight: NDArray[Element], lanes: int) -> NDArray[Element]:
     return np.ascontiguousarray(np.moveaxis(blocks, 1, -1))
 
 
+NUMBERS = {"bf16": 2, "int8": 4}
+"""Narrow numbers in a unit of 32 bits, by the kind of `insta.conv2d_narrow`."""
+
+ZERO_CODE = 128
+"""The code of an activation of 0 in kind "int8"."""
+
+LARGEST_CODE = 127
+"""The largest step of kind "int8", of activations and weights; the smallest is its negative."""
+
+
 def narrow_weight(
     weight: NDArray[np.float32], kind: str, lanes: int
 ) -> tuple[NDArray[np.uint32], NDArray[np.int32], NDArray[np.float64]]:
@@ -148,12 +158,12 @@ def narrow_weight(
     """
     out, rows = weight.shape[:2]
     run = weight.reshape(out, rows, -1)
-    numbers = {"bf16": 2, "int8": 4}[kind]
+    numbers = NUMBERS[kind]
     steps = np.ones(out)
     if kind == "bf16":
         codes: NDArray[Any] = to_bf16(run)
     else:
-        steps = np.maximum(np.abs(weight).reshape(out, -1).max(axis=1) / 127.0, 1e-30)
+        steps = np.maximum(np.abs(weight).reshape(out, -1).max(axis=1) / LARGEST_CODE, 1e-30)
         codes = np.rint(run / steps[:, None, None]).astype(np.int8)
     sums = np.zeros(out, np.int32)
     if kind == "int8":

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .packing import (
+    LARGEST_CODE,
+    ZERO_CODE,
     pack_codes,
     popcount,
     to_bf16,
@@ -179,10 +181,11 @@ def conv2d_narrow(
         wide = _from_bf16(to_bf16(data)), _from_bf16(np.ascontiguousarray(taps))
         result: Floats = _convolve(*wide, geometry, 1).astype(np.float32)
         return result
-    codes = np.clip(np.rint(data * np.float32(scale)), -127, 127).astype(np.int64)
+    steps = np.rint(data * np.float32(scale))
+    codes = np.clip(steps, -LARGEST_CODE, LARGEST_CODE).astype(np.int64)
     exact = _convolve(codes, taps.astype(np.int64), geometry, 1)
     sums = taps.reshape(out, -1).sum(axis=1, dtype=np.int64)
-    sums_added: Ints = (exact + 128 * sums).astype(np.int32)
+    sums_added: Ints = (exact + ZERO_CODE * sums).astype(np.int32)
     return sums_added
 
 

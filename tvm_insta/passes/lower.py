@@ -24,7 +24,6 @@ from tvm.ir import Call
 
 from tvm_insta import ops
 from tvm_insta.ops import packing
-from tvm_insta.ops.conv2d_narrow import ZERO_CODE
 from tvm_insta.passes.report import Pack, Report
 from tvm_insta.passes.rewriter import (
     Array,
@@ -96,9 +95,6 @@ def _packs(mod: tvm.IRModule) -> Iterator[Pack]:
                     threshold_shape=() if value is None else value.shape,
                 )
 
-
-_CODES = 127
-"""Largest code of an 8-bit activation; the smallest is its negative."""
 
 _LEAST_LANES = 4  # the instructions work on vectors of four 32-bit lanes or more
 
@@ -228,7 +224,7 @@ class _Lower(Rewriter):
         kind = self.narrow.kind
         packed, sums, steps = packing.narrow_weight(weight, kind, lanes)
         self._next_layer(packed, f"computed in {kind}")
-        scale = _CODES / max(largest, 1e-30) if kind == "int8" else 1.0
+        scale = packing.LARGEST_CODE / max(largest, 1e-30) if kind == "int8" else 1.0
         result = self.emit(
             ops.conv2d_narrow(
                 data,
@@ -242,7 +238,7 @@ class _Lower(Rewriter):
         )
         if kind == "bf16":
             return result
-        exact = self.emit(relax.op.subtract(result, const(ZERO_CODE * sums, "int32")))
+        exact = self.emit(relax.op.subtract(result, const(packing.ZERO_CODE * sums, "int32")))
         return self.emit(
             relax.op.multiply(self.emit(relax.op.astype(exact, "float32")), const(steps / scale))
         )

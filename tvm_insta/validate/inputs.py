@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from tvm_insta.errors import InputError
+from tvm_insta.frontend import random_tensors
 from tvm_insta.runtime.manifest import Manifest
 
 
@@ -14,8 +15,7 @@ def random_inputs(manifest: Manifest, batch: int, seed: int) -> list[torch.Tenso
     Raises:
         InputError: an input is neither float32 nor uint8.
     """
-    generator = torch.Generator().manual_seed(seed)
-    tensors = []
+    kinds = []
     for tensor in manifest.inputs:
         if tensor.dtype not in ("float32", "uint8"):
             raise InputError(
@@ -23,9 +23,5 @@ def random_inputs(manifest: Manifest, batch: int, seed: int) -> list[torch.Tenso
                 "give a file"
             )
         shape = [batch, *(int(dim) for dim in tensor.shape[1:])]
-        if tensor.dtype == "uint8":
-            pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-            tensors.append(pixels)
-        else:
-            tensors.append(torch.randn(shape, generator=generator))
-    return tensors
+        kinds.append((shape, getattr(torch, tensor.dtype)))
+    return random_tensors(kinds, seed)

@@ -15,7 +15,7 @@ from tvm import relax
 from tvm_insta.codegen.needs import kernel_needs
 from tvm_insta.codegen.relax_vm import build_executable
 from tvm_insta.errors import ValidationError
-from tvm_insta.frontend import trace_and_fold
+from tvm_insta.frontend import random_tensors, trace_and_fold
 from tvm_insta.runtime import amx, cpu
 from tvm_insta.target import InstaTarget, parse
 
@@ -37,13 +37,7 @@ class StageVerifier:
     def __init__(
         self, module: nn.Module, example_inputs: Sequence[torch.Tensor], target: InstaTarget
     ) -> None:
-        generator = torch.Generator().manual_seed(0)
-        self.inputs = [
-            torch.randint(0, 256, (1, *tensor.shape[1:]), generator=generator, dtype=torch.uint8)
-            if tensor.dtype == torch.uint8
-            else torch.randn(1, *tensor.shape[1:], generator=generator)
-            for tensor in example_inputs
-        ]
+        self.inputs = random_tensors(((1, *t.shape[1:]), t.dtype) for t in example_inputs)
         # The graph that is compiled: of the module in eval mode, whatever mode it is in.
         graph = trace_and_fold(module, self.inputs, max_batch=2, dynamic=True)
         with torch.no_grad():

@@ -1,0 +1,20 @@
+"""Random inputs of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+
+
+def random_tensors(
+    kinds: Iterable[tuple[Sequence[int], torch.dtype]], seed: int = 0
+) -> list[torch.Tensor]:
+    """One tensor for each (shape, dtype): standard normal float32 numbers, or uint8 bytes."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.randint(0, 256, tuple(shape), generator=generator, dtype=torch.uint8)
+        if dtype == torch.uint8
+        else torch.randn(tuple(shape), generator=generator)
+        for shape, dtype in kinds
+    ]
