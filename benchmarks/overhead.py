@@ -48,27 +48,24 @@ class Cost:
         form: "c" or "vm".
         threads: worker threads.
         variant: a key of `VARIANTS`, or `CONTROL`.
-        median: half of the turns are faster (a turn counts as the median of its runs), None if the
-            form does not run with so many threads.
+        median: half of the turns are faster (a turn counts as the median of its runs).
         p10: a tenth of the turns are faster.
         p90: nine tenths of the turns are faster.
         overhead: median over the rounds of 100 * (turn / turn of the baseline - 1).
         overhead_p10: a tenth of the rounds have less.
         overhead_p90: nine tenths of the rounds have less.
-        reason: why it did not run, "" if it did.
     """
 
     model: str
     form: str
     threads: int
     variant: str
-    median: float | None = None
-    p10: float | None = None
-    p90: float | None = None
-    overhead: float | None = None
-    overhead_p10: float | None = None
-    overhead_p90: float | None = None
-    reason: str = ""
+    median: float
+    p10: float
+    p90: float
+    overhead: float
+    overhead_p10: float
+    overhead_p90: float
 
 
 def parser() -> argparse.ArgumentParser:
@@ -151,7 +148,7 @@ def _measure_all(
                 bar(f"measure {model}, {count} threads", step := step + 1, steps)
                 task = {"folders": folders, "threads": count, "rounds": args.rounds}
                 found = _turns(task, cores[:count], count)
-                costs += compare(model, count, found["seconds"], found["reasons"])
+                costs += compare(model, count, found["seconds"])
     bar.close()
     return costs
 
@@ -170,12 +167,7 @@ def _turns(task: Mapping[str, Any], cores: Sequence[int], threads: int) -> dict[
     return found
 
 
-def compare(
-    model: str,
-    threads: int,
-    seconds: Mapping[str, Sequence[float]],
-    reasons: Mapping[str, str],
-) -> list[Cost]:
+def compare(model: str, threads: int, seconds: Mapping[str, Sequence[float]]) -> list[Cost]:
     """Summarise turns, form by form.
 
     Args:
@@ -183,14 +175,10 @@ def compare(
         threads: worker threads.
         seconds: of each turn, by the JSON text of [form, variant]; the baseline of every form is
             among them.
-        reasons: why others took no turns, by the same keys.
     """
     costs = []
-    for key in sorted([*seconds, *reasons], key=lambda key: json.loads(key)[0]):
+    for key in sorted(seconds, key=lambda key: json.loads(key)[0]):
         form, variant = json.loads(key)
-        if key in reasons:
-            costs.append(Cost(model, form, threads, variant, reason=reasons[key]))
-            continue
         turns = np.asarray(seconds[key])
         baseline = np.asarray(seconds[json.dumps([form, BASELINE])])
         p10, median, p90 = common.percentiles(1e3 * turns)
@@ -212,18 +200,11 @@ def markdown(costs: Sequence[Cost], record: Mapping[str, Any]) -> str:
         "| --- | --- | ---: | --- | ---: | ---: | ---: | ---: |",
     ]
     for cost in costs:
-        if cost.median is not None:
-            place = f"| {cost.model} | {cost.form} | {cost.threads} | {cost.variant} "
-            lines.append(
-                f"{place}| {cost.median:.3f} | {cost.p10:.3f} to {cost.p90:.3f} | "
-                f"{cost.overhead:+.1f} | {cost.overhead_p10:+.1f} to {cost.overhead_p90:+.1f} |"
-            )
-    missing = dict.fromkeys((c.form, c.threads, c.reason) for c in costs if c.reason)
-    lines += ["" for _ in list(missing)[:1]]
-    lines += [
-        f"- {form} form on {threads} thread{'s' * (threads > 1)}: not measured: {reason}"
-        for form, threads, reason in missing
-    ]
+        lines.append(
+            f"| {cost.model} | {cost.form} | {cost.threads} | {cost.variant} "
+            f"| {cost.median:.3f} | {cost.p10:.3f} to {cost.p90:.3f} | "
+            f"{cost.overhead:+.1f} | {cost.overhead_p10:+.1f} to {cost.overhead_p90:+.1f} |"
+        )
     return "\n".join(lines)
 
 

@@ -1,7 +1,7 @@
 """``python -m benchmarks.turns TASK``: loaded artefacts run in turns, for benchmarks.overhead.
 
 TASK is a JSON object: the folder of each artefact by name, threads, rounds. The answer holds the
-seconds of every turn by name, and the reasons of those that cannot run with so many threads.
+seconds of every turn by name.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+import tvm_insta
 from benchmarks.common import answer
-from benchmarks.engines import Unavailable
-from benchmarks.engines.run_ours import load, sample
+from benchmarks.engines.run_ours import sample
 
 # A turn is short, so that a round is over before the processor changes its pace. Its first run
 # brings the artefact's weights back into the cache and is not timed.
@@ -35,14 +34,12 @@ class Timed(Protocol):
 def main(argv: list[str] | None = None) -> int:
     """Do the task; returns the exit code."""
     task = json.loads((argv or sys.argv[1:])[0])
-    modules, reasons = {}, {}
-    for name, folder in task["folders"].items():
-        try:
-            modules[name] = load(Path(folder), task["threads"])
-        except Unavailable as error:
-            reasons[name] = str(error)
+    modules = {
+        name: tvm_insta.load(folder, threads=task["threads"])
+        for name, folder in task["folders"].items()
+    }
     images = {name: sample(module) for name, module in modules.items()}
-    answer({"seconds": take_turns(modules, images, task["rounds"]), "reasons": reasons})
+    answer({"seconds": take_turns(modules, images, task["rounds"])})
     return 0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.common import compile_options
-from benchmarks.engines import Runner, Unavailable, aligned, input_shape
+from benchmarks.engines import Runner, aligned, input_shape
 
 if TYPE_CHECKING:
     from tvm_insta.runtime import Module
@@ -37,28 +36,13 @@ def start(
     mode: str, model: str, folder: Path, threads: int, options: Sequence[str]
 ) -> tuple[Runner, str]:
     """Load the artefact; TVM_NUM_THREADS is set already."""
-    module = load(folder, threads)
+    import tvm_insta
+
+    module = tvm_insta.load(folder, threads=threads)
     x = sample(module)
     needs = set(module.manifest.needs)
     widest = next((f for f in ("amx-int8", "avx512f", "avx2") if f in needs), "baseline")
     return lambda: module(x), f"compiled for {widest}"
-
-
-def load(folder: Path, threads: int) -> Module:
-    """Load an artefact that is to run with so many threads.
-
-    Raises:
-        Unavailable: its form does not run with more than one.
-    """
-    import tvm_insta
-
-    if "threads" in inspect.signature(tvm_insta.load).parameters:
-        options: dict[str, Any] = {"threads": threads}
-        return tvm_insta.load(folder, **options)
-    module = tvm_insta.load(folder)
-    if module.form == "c" and threads > 1:
-        raise Unavailable("the plain-C form runs on one thread")
-    return module
 
 
 def sample(module: Module) -> Any:

@@ -58,7 +58,7 @@ def test_drift_cancels():
     # The machine becomes ten times slower; the cost of every single round stays 5 %.
     pace = np.linspace(1e-3, 1e-2, 21)
     found, _ = take(21, pace, 1.05 * pace)
-    cost = insta(overhead.compare("resnet18", 1, found, {}))
+    cost = insta(overhead.compare("resnet18", 1, found))
     # Three roundings of float64, of numbers near 1, seen in per cent: 1e-13 at most.
     assert cost.overhead == pytest.approx(5, abs=1e-12)
     assert cost.overhead_p10 == pytest.approx(cost.overhead_p90, abs=1e-12)
@@ -70,7 +70,7 @@ def test_a_form_is_compared_with_its_own_baseline():
         **{key("baseline", "vm"): [2.0], key("baseline"): [1.0]},
         **{key("insta", "vm"): [3.0], key("insta"): [1.25]},
     }
-    costs = overhead.compare("resnet18", 2, seconds, {})
+    costs = overhead.compare("resnet18", 2, seconds)
     found = {(cost.form, cost.variant): cost.overhead for cost in costs}
     assert found == {
         **{("c", "baseline"): 0, ("c", "insta"): 25},
@@ -83,7 +83,7 @@ def test_percentiles_in_milliseconds_and_per_cent():
     # Of 11 sorted values the percentiles are the second, the sixth and the tenth.
     times = np.arange(11) + 1.0
     found, _ = take(11, np.ones(11), times)
-    cost = insta(overhead.compare("resnet18", 1, found, {}))
+    cost = insta(overhead.compare("resnet18", 1, found))
     assert (cost.p10, cost.median, cost.p90) == (2000.0, 6000.0, 10000.0)
     assert (cost.overhead_p10, cost.overhead, cost.overhead_p90) == (100.0, 500.0, 900.0)
 
@@ -99,15 +99,6 @@ def test_every_variant_is_a_network_of_ours():
         ("baseline", False),
         *((variant, reuse) for variant in ("insta", "insta_plus") for reuse in (False, True)),
     }
-
-
-def test_what_did_not_run_is_listed_once_with_its_reason():
-    reasons = {key("baseline"): "one thread only", key("insta"): "one thread only"}
-    costs = overhead.compare("resnet18", 2, {}, reasons)
-    record = {"cpu": "A processor", "rounds": 2, "date": "2030-01-02T", "compile_options": []}
-    table = overhead.markdown(costs, record)
-    assert table.count("- c form on 2 threads: not measured: one thread only") == 1
-    assert "A processor, 2 rounds, 2030-01-02;" in table
 
 
 @pytest.mark.slow

@@ -298,14 +298,20 @@ def test_every_run_is_counted():
     assert all(ms >= 0 for ms in times)
 
 
-def test_a_form_that_takes_threads_is_given_them(monkeypatch):
+def test_ours_is_loaded_with_as_many_threads_as_are_measured(monkeypatch, tmp_path):
     import tvm_insta
 
-    def load(path, *, check=True, threads=1):
-        return (path, threads)
+    given = []
+    info = SimpleNamespace(shape=("n", 3, 8, 8), dtype="float32")
+    module = SimpleNamespace(manifest=SimpleNamespace(inputs=[info], needs=["avx2"]))
 
-    monkeypatch.setattr(tvm_insta, "load", load, raising=False)
-    assert run_ours.load("folder", 2) == ("folder", 2)
+    def load(path, *, threads):
+        given.append((path, threads))
+        return module
+
+    monkeypatch.setattr(tvm_insta, "load", load)
+    _, note = run_ours.start("c", "resnet18", tmp_path, 2, [])
+    assert given == [(tmp_path, 2)] and note == "compiled for avx2"
 
 
 @pytest.mark.slow
