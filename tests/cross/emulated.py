@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.cross.machines import Machine
+from tests.cross.machines import NATIVE, Machine
+from tvm_insta import runtime
 from tvm_insta.runtime import manifest as manifests
 from tvm_insta.runtime.trace import trace_entries
 from tvm_insta.validate.packed import read_packed
@@ -62,3 +63,27 @@ def levels(artefact, image):
     trace = artefact.trace(image)
     packs = artefact.manifest.binarisations
     return [np.stack(read_packed(trace[pack.kernel], pack).levels) for pack in packs]
+
+
+LOGITS = 1e-4
+"""Of the largest logit. Machines contract multiplications with additions or not, and sum vectors of
+other widths; no bit of the digits lies so close to its threshold that it flips."""
+
+
+def assert_like_here(machine, digits, compiled):
+    """The digits network on a machine: x86's words, one by one, and its and PyTorch's logits.
+
+    ``digits`` and ``compiled`` are the fixtures. Returns the logits.
+    """
+    _, images, expected = digits
+    native, emulated = runtime.load(compiled(NATIVE)), Emulated(machine, compiled(machine))
+    logits = machine.run(emulated.program, images, (10,))
+    for other in (expected, native(images)):
+        assert (logits.argmax(1) == other.argmax(1)).all()
+        assert np.abs(logits - other).max() <= LOGITS * np.abs(other).max()
+    for image in np.split(images[::7], len(images[::7])):
+        ours, theirs = levels(emulated, image), levels(native, image)
+        assert len(ours) == len(theirs) == len(emulated.manifest.binarisations) == 18
+        for site, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            assert one.shape == other.shape and (one == other).all(), site
+    return logits

@@ -27,9 +27,7 @@ int main(int argc, char **argv) {
   if (argc == 8 && !trace) return 100;
   fclose(file);
   int code = model_init(NULL);
-#ifndef __wasm__ /* which has no threads */
   if (code == MODEL_OK) code = model_set_threads((int32_t)atoi(argv[6]));
-#endif
   if (trace) model_set_observer(record, trace);
   if (code == MODEL_OK) code = model_run(input, output, (int32_t)batch);
   if (code != MODEL_OK) {

@@ -1,4 +1,8 @@
-// Runs a WASI program: node wasi.js PROGRAM ARGUMENTS... Its files are those of this machine.
+// Runs a WebAssembly program that reads files, such as plain_c.c linked by zig, in Node.js:
+//
+//   node --no-warnings wasi.js plain_c.wasm batch.raw
+//
+// It may open all files that you may.
 "use strict";
 const fs = require("node:fs");
 const { WASI } = require("node:wasi");
@@ -7,7 +11,7 @@ const [program, ...rest] = process.argv.slice(2);
 const wasi = new WASI({
   version: "preview1",
   args: [program, ...rest],
-  preopens: { "/": "/" },
+  preopens: { ".": ".", "/": "/" },
   returnOnExit: true,
 });
 WebAssembly.instantiate(fs.readFileSync(program), wasi.getImportObject()).then(
