@@ -5,13 +5,16 @@
 // It may open all files that you may.
 "use strict";
 const fs = require("node:fs");
+const path = require("node:path");
 const { WASI } = require("node:wasi");
 
 const [program, ...rest] = process.argv.slice(2);
+// A program's current folder is always "/", so names of files are given from there.
+const names = rest.map((word) => (fs.existsSync(word) ? path.resolve(word) : word));
 const wasi = new WASI({
   version: "preview1",
-  args: [program, ...rest],
-  preopens: { ".": ".", "/": "/" },
+  args: [program, ...names],
+  preopens: { "/": "/" },
   returnOnExit: true,
 });
 WebAssembly.instantiate(fs.readFileSync(program), wasi.getImportObject()).then(
