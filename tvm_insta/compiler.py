@@ -255,9 +255,10 @@ def _samples(
     root = Path(str(options.calibrate))
     classes = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     files = image_files(classes or [root])
-    step = max(1, len(files) // _SAMPLES)  # a folder for each class: from all of them
+    count = min(_SAMPLES, len(files))
+    chosen = [files[i * len(files) // count] for i in range(count)]  # evenly, from every class
     dtype = "uint8" if options.input == "uint8" else "float32"
-    return [load_images(files[::step][:_SAMPLES], dict(source.preprocessing), dtype)]
+    return [load_images(chosen, dict(source.preprocessing), dtype)]
 
 
 def _check_binary(options: CompileOptions, target: InstaTarget) -> None:

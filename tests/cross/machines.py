@@ -37,21 +37,26 @@ class Machine:
         subprocess.run([*command, "-o", program], check=True)
         return program
 
-    def try_run(self, program: Path, images, shape, dtype, threads=1):
-        """Run images ``[N, ...]``; returns the finished process and the path of the output."""
+    def try_run(self, program: Path, images, shape, dtype, threads=1, trace=None):
+        """Run images ``[N, ...]``; returns the finished process and the path of the output.
+
+        ``trace`` is a file for what the kernels write, see runner.c.
+        """
         raw, out = program.with_name("in.raw"), program.with_name("out.raw")
         raw.write_bytes(images.tobytes())
         out.unlink(missing_ok=True)
         sizes = [images[:1].nbytes, math.prod(shape) * np.dtype(dtype).itemsize]
         arguments = [raw, out, str(len(images)), *map(str, sizes), str(threads)]
+        if trace is not None:
+            arguments.append(trace)
         process = subprocess.run(
             [*self.emulator, program, *arguments], check=False, capture_output=True, text=True
         )
         return process, out
 
-    def run(self, program: Path, images, shape, dtype="float32", threads=1):
+    def run(self, program: Path, images, shape, dtype="float32", threads=1, trace=None):
         """Run images ``[N, ...]``; returns outputs ``[N, *shape]``."""
-        process, out = self.try_run(program, images, shape, dtype, threads)
+        process, out = self.try_run(program, images, shape, dtype, threads, trace)
         assert process.returncode == 0, f"{self.name}: {process.returncode} {process.stderr}"
         return np.fromfile(out, dtype).reshape(len(images), *shape)
 

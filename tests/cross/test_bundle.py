@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.cross import small_network
-from tests.cross.machines import A72, ARMV7, GENERIC_ARM64
+from tests.cross.machines import A72, ARMV7, GENERIC_ARM64, arm64
 from tvm_insta import compile as command
 from tvm_insta.codegen import bundle
 from tvm_insta.codegen.elf import ElfFile
@@ -93,6 +93,21 @@ def test_make_on_the_board(machine, tmp_path):
     make = ["make", "-C", folder, f"CC={machine.gcc}", "LDFLAGS=-static"]
     flags = "CFLAGS=-O2 -Wall -Wextra -Werror"
     subprocess.run([*make, flags], check=True, capture_output=True)
+    file, expected = batch(tmp_path)
+    program = [*machine.emulator, folder / "classify", file]
+    check(subprocess.run(program, check=True, capture_output=True, text=True).stdout, expected)
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize(
+    ("preset", "core"),
+    [("rpi3", "cortex-a53"), ("cortex-a55", "cortex-a76"), ("neoverse-n1", "neoverse-n1")],
+)
+def test_the_other_presets(preset, core, tmp_path):
+    """The program of the bundle, on the core or, where QEMU lacks it, on one with its features."""
+    machine = arm64(core)
+    machine.require()
+    folder = compile_bundle(tmp_path, preset, "c")
     file, expected = batch(tmp_path)
     program = [*machine.emulator, folder / "classify", file]
     check(subprocess.run(program, check=True, capture_output=True, text=True).stdout, expected)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tvm_insta.schedules import schedule_module
 
+from tests.cross.emulated import assert_like_here
 from tests.cross.machines import RUNNER, Machine
 from tests.cross.test_integers import (
     CONVOLUTIONS,
@@ -29,6 +32,8 @@ from tvm_insta.passes.pipeline import fuse, lower_for
 from tvm_insta.passes.report import Report
 from tvm_insta.target import parse
 from tvm_insta.toolchain import find_linker
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "c"
 
 
 class Zig(Machine):
@@ -52,7 +57,7 @@ WASM32 = Zig(
     "wasm32",
     "llvm -mtriple=wasm32",
     "",
-    ("node", "--no-warnings", str(Path(__file__).with_name("wasi.js"))),
+    ("node", "--no-warnings", str(EXAMPLES / "wasi.js")),
 )
 CASES = ("3x3 padded", "5x5, odd channels", "groups", "2 bits unsigned")
 
@@ -72,6 +77,32 @@ def test_the_oracles_integers(kind, machine, tmp_path):
         folder = tmp_path / str(number)
         found = run_compiled(machine, parse(machine.target), mod, x, expected, folder, None)
         assert found.tobytes() == expected.tobytes(), number
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("machine", [RISCV64, WASM32], ids=lambda machine: machine.name)
+def test_the_digits_network(machine, digits, compiled):
+    machine.require()
+    assert_like_here(machine, digits, compiled)
+
+
+@pytest.mark.qemu
+def test_the_c_example_in_node(digits, compiled, tmp_path):
+    """With files named from the folder that it runs in, and with more threads than there are."""
+    WASM32.require()
+    _, images, expected = digits
+    folder, program = compiled(WASM32), tmp_path / "plain_c.wasm"
+    parts = [EXAMPLES / "plain_c.c", folder / "model.a"]
+    strict = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", f"-I{folder}", "-lm")
+    find_linker(parse(WASM32.target)).link_program(parts, program, *strict)
+    (tmp_path / "batch.raw").write_bytes(images[:3].tobytes())
+    command = [*WASM32.emulator, program.name, "batch.raw"]
+    run = functools.partial(subprocess.run, cwd=tmp_path, capture_output=True, text=True)
+    text = run(command, check=True).stdout
+    for row in expected[:3]:
+        assert f"class {row.argmax()}" in text, text
+    refused = run([*command, "2"], check=False)
+    assert refused.returncode == 1 and "one thread is used" in refused.stderr, refused
 
 
 def test_a_wasm_artefact_has_no_shared_library(tmp_path):

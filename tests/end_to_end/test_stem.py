@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import tvm_insta
 from tvm_insta import compile as compile_command
+from tvm_insta import nn as nn_insta
 from tvm_insta.errors import InstaError
+from tvm_insta.runtime.preprocess import load_images
 from tvm_insta.target import parse
 from tvm_insta.validate import validate
 
@@ -112,6 +117,30 @@ def test_ranges_come_from_the_images():
         if "conv2d_narrow" in str(getattr(binding.value, "op", ""))
     ]
     assert scales[0] == pytest.approx(127 / 10)
+
+
+def test_ranges_come_from_every_class(tmp_path):
+    """``--calibrate`` takes a folder of class folders, and looks at all of them: here at 64 of 120
+    images, and only those of the last class are bright."""
+    for number in range(12):
+        folder = tmp_path / "images" / f"class{number:02}"
+        folder.mkdir(parents=True)
+        image = Image.new("L", (8, 8), 255 if number == 11 else 127)
+        for copy in range(10):
+            image.save(folder / f"{copy}.png")
+    how = nn_insta.preprocessing("digits")
+    how.pop("classes")
+    bright, grey = (
+        np.abs(load_images([tmp_path / "images" / name / "0.png"], how)).max()
+        for name in ("class11", "class00")
+    )
+    assert bright > 2 * grey
+    calibrate = ["--stem", "int8", "--calibrate", str(tmp_path / "images"), "--target", "avx512"]
+    dump = ["--dump-ir", str(tmp_path / "ir"), "--runtime", "c", "-o", str(tmp_path / "out")]
+    assert compile_command.main([*calibrate, *dump]) == 0
+    text = (tmp_path / "ir" / "5_lower.py").read_text()
+    scales = re.findall(r"conv2d_narrow\(.*scale=([0-9.e+-]+)", text)
+    assert float(scales[0]) == pytest.approx(127 / bright), scales
 
 
 def test_nothing_of_it_in_a_plain_build():

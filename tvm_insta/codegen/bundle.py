@@ -113,6 +113,7 @@ def _link(stage: Path, name: str, target: InstaTarget) -> list[str]:
             "-std=c11",
             "-O2",
             f"-I{stage}",
+            "-s",
             "-lm",
             static=True,
         )

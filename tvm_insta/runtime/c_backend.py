@@ -13,7 +13,7 @@ from tvm_insta.errors import ArtefactError, InputError
 from tvm_insta.runtime.arrays import Array, aligned_empty
 from tvm_insta.runtime.library import open_library
 from tvm_insta.runtime.manifest import Manifest
-from tvm_insta.runtime.trace import TraceEntry
+from tvm_insta.runtime.trace import TraceEntry, trace_entries
 
 T = TypeVar("T")
 
@@ -106,23 +106,8 @@ class CBackend:
                 f"kernel {missing[0]} did not report its output; library and manifest do not "
                 "match: compile the model again"
             )
-        return self._entries(inputs, {key: np.concatenate(list_) for key, list_ in parts.items()})
-
-    def _entries(
-        self, inputs: list[Array], outputs: dict[tuple[int, int], Array]
-    ) -> list[TraceEntry]:
-        values: list[Array] = []
-        entries = []
-        for kernel in self.manifest.kernels:
-            args: list[Array | None] = []
-            for ref in kernel.args:
-                kind, number = ref.split(":")
-                known = inputs if kind == "input" else values if kind == "value" else None
-                args.append(None if known is None else known[int(number)])
-            made = tuple(outputs[kernel.index, n] for n in range(len(kernel.outputs)))
-            values.extend(made)
-            entries.append(TraceEntry(kernel.index, kernel.symbol, tuple(args), made))
-        return entries
+        made = {key: np.concatenate(list_) for key, list_ in parts.items()}
+        return trace_entries(kernels, inputs, made)
 
     def _run_locked(self, inputs: list[Array], batch: int) -> Array:
         info = self.manifest.outputs[0]
