@@ -12,6 +12,7 @@ from tvm import relax
 from tvm_insta.frontend import import_torch
 from tvm_insta.passes.fold_scales import fold_scales
 from tvm_insta.passes.lower import lower
+from tvm_insta.passes.merge_parallel import merge_parallel
 from tvm_insta.passes.recognise import recognise
 from tvm_insta.passes.report import Report
 from tvm_insta.passes.rewriter import op_name
@@ -46,7 +47,7 @@ def phases(module, *inputs, last="lower", lanes=8, max_batch=4):
         ("simplify", simplify),
         ("to_nhwc", to_nhwc),
         ("recognise", lambda m: recognise(m, report, imported.layer_names)),
-        ("fold_scales", fold_scales),
+        ("fold_scales", lambda m: merge_parallel(fold_scales(m), report)),
         ("lower", lambda m: lower(m, report, lanes)),
     ):
         mod = step(mod)
