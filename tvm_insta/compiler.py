@@ -389,25 +389,30 @@ def _state(record: ScheduleRecord, tuned: Lookup) -> str:
 def layers_of_kernels(compiled: Compiled) -> dict[str, list[LayerOf]]:
     """The layers that each kernel computes, by its name; layers without a kernel are left out."""
     found: dict[str, list[LayerOf]] = {}
-    for layer, symbol in _with_kernels(compiled):
+    for group, symbol in _with_kernels(compiled):
         if symbol is not None:
-            found.setdefault(symbol, []).append(LayerOf(layer.name, layer.macs))
+            macs = sum(layer.macs for layer in group)
+            found.setdefault(symbol, []).extend(LayerOf(layer.name, macs) for layer in group)
     return found
 
 
-def _with_kernels(compiled: Compiled) -> Iterator[tuple[Layer, str | None]]:
-    """Each layer with the name of the kernel that computes it."""
+def _with_kernels(compiled: Compiled) -> Iterator[tuple[list[Layer], str | None]]:
+    """The layers that one call computes, mostly one, with the name of its kernel."""
     kernels = _kernel_of_weight(compiled.mod)
     seen: Counter[str] = Counter()
-    for layer in compiled.report.layers:
-        symbols = kernels.get(layer.weight_key, [])
-        yield layer, symbols[min(seen[layer.weight_key], len(symbols) - 1)] if symbols else None
-        seen[layer.weight_key] += 1
+    for group in compiled.report.groups():
+        key = group[0].weight_key
+        symbols = kernels.get(key, [])
+        symbol = symbols[min(seen[key], len(symbols) - 1)] if symbols else None
+        yield group, symbol
+        seen[key] += 1
 
 
 def _layers(compiled: Compiled, schedules: Mapping[str, str]) -> tuple[manifests.Layer, ...]:
     layers = []
-    for layer, symbol in _with_kernels(compiled):
+    for layer, symbol in (
+        (each, name) for group, name in _with_kernels(compiled) for each in group
+    ):
         layers.append(
             manifests.Layer(
                 name=layer.name,

@@ -16,6 +16,7 @@ import tvm_insta
 from tests.cross import small_network
 from tests.cross.emulated import assert_like_here
 from tests.cross.machines import A53, A72, ARM, ARMV7, GENERIC_ARM64
+from tests.passes.networks import Halving
 from tvm_insta import compile as compile_command
 from tvm_insta import nn, run
 from tvm_insta.codegen.elf import ElfFile
@@ -101,6 +102,22 @@ def test_vm_form_for_arm(vm_bundle):
     # The byte code, and every kernel that it calls, is there; only the runtimes are left to find.
     assert {"__tvm_ffi__library_bin", *kernels} <= set(library.visible())
     assert not {name for name in library.undefined() if name.startswith("__tvm_ffi_")}
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("machine", [A72, ARMV7], ids=lambda machine: machine.name)
+def test_parallel_branches_and_their_shortcuts(machine, tmp_path):
+    """One convolution for both branches; what they add is read in its epilogue."""
+    machine.require()
+    images = torch.randn(2, 32, 8, 6, generator=torch.Generator().manual_seed(2))
+    for channels in (32, 24):  # whole vectors, and others
+        network, x = Halving(channels).eval(), images[:, :channels].contiguous()
+        folder = tmp_path / str(channels)
+        tvm_insta.build(network, x, target=machine.target, runtime="c", out_dir=folder)
+        got = machine.run(machine.link(folder), x.numpy(), (2 * channels, 4, 3))
+        with torch.no_grad():
+            # Values are below 8, and few operations round them, by 2**-22 each at most.
+            np.testing.assert_allclose(got, network(x), rtol=0, atol=4e-6)
 
 
 @pytest.mark.qemu

@@ -12,9 +12,11 @@ from tvm import relax
 from tvm_insta.frontend import import_torch
 from tvm_insta.passes.fold_scales import fold_scales
 from tvm_insta.passes.lower import lower
+from tvm_insta.passes.merge_parallel import merge_parallel
 from tvm_insta.passes.recognise import recognise
 from tvm_insta.passes.report import Report
 from tvm_insta.passes.rewriter import op_name
+from tvm_insta.passes.shortcuts import pool_shortcuts
 from tvm_insta.passes.simplify import simplify
 from tvm_insta.passes.to_nhwc import to_nhwc
 
@@ -37,6 +39,40 @@ class Binary(nn.Module):
         return F.conv2d(self.bits(x), self.weight, **self.conv)
 
 
+class Halving(nn.Module):
+    """ReActNet-A's block that halves the image and multiplies the channels, with thresholds of 0.
+
+    A binary 3x3 convolution at stride 2, whose shortcut is the average of 2x2 pixels, then parallel
+    binary 1x1 convolutions, which all add their input.
+    """
+
+    def __init__(self, channels=32, branches=2):
+        super().__init__()
+        generator = torch.Generator().manual_seed(channels)
+        self.weights = nn.ParameterList(
+            signs((channels, channels, size, size), size + at)
+            for at, size in enumerate([3] + [1] * branches)
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in self.weights)
+        self.acts = nn.ModuleList(nn.PReLU(channels * count) for count in (1, branches))
+        for norm, weight in zip(self.norms, self.weights, strict=True):
+            norm.weight.data = torch.randn(channels, generator=generator)
+            norm.bias.data = torch.randn(channels, generator=generator)
+            norm.running_var.fill_(float(weight[0].numel()))
+        for act in self.acts:
+            act.weight.data = torch.rand(act.weight.shape, generator=generator)
+
+    def forward(self, x):
+        bits = torch.where(x >= 0, 1.0, -1.0)
+        y = self.norms[0](F.conv2d(bits, self.weights[0], stride=2, padding=1))
+        y = self.acts[0](y + F.avg_pool2d(x, 2))
+        bits = torch.where(y >= 0, 1.0, -1.0)
+        pairs = zip(self.weights[1:], self.norms[1:], strict=True)
+        return self.acts[1](
+            torch.cat([norm(F.conv2d(bits, weight)) + y for weight, norm in pairs], 1)
+        )
+
+
 def phases(module, *inputs, last="lower", lanes=8, max_batch=4):
     """Run the phases up to ``last``; returns the module and the report."""
     imported = import_torch(module, list(inputs), max_batch=max_batch, dynamic=True)
@@ -46,8 +82,8 @@ def phases(module, *inputs, last="lower", lanes=8, max_batch=4):
         ("simplify", simplify),
         ("to_nhwc", to_nhwc),
         ("recognise", lambda m: recognise(m, report, imported.layer_names)),
-        ("fold_scales", fold_scales),
-        ("lower", lambda m: lower(m, report, lanes)),
+        ("fold_scales", lambda m: merge_parallel(fold_scales(m), report)),
+        ("lower", lambda m: lower(pool_shortcuts(m), report, lanes)),
     ):
         mod = step(mod)
         if name == last:

@@ -24,6 +24,9 @@ from tvm_insta.errors import OpError
 WORD = 32
 """Bits in one packed word: channel c lives in bit c % 32 of word c // 32."""
 
+INJECTIVE = 2
+"""TVM's operator pattern for a kernel whose every output is computed from few inputs at once."""
+
 OUT_ELEMENTWISE_FUSABLE = 4
 """TVM's operator pattern for a kernel behind which an element-wise epilogue may be fused."""
 

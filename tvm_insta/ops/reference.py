@@ -243,6 +243,19 @@ def instance_threshold(m: Floats, a: Floats, b: Floats, *excitation: Floats) -> 
     return result.astype(np.float32)
 
 
+def halving_pool(data: Floats) -> Floats:
+    """Oracle of `insta.halving_pool`, bit for bit."""
+    rows, columns = data.shape[1] // 2 * 2, data.shape[2] // 2 * 2
+    a, b, c, d = (data[:, y:rows:2, x:columns:2] for y in (0, 1) for x in (0, 1))
+    result: Floats = (((a + b) + c) + d) * np.float32(0.25)
+    return result
+
+
+def repeat_channels(data: Floats, *, times: int) -> Floats:
+    """Oracle of `insta.repeat_channels`."""
+    return np.tile(data, (1, 1, 1, times))
+
+
 def _values(codes: NDArray[np.uint8], bits: int, encoding: str) -> NDArray[np.int64]:
     """Activation values of codes: the code (unsigned), or 2 * code - (2**bits - 1) (bipolar)."""
     values = codes.astype(np.int64)

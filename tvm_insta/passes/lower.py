@@ -122,7 +122,7 @@ class _Lower(Rewriter):
         self.lanes = lanes
         self.float_block = float_block
         self.blocking = blocking
-        self.layers = iter(report.layers)
+        self.layers = iter(report.groups())
         self.halves: dict[Expr, Expr] = {}  # expression -> one that is half of it
         self.rules = {
             "relax.insta.conv2d": self._conv2d,
@@ -167,8 +167,7 @@ class _Lower(Rewriter):
         return packing.block_pieces(weight, own.dtype, own.lanes, channels), False
 
     def _next_layer(self, weight: Array, note: str = "") -> None:
-        layer = next(self.layers, None)
-        if layer is not None:
+        for layer in next(self.layers, ()):
             layer.weight_key = weight_key(weight)
             layer.notes += (note,) if note else ()
 

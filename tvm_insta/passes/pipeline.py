@@ -4,7 +4,7 @@
 1 simplify     constants computed, batch norm = one factor and one offset
 2 to_nhwc      channels last
 3 recognise    comparisons and constant signs -> relax.insta.* on packed bits
-4 fold_scales  one factor and one offset behind each layer
+4 fold_scales  one factor and one offset behind each layer; parallel convolutions are one
 5 lower        border tables, blocked weights
 6 fuse         TIR kernels, each with its epilogue and the readers that joined it
 7 schedule     every kernel scheduled for the target
@@ -26,9 +26,11 @@ from tvm_insta.passes.calibrate import calibrate
 from tvm_insta.passes.fold_scales import fold_scales
 from tvm_insta.passes.join import join
 from tvm_insta.passes.lower import Narrow, lower
+from tvm_insta.passes.merge_parallel import merge_parallel
 from tvm_insta.passes.recognise import recognise
 from tvm_insta.passes.report import Report
 from tvm_insta.passes.rewriter import Array
+from tvm_insta.passes.shortcuts import pool_shortcuts
 from tvm_insta.passes.simplify import simplify
 from tvm_insta.passes.to_nhwc import to_nhwc
 from tvm_insta.schedules import (
@@ -130,7 +132,7 @@ def run_pipeline(
         "simplify": simplify,
         "to_nhwc": to_nhwc,
         "recognise": lambda mod: recognise(mod, report, imported.layer_names),
-        "fold_scales": fold_scales,
+        "fold_scales": lambda mod: merge_parallel(fold_scales(mod), report),
         "lower": lambda mod: _fix_batch(
             lower_for(mod, report, target, narrowed(mod), binary=binary), batch
         ),
@@ -156,6 +158,7 @@ def lower_for(
     binary: str = "auto",
 ) -> tvm.IRModule:
     """`lower` with the layouts that are fast on a target."""
+    mod = pool_shortcuts(mod)
     if target.kind == "cuda":
         return lower(mod, report, target.lanes, None, narrow)
     tiles, own = uses_tiles(target.tvm, binary), float_block(target.tvm)

@@ -23,6 +23,7 @@ class Layer:
         bits: activation bits of a binary layer, 0 for a float layer.
         notes: what a reader should know, e.g. that torch.sign(0) = 0 became +1.
         weight_key: digest of the constant that the layer's kernel is called with, set by lowering.
+        with_previous: computed by the same call as the layer before it, see `merge_parallel`.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Layer:
     bits: int = 0
     notes: tuple[str, ...] = ()
     weight_key: str = ""
+    with_previous: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,16 @@ class Report:
 
     layers: list[Layer] = field(default_factory=list)
     packs: list[Pack] = field(default_factory=list)
+
+    def groups(self) -> list[list[Layer]]:
+        """The layers of each call of an operator, in the order of the calls."""
+        found: list[list[Layer]] = []
+        for layer in self.layers:
+            if layer.with_previous:
+                found[-1].append(layer)
+            else:
+                found.append([layer])
+        return found
 
     def log(self) -> None:
         """Say why each float layer stayed float, and what the notes are.

@@ -105,9 +105,9 @@ class Rewriter:
 
 
 def read_twice(mod: tvm.IRModule) -> set[Expr]:
-    """The variables of ``main`` with more than one reader."""
-    readers: Counter[Expr] = Counter()
+    """The variables of ``main`` with more than one reader; its result is one."""
     function = mod["main"]
+    readers: Counter[Expr] = Counter([function.body.body])
     for block in function.body.blocks:
         for binding in block.bindings:
             relax.analysis.post_order_visit(
@@ -120,6 +120,14 @@ def read_twice(mod: tvm.IRModule) -> set[Expr]:
 def op_name(expr: Expr) -> str:
     """The operator's name of a call, "" for anything else."""
     return str(expr.op.name) if isinstance(expr, Call) and isinstance(expr.op, Op) else ""
+
+
+def is_layer(call: Call) -> bool:
+    """Whether the report has a layer for the call."""
+    name = op_name(call)
+    if name == "relax.matmul":
+        return rank(call.args[0]) == rank(call.args[1]) == 2
+    return name.startswith(("relax.insta.conv2d", "relax.insta.bitserial_"))
 
 
 def array(expr: Expr) -> Array | None:

@@ -62,7 +62,12 @@ class Task:
 
 @dataclass(frozen=True)
 class LayerOf:
-    """A layer that a kernel computes: its name in the network, and its multiply-accumulates."""
+    """A layer that a kernel computes.
+
+    Attributes:
+        name: the network's.
+        macs: multiply-accumulates of the call that computes it, those of parallel layers included.
+    """
 
     name: str
     macs: int

@@ -1,0 +1,120 @@
+"""What `join` sees between TVM's FuseOps and FuseTIR: calls of kernels, and who reads what."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import tvm
+from tvm import relax, tirx
+from tvm.ir import Call, GlobalVar, Op
+
+from tvm_insta.schedules.driver import kind_of
+
+Expr = Any  # tvm.ir expressions carry no type information for mypy
+
+_BROADCAST = 1
+"""TVM's operator pattern up to which an element-wise kernel reads its input pixel on pixel."""
+
+
+class KernelCalls:
+    """The bindings of ``main``.
+
+    Attributes:
+        mod: the module.
+        main: its function ``main``.
+        bindings: variable -> value, in order.
+        order: variable -> position of its binding.
+        readers: how many bindings read a variable; the result of ``main`` counts as one.
+    """
+
+    def __init__(self, mod: tvm.IRModule) -> None:
+        self.mod = mod
+        self.main = mod["main"]
+        self.bindings: dict[Expr, Expr] = {
+            binding.var: binding.value
+            for block in self.main.body.blocks
+            for binding in block.bindings
+        }
+        self.order = {var: at for at, var in enumerate(self.bindings)}
+        self.readers: Counter[Expr] = Counter()
+        for value in self.bindings.values():
+            self.readers.update(variables(value))
+        self.readers[self.main.body.body] += 1
+        self._kinds: dict[GlobalVar, str] = {}
+
+    def operator(self, var: Expr) -> str:
+        """The operator of the kernel that makes `var`."""
+        return operator(kernel(self.bindings[var])[0])
+
+    def kind(self, name: GlobalVar) -> str:
+        """The kind of a kernel: that of its convolution, or element-wise if all of it is."""
+        if name not in self._kinds:
+            self._kinds[name] = self._find_kind(self.mod[name])
+        return self._kinds[name]
+
+    def _find_kind(self, function: Expr) -> str:
+        if isinstance(function, tirx.PrimFunc):
+            kind = kind_of(function)
+            pattern = int((function.attrs or {}).get("op_pattern", _BROADCAST + 1))
+            return kind if kind != "elementwise" or pattern <= _BROADCAST else "other"
+        inner = [self.kind(name) for name, _ in inner_calls(function)]
+        special = [kind for kind in inner if kind != "elementwise"]
+        return "elementwise" if not special else special[0] if len(special) == 1 else "other"
+
+
+def inner_calls(function: Expr) -> list[tuple[GlobalVar, list[Expr]]]:
+    """The kernel calls of a fused function, in order."""
+    found = [kernel(binding.value) for block in function.body.blocks for binding in block.bindings]
+    return [(name, args) for name, args in found if name is not None]
+
+
+def kernel(value: Expr) -> tuple[Any, list[Expr]]:
+    """Function and arguments of a kernel call, (None, []) for anything else."""
+    if isinstance(value, Call) and isinstance(value.op, GlobalVar):
+        return value.op, list(value.args)
+    if isinstance(value, Call) and isinstance(value.op, Op) and value.op.name == "relax.call_tir":
+        single = isinstance(value.ty_args[0], relax.TensorType)
+        return (value.args[0], list(value.args[1].fields)) if single else (None, [])
+    return None, []
+
+
+def operator(name: Any) -> str:
+    """The operator of an unfused kernel: its name without the number that tells twins apart."""
+    text = getattr(name, "name_hint", name)
+    return str(text).rstrip("0123456789")
+
+
+def packs(value: Expr) -> bool:
+    """Whether a call is a `threshold_pack` of its own."""
+    name, _ = kernel(value)
+    return name is not None and operator(name) == "threshold_pack"
+
+
+def variables(value: Expr) -> list[Expr]:
+    """The variables that an expression reads."""
+    found: list[Expr] = []
+    relax.analysis.post_order_visit(
+        value, lambda expr: found.append(expr) if isinstance(expr, relax.Var) else None
+    )
+    return found
+
+
+def substitute(expr: Expr, env: dict[Expr, Expr]) -> Expr:
+    """`expr` with the variables of `env` replaced."""
+    if isinstance(expr, relax.Var):
+        return env.get(expr, expr)
+    if isinstance(expr, relax.Tuple):
+        return relax.Tuple([substitute(field, env) for field in expr.fields])
+    if isinstance(expr, relax.TupleGetItem):
+        return relax.TupleGetItem(substitute(expr.tuple_value, env), expr.index)
+    if isinstance(expr, Call):
+        args = [substitute(arg, env) for arg in expr.args]
+        return Call(expr.op, args, expr.attrs, expr.ty_args)
+    return expr
+
+
+def symbols(ty: Any) -> list[Any]:
+    """The symbolic dimensions of a tensor's type."""
+    dims = ty.shape.values if isinstance(ty, relax.TensorType) and ty.shape is not None else []
+    return [dim for dim in dims if not isinstance(dim, tirx.IntImm)]
