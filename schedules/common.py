@@ -78,16 +78,22 @@ class ConvTiles:
         out_tile: vectors of output channels that are held for each of these pixels.
         row_band: output rows that one parallel task computes.
         unroll_taps: kernel columns are unrolled.
+        step_words: words of a pixel that dot products sum without a loop between them.
+        tail_lanes: channels of a tile whose epilogue is computed at a time, pixel by pixel.
+
+    The last two are of the rule in `neon` alone, and stay 0 elsewhere.
     """
 
     width_tile: int = 0
     out_tile: int = 0
     row_band: int = 0
     unroll_taps: bool = False
+    step_words: int = 0
+    tail_lanes: int = 0
 
     def __post_init__(self) -> None:
         """Refuse sizes that mean nothing."""
-        for name in ("width_tile", "out_tile", "row_band"):
+        for name in ("width_tile", "out_tile", "row_band", "step_words", "tail_lanes"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name} is {value!r}; pass a positive integer, or 0 to choose it")

@@ -26,8 +26,8 @@ from .common import (
 from .conv import RULES as CONV_RULES
 from .conv import schedule_conv
 from .float_ops import reduction_kind, schedule_elementwise, schedule_reduction
-from .neon import RULES as NEON_RULES
 from .neon import Blocking, blocking, schedule_neon
+from .neon_tiles import RULES as NEON_RULES
 from .pack import schedule_pack
 from .signs import RULE as SIGNS_RULE
 from .signs import BinaryLayer, fits_tiles, prefers_tiles, schedule_signs

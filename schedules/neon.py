@@ -32,29 +32,18 @@ from .common import (
     ConvTiles,
     Family,
     Kernel,
-    NotApplicable,
-    band_height,
     blocks,
     is_among,
     known_extent,
     largest_divisor,
     parallelise,
-    rule_of,
 )
 from .conv import join_epilogue, vectorise_tile
+from .neon_tiles import choose_tiles, neon_shape
 from .readers import find_readers, finish_readers, join_readers, readers_alone
 from .stages import BYTES, DOT, PAIRS, Step, read_units, write_stages
 
-RULES = {"insta_bconv_bytes": BYTES, "insta_bconv_pairs": PAIRS}
-
 _STEPS = {"bytes": BYTES, "pairs": PAIRS, "dot": DOT}
-
-# Channels of a tile whose epilogue is computed at a time, pixel by pixel: two vectors of floats.
-# With more, LLVM keeps so many constants of the channels that it runs out of registers.
-_TAIL_LANES = 8
-
-# Uneven tiles of one row; each has code of its own, up to 6 KB.
-_MOST_PARTS = 4
 
 
 @dataclass(frozen=True)
@@ -92,43 +81,29 @@ def blocking(family: Family, out_channels: int, bits: int) -> Blocking | None:
     return Blocking(step.piece, vectors * step.lanes)
 
 
-def schedule_neon(kernel: Kernel) -> tuple[str, ConvTiles]:  # noqa: PLR0912, PLR0915  one recipe
+def schedule_neon(kernel: Kernel) -> tuple[str, ConvTiles]:
     """Schedule a binary convolution with such a weight, and everything fused with it.
 
     Returns:
         The rule's name and the tiles that were used.
     """
-    mine = {**RULES, **({"insta_bconv": DOT} if kernel.family.binary == "dot" else {})}
-    if not any(rule_of(kernel.schedule, block) in mine for block in blocks(kernel.schedule)):
-        raise NotApplicable
+    shape = neon_shape(kernel.schedule, kernel.family)
+    tiles = choose_tiles(kernel.tiles, shape, kernel.family)
     readers = find_readers(kernel)
-    schedule = kernel.schedule
+    schedule, step = kernel.schedule, shape.step
     every = blocks(schedule)
-    rules = [rule_of(schedule, block) for block in every]
-    found = [i for i, rule in enumerate(rules) if rule in mine]
-    if len(found) > 1:
-        raise NotApplicable(f"{len(found)} convolution blocks")
-    (at,) = found
-    rule, conv, before = rules[at], every[at], every[:at]
-    step = mine[rule]
-    if len(before) != {BYTES: 2, PAIRS: 1, DOT: 0}[step]:
-        raise NotApplicable("a block before the convolution")
-    block_lanes = _block_lanes(schedule, [*before, conv])
-    if block_lanes % step.lanes:
-        raise NotApplicable(f"the weight has blocks of {block_lanes} channels")
+    conv, before = every[shape.at], every[: shape.at]
 
-    behind = [b for b in every[at + 1 :] if not is_among(schedule, b, readers.all)]
+    behind = [b for b in every[shape.at + 1 :] if not is_among(schedule, b, readers.all)]
     tail, in_place = join_epilogue(kernel, conv, behind, readers)
     batch, row, column, out, *summed = schedule.get_loops(conv)
-    width, height = known_extent(schedule, column), known_extent(schedule, row)
-    tiles = choose_tiles(kernel, step, height, width, known_extent(schedule, out), block_lanes)
     band, row = schedule.split(row, [None, tiles.row_band])
-    tile, column = _cut(schedule, column, width, tiles.width_tile)
+    tile, column = _cut(schedule, column, shape.width, tiles.width_tile)
     block, group, lane = schedule.split(out, [None, tiles.out_tile, step.lanes])
     outer = [batch, block, band, row, tile]
     inner: list[Any] = []
     if step is not BYTES:
-        summed, inner = _order_sums(schedule, step, summed)
+        summed, inner = _order_sums(schedule, step, summed, tiles.step_words)
     if step is BYTES:
         schedule.reorder(*outer, group, column, *summed, lane)
     else:
@@ -138,7 +113,7 @@ def schedule_neon(kernel: Kernel) -> tuple[str, ConvTiles]:  # noqa: PLR0912, PL
     for output in tail:
         schedule.reverse_compute_at(output, complete, preserve_unit_loops=True)
     schedule.set_scope(conv, 0, "local")
-    if in_place and width % tiles.width_tile == 0:
+    if in_place and shape.width % tiles.width_tile == 0:
         join_readers(kernel, readers, tile, step.lanes, tiles.out_tile * step.lanes, complete)
     else:
         readers_alone(kernel, readers)
@@ -150,7 +125,7 @@ def schedule_neon(kernel: Kernel) -> tuple[str, ConvTiles]:  # noqa: PLR0912, PL
         _fetch(schedule, pieces, summed[1])
     parallelise(schedule, outer[:3])
     for output in tail:
-        vectorise_tile(schedule, output, _TAIL_LANES, vectors_first=True)
+        vectorise_tile(schedule, output, tiles.tail_lanes, vectors_first=True)
     for loop in (*inner, column) if step is BYTES else (*inner, column, group):
         schedule.unroll(loop)
     schedule.vectorize(lane)
@@ -161,38 +136,7 @@ def schedule_neon(kernel: Kernel) -> tuple[str, ConvTiles]:  # noqa: PLR0912, PL
     name = "bconv_partial_update" if step is BYTES else "bconv_update"
     function = read_units(write_stages(kernel.schedule.mod["main"], name, step))
     kernel.schedule = s_tir.Schedule(IRModule({"main": function}))
-    return rule, tiles
-
-
-def choose_tiles(
-    kernel: Kernel, step: Step, height: int, width: int, channels: int, block_lanes: int
-) -> ConvTiles:
-    """Tile sizes; the channels of a tile lie in one block of the weight."""
-    wish, budget = kernel.tiles, kernel.family.binary_sums
-    deep = wish.out_tile or largest_divisor(block_lanes // step.lanes, 4)
-    if block_lanes // step.lanes % deep:
-        raise NotApplicable(f"out_tile {deep} does not divide {block_lanes // step.lanes} vectors")
-    across = wish.width_tile
-    if not across:
-        most = max(1, min(budget // deep, 4 if deep > 1 else 8))
-        parts = -(-width // most)
-        across = -(-width // parts) if parts <= _MOST_PARTS else largest_divisor(width, most)
-    band = wish.row_band or band_height(height, channels // (deep * step.lanes))
-    if height % band:
-        raise NotApplicable(f"row_band {band} does not divide {height} rows")
-    return ConvTiles(across, deep, band)
-
-
-def _block_lanes(schedule: Any, every: list[Any]) -> int:
-    """L of the weight, the only tensor of rank 5 that comes from outside."""
-    made = [schedule.get(block).writes[0].source for block in every]
-    read = [region.source for block in every for region in schedule.get(block).reads]
-    found = {
-        int(b.shape[-1]) for b in read if len(b.shape) == 5 and not any(b.same_as(m) for m in made)
-    }
-    if len(found) != 1:
-        raise NotApplicable("the weight is not blocked")
-    return found.pop()
+    return shape.rule, tiles
 
 
 def _cut(schedule: Any, column: Any, width: int, tile: int) -> list[Any]:
@@ -203,13 +147,13 @@ def _cut(schedule: Any, column: Any, width: int, tile: int) -> list[Any]:
     return [part, pixel]
 
 
-def _order_sums(schedule: Any, step: Step, summed: list[Any]) -> tuple[list[Any], list[Any]]:
+def _order_sums(
+    schedule: Any, step: Step, summed: list[Any], words: int
+) -> tuple[list[Any], list[Any]]:
     """The reduction loops of a sum in one step: (those that stay loops, those to unroll)."""
     if step is DOT:
-        row, column, *planes, word = summed
-        if planes:
-            raise NotApplicable("several bit planes")
-        unit, word = schedule.split(word, [None, largest_divisor(known_extent(schedule, word), 2)])
+        row, column, word = summed
+        unit, word = schedule.split(word, [None, words])
         return [row, unit], [word, column]
     row, unit, piece, column = summed
     # On armv7 the pieces stay a loop: LLVM overfills the sixteen registers in longer code, and a

@@ -10,6 +10,7 @@ from tvm import tirx
 
 from .common import ConvTiles, Family, NotApplicable, divisors, start
 from .conv import convolution_shape, register_budget
+from .neon_tiles import neon_choices, neon_shape
 
 SCHEDULE_VERSION = 1
 """Counts the changes of the rules after which a measured time no longer tells which parameters are
@@ -32,8 +33,13 @@ def choices(function: tirx.PrimFunc, family: Family, lanes: int) -> list[ConvTil
     Returns:
         The sets, in a fixed order; empty for a function whose rule has no parameters.
     """
+    schedule = start(function)
     try:
-        shape = convolution_shape(start(function), lanes)
+        return neon_choices(neon_shape(schedule, family), family)
+    except NotApplicable:  # then it is of another rule
+        pass
+    try:
+        shape = convolution_shape(schedule, lanes)
     except NotApplicable:
         return []
     budget = register_budget(family, shape.rule) * _OVER_BUDGET

@@ -129,13 +129,14 @@ def test_equal_options_have_one_canonical_form():
         "llvm -num-cores=4 --mattr=+neon,+dotprod,+neon -mcpu=cortex-a76 -mtriple=aarch64",
         '{"kind":"llvm","mtriple":"aarch64","mcpu":"cortex-a76","num-cores":4,'
         '"mattr":["+neon","+dotprod"]}',
-        "pixel -mattr=+neon -num-cores=4",
+        "pixel -mattr=+neon,+dotprod -num-cores=4",
     ]
     assert len({parse(form).canonical for form in forms}) == 1
     config = parse(forms[0]).config
     assert config["mattr"] == ["+dotprod", "+neon"]
     assert config["num-cores"] == 4
     assert parse(forms[0]).tvm.attrs["num-cores"] == 4
+    assert {"+neon", "+vfp4"} <= set(parse("armv7 -mattr=+vfp4").config["mattr"])  # the preset's
 
 
 @pytest.mark.parametrize(

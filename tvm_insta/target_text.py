@@ -18,12 +18,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "native": {"kind": "llvm", "mcpu": "native"},
     "rpi4": {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a72"},
     "rpi3": {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a53"},
-    "pixel": {
-        "kind": "llvm",
-        "mtriple": "aarch64-linux-gnu",
-        "mcpu": "cortex-a76",
-        "mattr": "+dotprod",
-    },
+    "pixel": {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a76"},
     **{
         core: {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": core}
         for core in ("cortex-a53", "cortex-a55", "cortex-a72", "cortex-a76", "neoverse-n1")

@@ -222,13 +222,13 @@ def test_records_of_another_target_are_not_applied(tmp_path):
     """Both have 4 lanes, so the workloads are equal, and only the target tells them apart."""
     sse, arm = parse("llvm -mtriple=x86_64-linux-gnu"), parse("rpi4")
     chosen = tiny.tasks(sse)
-    assert [t.key for t in chosen] == [t.key for t in tiny.tasks(arm)]
+    assert [t.key for t in chosen] == [t.key for t in tiny.tasks(arm, words=True)]
     tiny.sweep(tmp_path, tiny.RecordedRunner(), target=sse, chosen=chosen, trials=8)
     assert set(lookup.look_up(tiny.network(sse), sse, tmp_path).states.values()) == {"tuned"}
-    assert lookup.look_up(tiny.network(arm), arm, tmp_path) == lookup.Lookup()
+    assert lookup.look_up(tiny.network(arm, words=True), arm, tmp_path) == lookup.Lookup()
     # Not even where somebody copied them to the folder of that target.
     shutil.copytree(tiny.folder(tmp_path, sse), tiny.folder(tmp_path, arm))
-    assert lookup.look_up(tiny.network(arm), arm, tmp_path) == lookup.Lookup()
+    assert lookup.look_up(tiny.network(arm, words=True), arm, tmp_path) == lookup.Lookup()
 
 
 def test_figures_of_another_unit_are_not_mixed(logs):

@@ -21,6 +21,10 @@ A72 = parse("rpi4")
 needs_mca = pytest.mark.skipif(
     not any(map(shutil.which, ("llvm-mca", "llvm-mca-14", "llvm-mca-19"))), reason="no llvm-mca"
 )
+needs_qemu = pytest.mark.skipif(
+    not all(map(shutil.which, ("qemu-aarch64", "aarch64-linux-gnu-gcc"))),
+    reason="needs qemu-aarch64 and aarch64-linux-gnu-gcc",
+)
 
 
 def test_the_command_line_knows_every_runner():
@@ -103,6 +107,8 @@ def test_no_emulator_is_named():
         IcountRunner(parse("avx2"))
 
 
+@pytest.mark.qemu
+@needs_qemu
 @needs_mca
 def test_modelled_cycles_prefer_what_fills_the_registers():
     runner = McaRunner(A72)
@@ -118,6 +124,8 @@ def test_modelled_cycles_prefer_what_fills_the_registers():
         runner.close()
 
 
+@pytest.mark.qemu
+@needs_qemu
 @needs_mca
 def test_a_schedule_that_is_wrong_is_not_modelled(monkeypatch):
     runner = McaRunner(A72)

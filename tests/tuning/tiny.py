@@ -7,6 +7,7 @@ from pathlib import Path
 import tvm
 from tvm import relax, tirx
 from tvm.relax import TensorType
+from tvm_insta.schedules import binary_blocking
 
 from tvm_insta import ops
 from tvm_insta.passes.pipeline import fuse
@@ -20,17 +21,24 @@ from tvm_insta.tuning.tasks import LayerOf, extract_tasks
 NATIVE = parse("native")
 
 
-def network(target=NATIVE, side=6, batch=1):
-    """A fused module: a float convolution, and a binary one that is called twice."""
+def network(target=NATIVE, side=6, batch=1, words=False):
+    """A fused module: a float convolution, and a binary one that is called twice.
+
+    The binary weight is in bytes where the target wants that and `words` are not asked for.
+    """
     lanes = target.lanes
     n = tirx.Var("n", "int64") if batch is None else batch
-    out = 2 * lanes
+    out = max(2 * lanes, 16)
+    own = binary_blocking(target.tvm)(out, 1)
+    narrow = not words and own is not None and own.dtype == "uint8"
     builder = relax.BlockBuilder()
     types = {
         "image": TensorType([n, side, side, 3], "float32"),
-        "weight": TensorType([2, 3, 3, 3, lanes], "float32"),
+        "weight": TensorType([out // lanes, 3, 3, 3, lanes], "float32"),
         "bits": TensorType([n, side + 2, side + 2, 2], "uint32"),
-        "words": TensorType([2, 3, 3, 2, lanes], "uint32"),
+        "words": TensorType([out // own.lanes, 3, 8, 3, own.lanes], "uint8")
+        if narrow
+        else TensorType([out // lanes, 3, 3, 2, lanes], "uint32"),
         "table": TensorType([3, 3, out], "int32"),
         "rows": TensorType([side], "int32"),
         "columns": TensorType([side], "int32"),

@@ -65,7 +65,7 @@ def _innermost(lines: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def _loop(lines: Sequence[str], rule: str) -> Loop:
-    step, bits = (_XOR, 1) if rule == "insta_bconv" else (_MULTIPLY, 32)
+    step, bits = (_XOR, 1) if rule.startswith("insta_bconv") else (_MULTIPLY, 32)
     own = []
     width = 0
     for line in lines:

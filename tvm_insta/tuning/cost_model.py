@@ -23,7 +23,7 @@ _WARM_UP = 8  # outcomes before the model's word counts
 def parameters_of(schedule: Schedule) -> ConvTiles:
     """The parameters that a candidate's root block notes."""
     notes = schedule.get(schedule.get_sblock("root")).annotations
-    tiles = to_tiles({name: int(notes[PREFIX + name]) for name, _ in fields()})
+    tiles = to_tiles({n: int(notes[PREFIX + n]) for n, _ in fields() if PREFIX + n in notes})
     assert tiles is not None
     return tiles
 

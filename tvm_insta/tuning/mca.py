@@ -4,7 +4,8 @@ A figure is 1e-9 of the cycles of one call if its hot loop did all the multiply-
 data were in the first-level cache. The epilogue, the loops around and the caches are not modelled:
 it is good for comparing inner loops on one CPU, and no time.
 
-Outputs are checked too, with the same schedule compiled for this machine: that shows that the
+Outputs are checked too: under QEMU where the CPU's code runs there, which some kernels need, for
+they name instructions. Else the same schedule is compiled for this machine: that shows that the
 schedule is right, not that the other CPU's code is.
 """
 
@@ -16,11 +17,12 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tvm_insta.errors import TuneError
+from tvm_insta.errors import ToolchainError, TuneError
 from tvm_insta.schedules import ConvTiles
 from tvm_insta.target import InstaTarget, parse
 from tvm_insta.tuning.assembly import Loop, hot_loop
-from tvm_insta.tuning.runner import LocalRunner, Outcome, Workshop
+from tvm_insta.tuning.icount import IcountRunner
+from tvm_insta.tuning.runner import LocalRunner, Outcome, Runner, Workshop
 from tvm_insta.tuning.tasks import Task
 
 _ITERATIONS = 200
@@ -33,7 +35,7 @@ class McaRunner:
     Args:
         target: names its CPU with -mcpu.
         build_timeout: seconds for one build.
-        run_timeout: seconds for the check on this machine.
+        run_timeout: seconds for the check of the outputs.
 
     Raises:
         TuneError: llvm-mca is not here, or does not know the CPU.
@@ -68,9 +70,7 @@ class McaRunner:
         self._cycles(Loop(("nop",), 1))
         self.workshop = Workshop(target, "assembly", timeout=build_timeout)
         try:
-            self._check = LocalRunner(
-                parse("llvm"), build_timeout=build_timeout, run_timeout=run_timeout
-            )
+            self._check = _checker(target, build_timeout, run_timeout)
         except BaseException:
             self.workshop.close()
             raise
@@ -121,3 +121,12 @@ class McaRunner:
         """See `Runner.close`."""
         self._check.close()
         self.workshop.close()
+
+
+def _checker(target: InstaTarget, build_timeout: float, run_timeout: float) -> Runner:
+    """What runs the candidates to check their outputs."""
+    try:
+        return IcountRunner(target, build_timeout=build_timeout, run_timeout=run_timeout)
+    except (TuneError, ToolchainError):  # no emulator, no linker
+        host = parse("llvm")
+        return LocalRunner(host, build_timeout=build_timeout, run_timeout=run_timeout)

@@ -35,8 +35,9 @@ def random_arrays(mod: IRModule, seed: int) -> list[Array]:
     classes = min(min(shape[:2]) for shape in tables) if tables else 1
     arrays: list[Array] = []
     for dtype, shape in arguments:
-        if dtype == "uint32":
-            arrays.append(generator.integers(0, 1 << 32, shape, dtype=np.uint32))
+        if dtype.startswith("uint"):
+            most = np.iinfo(dtype).max
+            arrays.append(generator.integers(0, most, shape, dtype=dtype, endpoint=True))
         elif dtype == "int32" and len(shape) == 1:
             arrays.append(generator.integers(0, classes, shape, dtype=np.int32))
         elif dtype.startswith("float"):

@@ -2,10 +2,11 @@
 
     [workload, [[instructions, decisions], run_secs, target, arguments]]
 
-The trace samples one categorical value for each parameter and notes it on the root block under
-"insta.<parameter>"; two more notes say which schedules it is of ("insta.schedule_version") and
-whether it was measured in a final comparison ("insta.final"). So MetaSchedule loads the table, and
-the compiler reads it without MetaSchedule. A failed trial has MetaSchedule's 1e10 seconds.
+The trace samples one categorical value for each parameter of the rule and notes it on the root
+block under "insta.<parameter>"; two more notes say which schedules it is of
+("insta.schedule_version") and whether it was measured in a final comparison ("insta.final"). So
+MetaSchedule loads the table, and the compiler reads it without MetaSchedule. A failed trial has
+MetaSchedule's 1e10 seconds.
 """
 
 from __future__ import annotations
@@ -85,8 +86,12 @@ def to_tiles(numbers: Mapping[str, int]) -> ConvTiles | None:
 
 
 def values_of(space: Sequence[ConvTiles]) -> dict[str, list[int]]:
-    """The values that each parameter takes somewhere in the space, ascending."""
-    return {name: sorted({int(getattr(tiles, name)) for tiles in space}) for name, _ in fields()}
+    """The values that each parameter takes somewhere in the space, ascending.
+
+    A parameter that is 0 everywhere is none of the rule's, and is left out.
+    """
+    taken = {name: sorted({int(getattr(tiles, name)) for tiles in space}) for name, _ in fields()}
+    return {name: values for name, values in taken.items() if values != [0]}
 
 
 def to_json(
