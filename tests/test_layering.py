@@ -39,7 +39,7 @@ KNOWS = {
     "ops": {"tvm", "tvm_ffi"},
     "schedules": {"tvm", "tvm_ffi"},  # PrimFuncs and TVM's targets, nothing of ours
     "frontend": {"torch", "tvm"},
-    "passes": {"tvm", "ops", "frontend", "schedules", *TARGETS},
+    "passes": {"tvm", "tvm_ffi", "ops", "frontend", "schedules", *TARGETS},
     "codegen": {"tvm", "tvm_ffi", "runtime", *BETWEEN},
     "validate": {"torch", "tvm", "ops", "frontend", "codegen", "runtime", *TARGETS},
     "tuning": {"tvm", "tvm_ffi", "schedules", "codegen", "runtime", "autotune_logs", *BETWEEN},

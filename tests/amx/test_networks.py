@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.passes.networks import Halving
 from tvm_insta import build, nn, runtime
 from tvm_insta.errors import ArtefactError, InstaError
 from tvm_insta.runtime import amx, cpu
@@ -64,6 +65,17 @@ def test_vm_form(tmp_path, tiles, target):
         assert before is None or tiles.count("products") > before
     assert all_(x[2:]).tobytes() == expected[2:].tobytes()
     assert runtime.load(all_.path, threads=2)(x).tobytes() == expected.tobytes()
+
+
+def test_parallel_branches_and_their_shortcuts(tiles, target):
+    """Both shortcuts are read in the epilogue of a group of rows."""
+    x = np.random.default_rng(SEED).standard_normal((2, 32, 12, 8)).astype(np.float32)
+    one, tiled = (
+        build(Halving(32).eval(), torch.from_numpy(x), target.text, binary=binary)
+        for binary in ("popcount", "amx")
+    )
+    assert len(in_tiles(tiled)) == 3 and in_tiles(one) == []
+    assert tiled(x).tobytes() == one(x).tobytes(), SEED
 
 
 RUN = """
