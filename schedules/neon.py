@@ -41,7 +41,7 @@ from .common import (
 from .conv import join_epilogue, vectorise_tile
 from .neon_tiles import choose_tiles, neon_shape
 from .readers import find_readers, finish_readers, join_readers, readers_alone
-from .stages import BYTES, DOT, PAIRS, Step, read_units, write_stages
+from .stages import BYTES, DOT, PAIRS, STEPS, Step, end_steps, read_units, write_stages
 
 _STEPS = {"bytes": BYTES, "pairs": PAIRS, "dot": DOT}
 
@@ -126,6 +126,9 @@ def schedule_neon(kernel: Kernel) -> tuple[str, ConvTiles]:
     parallelise(schedule, outer[:3])
     for output in tail:
         vectorise_tile(schedule, output, tiles.tail_lanes, vectors_first=True)
+        if step is PAIRS:
+            vector, *_ = schedule.get_loops(output)[-5:]
+            schedule.annotate(vector, STEPS, True)
     for loop in (*inner, column) if step is BYTES else (*inner, column, group):
         schedule.unroll(loop)
     schedule.vectorize(lane)
@@ -134,7 +137,7 @@ def schedule_neon(kernel: Kernel) -> tuple[str, ConvTiles]:
     schedule.decompose_reduction(conv, summed[0])
     finish_readers(kernel, readers, tile)
     name = "bconv_partial_update" if step is BYTES else "bconv_update"
-    function = read_units(write_stages(kernel.schedule.mod["main"], name, step))
+    function = end_steps(read_units(write_stages(kernel.schedule.mod["main"], name, step)))
     kernel.schedule = s_tir.Schedule(IRModule({"main": function}))
     return shape.rule, tiles
 

@@ -21,6 +21,9 @@ from .loops import index, ramp, with_root
 
 VECTOR_BYTES = 16
 
+STEPS = "insta.steps"
+"""Note on a loop, see `end_steps`."""
+
 _PIECE_AXES = 5  # of the block "bconv_pieces": image, row, column, unit, piece
 
 
@@ -193,6 +196,25 @@ def read_units(function: tirx.PrimFunc) -> tirx.PrimFunc:
         return s_tir.SBlockRealize(list(realize.iter_values)[:-1], realize.predicate, vector)
 
     return function.with_body(structural_map(function.body, [(tirx.For, fetch)]))
+
+
+def end_steps(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Let every turn of a loop that is noted as `STEPS` end before the next one begins.
+
+    LLVM for 32-bit Arm schedules a long unrolled epilogue by kinds: all loads first, all stores
+    last, and in between everything on the stack. It moves nothing across a hint, which may do
+    anything for all it knows; hint 0 does nothing. A whole call of the 56x56x64 layer of ResNet-18
+    takes 5 % less with one hint for eight channels.
+    """
+
+    def end(loop: tirx.For) -> Any:
+        if STEPS not in (loop.annotations or {}):
+            return loop
+        nothing = tirx.call_llvm_intrin("void", "llvm.arm.hint", tirx.const(0, "int32"))
+        body = tirx.SeqStmt([loop.body, tirx.Evaluate(nothing)])
+        return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body)
+
+    return function.with_body(structural_map(function.body, [(tirx.For, end)]))
 
 
 def _vector(buffer: Any, where: Sequence[Any], lanes: int) -> Any:

@@ -90,6 +90,8 @@ def test_the_wheel_has_every_file_of_the_package(names):
     [
         r"schedules/\w+\.py",
         r"autotune_logs/__init__\.py",
+        r"autotune_logs/[\w-]+/meta\.json",
+        r"autotune_logs/[\w-]+/database_tuning_record\.json\.xz",
         r"py\.typed",
         r"c_examples/plain_c\.c",
         r"c_examples/batch_file\.h",

@@ -1,4 +1,4 @@
-"""``tvm-insta logs``: list, check, merge and prune tuning records."""
+"""``tvm-insta logs``: list, check, merge, prune and pack tuning records."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
         ("check", "read everything and name what is wrong"),
         ("merge", "add logs to a folder of logs"),
         ("prune", "keep only what the compiler can use"),
+        ("pack", "compress the tables, to be committed"),
     ):
         one = verbs.add_parser(verb, help=text, description=text)
         some = "+" if verb == "merge" else "*"
@@ -64,6 +65,9 @@ def _logs(args: argparse.Namespace) -> int:
         elif args.verb == "merge":
             into, added = curate.merge(folder, args.into)
             print(f"{folder}: {added} trials added to {into}")
+        elif args.verb == "pack":
+            before, after = curate.pack(folder)
+            print(f"{folder}: {before} bytes packed into {after}")
         else:
             before, after = curate.prune(folder, args.keep)
             print(f"{folder}: {after} of {before} trials kept")

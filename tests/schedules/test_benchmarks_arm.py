@@ -59,7 +59,7 @@ LIMITS = {
     # 64 channels, where it weighs most) and of the inner loop; modelled cycles
     "cortex-a72": (4.2, 4.2, 3.75, 1.05 * 1.5),
     "cortex-a76": (3.7, 4.2, 3.75, None),
-    "cortex-a9": (5.5, 5.7, 5.5, None),
+    "cortex-a9": (5.5, 5.5, 5.5, None),
 }
 
 

@@ -267,6 +267,36 @@ def test_prune_keeps_what_the_compiler_uses(logs):
     assert len({(r.key, str(r.parameters), r.final) for r in kept}) == len(kept)
 
 
+def test_a_packed_log_reads_as_before(logs, tmp_path):
+    before = lookup.look_up(tiny.network(), tiny.NATIVE, logs)
+    folder, tables = tiny.folder(logs), (WORKLOADS, RECORDS)
+    content = [(folder / name).read_bytes() for name in tables]
+    large, small = curate.pack(folder)
+    assert small < large / 4
+    assert curate.pack(folder) == (small, small)
+    assert not any((folder / name).exists() for name in tables)
+    assert lookup.look_up(tiny.network(), tiny.NATIVE, logs) == before != lookup.Lookup()
+    assert list(curate.check(folder)) == []
+    count = len(TuningLog(folder).records)
+    assert curate.merge(folder, tmp_path / "other")[1] == count
+    # A sweep goes on with it: what is appended to is not packed.
+    tiny.sweep(logs, tiny.RecordedRunner(), trials=32, search="random", resume=True)
+    assert not (folder / f"{RECORDS}.xz").exists()
+    for name, start in zip(tables, content, strict=True):
+        assert (folder / name).read_bytes().startswith(start)
+    assert len(TuningLog(folder).records) > count
+
+
+def test_a_damaged_packed_table_is_named(logs):
+    folder = tiny.folder(logs)
+    curate.pack(folder)
+    path = folder / f"{WORKLOADS}.xz"
+    for damaged in (path.read_bytes()[:-40], b"no archive"):
+        path.write_bytes(damaged)
+        with pytest.raises(LogError, match=f"{WORKLOADS}.xz is damaged"):
+            TuningLog(folder)
+
+
 def test_merge_joins_two_halves(tmp_path):
     """Two machines tuned a task each; merged, both are tuned, and merging again adds nothing."""
     both = tiny.tasks()

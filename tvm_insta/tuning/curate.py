@@ -139,6 +139,29 @@ def prune(folder: Path, keep: int) -> tuple[int, int]:
         return before, sum(len(entries) for _, entries in kept)
 
 
+def pack(folder: Path) -> tuple[int, int]:
+    """Pack the tables of a log, before it is committed; a sweep, prune or merge unpacks them.
+
+    Args:
+        folder: of one target.
+
+    Returns:
+        Bytes of the folder before and after.
+
+    Raises:
+        LogError: the log is damaged or in use.
+    """
+
+    def size() -> int:
+        return sum(path.stat().st_size for path in folder.iterdir())
+
+    with locked(folder):
+        _meta(folder)
+        before = size()
+        TuningLog(folder, repair=True).pack()
+        return before, size()
+
+
 def merge(source: Path, logs: Path) -> tuple[Path, int]:
     """Add one target's log to a folder of logs; trials that are there already stay once.
 

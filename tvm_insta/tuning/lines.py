@@ -3,11 +3,15 @@
 A line counts when its newline is written. A last line without one, or one that is no JSON, is what
 a killed process or a full disk leaves behind: it is cut off. Damage anywhere else was not made by
 that, and is named with file and line.
+
+A file that is committed may be packed: NAME.xz in place of NAME. Where both are there NAME counts,
+for that one is appended to.
 """
 
 from __future__ import annotations
 
 import json
+import lzma
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,17 +26,14 @@ def read_lines(path: Path, read: Callable[[Any], T]) -> tuple[list[T], int]:
     """Every line of a file, read by `read`, and how many bytes at its end are a damaged last line.
 
     Args:
-        path: a missing file has no lines.
+        path: a missing file has no lines; it may be packed.
         read: makes a value of a line's JSON, or raises ValueError with a clause.
 
     Raises:
         LogError: a line before the last is damaged; or any line cannot be decoded by `read` though
             it is complete JSON with its newline.
     """
-    try:
-        data = path.read_bytes() if path.exists() else b""
-    except OSError as error:
-        raise LogError(f"cannot read {path} ({error.strerror}): check its permissions") from error
+    data = _content(path)
     values: list[T] = []
     at = 0
     while at < len(data):
@@ -52,6 +53,49 @@ def read_lines(path: Path, read: Callable[[Any], T]) -> tuple[list[T], int]:
             raise _damaged(path, len(values) + 1, str(error)) from error
         at = end + 1
     return values, 0
+
+
+def exists(path: Path) -> bool:
+    """Whether a file is there, packed or not."""
+    return path.exists() or _packed(path).exists()
+
+
+def pack(path: Path) -> None:
+    """Pack a file, if it is there.
+
+    Raises:
+        LogError: the packed one cannot be written.
+    """
+    if path.exists():
+        replace(_packed(path), lzma.compress(path.read_bytes(), preset=9))
+        path.unlink()
+
+
+def unpack(path: Path) -> None:
+    """Undo `pack`, if it was done.
+
+    Raises:
+        LogError: the packed file is damaged, or the other cannot be written.
+    """
+    if not path.exists() and _packed(path).exists():
+        replace(path, _content(path))
+    _packed(path).unlink(missing_ok=True)
+
+
+def _packed(path: Path) -> Path:
+    return path.with_name(f"{path.name}.xz")
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file, packed or not, b"" where there is none."""
+    try:
+        if path.exists():
+            return path.read_bytes()
+        return lzma.decompress(_packed(path).read_bytes()) if exists(path) else b""
+    except OSError as error:
+        raise LogError(f"cannot read {path} ({error.strerror}): check its permissions") from error
+    except (lzma.LZMAError, EOFError) as error:
+        raise LogError(f"{_packed(path)} is damaged ({error}): restore it") from error
 
 
 def cut(path: Path, count: int) -> None:
@@ -82,7 +126,7 @@ def dumped(entry: Any) -> str:
     return json.dumps(entry, separators=(",", ":"), allow_nan=False) + "\n"
 
 
-def replace(path: Path, text: str) -> None:
+def replace(path: Path, content: str | bytes) -> None:
     """Write a file completely or not at all.
 
     Raises:
@@ -90,8 +134,8 @@ def replace(path: Path, text: str) -> None:
     """
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with part.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with part.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(path)

@@ -6,7 +6,8 @@
         trials.jsonl                  the same trials for people: device, error, time of day
         meta.json                     target, CPU, versions, seeds, figures before and after
 
-The two tables are what counts; the other two explain them. A sweep holds a lock on the folder, and
+The two tables are what counts; the other two explain them. Committed logs have the tables packed,
+see `lines`. A sweep holds a lock on the folder, and
 every trial is on disk before the next one begins.
 """
 
@@ -53,7 +54,7 @@ class TuningLog:
 
         Args:
             folder: of the target.
-            repair: cut off a damaged last line; only the holder of the lock may.
+            repair: unpack, and cut off a damaged last line; only the holder of the lock may.
 
         Raises:
             LogError: damage other than a damaged last line.
@@ -74,6 +75,8 @@ class TuningLog:
 
     def _read(self, name: str, read: Any) -> list[Any]:
         path = self.folder / name
+        if self._repair:
+            lines.unpack(path)
         values, damaged = lines.read_lines(path, read)
         if damaged:
             done = "was cut off" if self._repair else "is left out"
@@ -158,6 +161,15 @@ class TuningLog:
         self.records.append(record)
         self.lines.append(line)
         return record
+
+    def pack(self) -> None:
+        """Pack the tables; whoever repairs the log unpacks them.
+
+        Raises:
+            LogError: a file cannot be written.
+        """
+        for name in (WORKLOADS, RECORDS):
+            lines.pack(self.folder / name)
 
     def rewrite(self, kept: Sequence[tuple[Any, Sequence[Any]]], trials: Sequence[Any]) -> None:
         """Replace the files: each kept workload with its record lines, which are renumbered.

@@ -18,6 +18,7 @@ from tvm.ir import IRModule
 
 from tvm_insta.schedules import SCHEDULE_VERSION, ConvTiles, choices, family_of
 from tvm_insta.target import InstaTarget
+from tvm_insta.tuning import lines
 from tvm_insta.tuning.log import RECORDS, TuningLog, folder_of
 from tvm_insta.tuning.records import Record, exported
 from tvm_insta.tuning.workload import canonical, key_of, same
@@ -61,7 +62,7 @@ def look_up(mod: IRModule, target: InstaTarget, logs: Path | None = None) -> Loo
     if target.kind != "llvm":
         return found
     folder = folder_of(logs or packaged(), target)
-    if not (folder / RECORDS).exists():
+    if not lines.exists(folder / RECORDS):
         return found
     log = TuningLog(folder)
     for message in log.messages:

@@ -1,4 +1,4 @@
-"""The sweep: measures the default of every task, searches where most can be gained, compares.
+"""The sweep: measures the default of every task, searches where most can be gained, compares times.
 
 Every trial is in the log before the next begins, and is looked up there before it is measured. A
 sweep that was interrupted goes on by running again with the same seed: the searches propose what
@@ -139,6 +139,8 @@ class _Sweep:
         self.progress.phase("search")
         while self._left() and (next_one := self._most_promising()) is not None:
             self._batch(next_one)
+        if self.runner.unit != "seconds":
+            return  # counts do not vary: to take them again would tell nothing
         self.progress.phase("final comparison")
         for state in self.states:
             self._compare(state)
