@@ -27,6 +27,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <tvm/ffi/c_api.h>
@@ -342,6 +343,14 @@ static void work(int listener, int tracker) {
   }
 }
 
+/* Ask for AMX tiles, once and for all sessions; a processor without them, or a refusal, shows when a
+ * kernel uses them. */
+static void ask_for_tiles(void) {
+#ifdef __x86_64__
+  syscall(SYS_arch_prctl, 0x1023, 18); /* ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA */
+#endif
+}
+
 int main(int argc, char **argv) {
   const char *host = NULL, *service = "0", *where = NULL;
   for (int i = 1; i + 1 < argc; i += 2) {
@@ -366,6 +375,7 @@ int main(int argc, char **argv) {
   snprintf(quoted, sizeof quoted, "\"%s\"", host == NULL ? "" : host);
   announced = host == NULL ? "null" : quoted;
 
+  ask_for_tiles();
   const int listener = open_socket(host, service, 1);
   struct sockaddr_in own;
   socklen_t size = sizeof own;

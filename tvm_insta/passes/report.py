@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
+from tvm_insta.schedules import BinaryLayer
+
 _log = logging.getLogger("tvm_insta")
 
 
@@ -23,6 +25,7 @@ class Layer:
         bits: activation bits of a binary layer, 0 for a float layer.
         notes: what a reader should know, e.g. that torch.sign(0) = 0 became +1.
         weight_key: digest of the constant that the layer's kernel is called with, set by lowering.
+        shape: of a binary layer that could be popcounts or AMX tiles, set by lowering.
     """
 
     name: str
@@ -35,6 +38,7 @@ class Layer:
     bits: int = 0
     notes: tuple[str, ...] = ()
     weight_key: str = ""
+    shape: BinaryLayer | None = None
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ class Task:
         key: hash of the workload.
         name: of the kernel in the network.
         mod: the workload, see `workload.canonical`.
-        rule: the schedule rule, "insta_bconv" or "insta_fconv".
+        rule: the schedule rule, such as "insta_bconv", "insta_bconv_signs" or "insta_fconv".
         choices: all parameters that the rule accepts.
         default: the parameters it takes by itself.
         calls: how often the network calls the kernel for one image.
@@ -57,7 +57,12 @@ class Task:
         if not self.layers:
             return self.name
         more = f" +{len(self.layers) - 1}" if len(self.layers) > 1 else ""
-        return self.layers[0] + more
+        return self.layers[0] + more + (" in tiles" if self.tiles else "")
+
+    @property
+    def tiles(self) -> bool:
+        """Whether it computes in AMX tiles, for which a process needs a permission."""
+        return self.rule == "insta_bconv_signs"
 
 
 @dataclass(frozen=True)
