@@ -11,15 +11,13 @@ from .common import ConvTiles, Family, Tiles
 from .driver import (
     BinaryBlocking,
     ScheduleRecord,
-    UsesTiles,
     binary_blocking,
     family_of,
     float_block,
     schedule_module,
-    uses_tiles,
 )
+from .forms import BinaryLayer, Measured, UsesTiles, uses_tiles
 from .neon import Blocking
-from .signs import BinaryLayer
 from .space import SCHEDULE_VERSION, choices
 
 __all__ = [
@@ -29,6 +27,7 @@ __all__ = [
     "Blocking",
     "ConvTiles",
     "Family",
+    "Measured",
     "ScheduleRecord",
     "Tiles",
     "UsesTiles",

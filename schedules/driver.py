@@ -30,16 +30,13 @@ from .neon import Blocking, blocking, schedule_neon
 from .neon_tiles import RULES as NEON_RULES
 from .pack import schedule_pack
 from .signs import RULE as SIGNS_RULE
-from .signs import BinaryLayer, fits_tiles, prefers_tiles, schedule_signs
+from .signs import schedule_signs
 from .sweep import schedule_sweep
 
 _LOG = logging.getLogger(__name__)
 
 BinaryBlocking = Callable[[int, int], Blocking | None]
 """See `binary_blocking`."""
-
-UsesTiles = Callable[[BinaryLayer], bool]
-"""See `uses_tiles`."""
 
 _RULES: tuple[Callable[[Kernel], tuple[str, ConvTiles | None]], ...] = (
     schedule_neon,
@@ -121,24 +118,6 @@ def binary_blocking(target: tvm.target.Target) -> BinaryBlocking:
     """
     family = family_of(target)
     return lambda out_channels, bits: blocking(family, out_channels, bits)
-
-
-def uses_tiles(target: tvm.target.Target, wish: str = "auto") -> UsesTiles:
-    """Which binary convolutions are computed in AMX tiles, as `insta.bitserial_conv2d_signs`.
-
-    Args:
-        target: kind "llvm".
-        wish: "auto" (where tiles should be faster, see `signs.prefers_tiles`), "amx" (wherever they
-            can) or "popcount" (nowhere).
-    """
-    family = family_of(target)
-
-    def decide(layer: BinaryLayer) -> bool:
-        if wish == "popcount" or not fits_tiles(family, layer):
-            return False
-        return wish == "amx" or prefers_tiles(layer)
-
-    return decide
 
 
 def float_block(target: tvm.target.Target) -> int:

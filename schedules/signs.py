@@ -27,8 +27,6 @@ TE cannot say any of this. The rule schedules what surrounds the sum, the epilog
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import Any
 
 from tvm import s_tir
@@ -36,7 +34,6 @@ from tvm.ir import IRModule
 
 from .common import (
     ConvTiles,
-    Family,
     Kernel,
     NotApplicable,
     blocks,
@@ -52,7 +49,7 @@ from .conv import join_epilogue
 from .pack import WORD, pack_alone, write_border
 from .readers import Readers, depth, find_readers, readers_alone
 from .signs_code import write_tiles
-from .signs_shape import CHANNELS, ROWS, UNIT, Geometry
+from .signs_shape import CHANNELS, Geometry, rows_of_group
 
 RULE = "insta_bconv_signs"
 
@@ -60,73 +57,8 @@ NEEDS = "tvm_insta.needs"
 """Attribute of a kernel: features of the CPU, in LLVM's names, that it uses by name; see
 `codegen.needs`, which reads it."""
 
-# Sums of a group: 32 of the 48 KiB of first-level cache that every core with AMX has.
-_GROUP_SUMS = 32 * 1024 // 4
 _TASKS = 8
-_UNROLLED = 8  # pixels of the epilogue
-
-# See `prefers_tiles`.
-_LEAST_FILL, _LEAST_STEPS = 2 / 3, 9
-
-
-@dataclass(frozen=True)
-class BinaryLayer:
-    """A binary convolution, as far as it decides how to compute it.
-
-    Attributes:
-        image: input height and width.
-        channels: input channels.
-        out_channels: output channels.
-        kernel: height, width.
-        strides: vertical, horizontal.
-        padding: top, left, bottom, right.
-        plain: one bipolar bit, no groups, no dilation.
-    """
-
-    image: tuple[int, int]
-    channels: int
-    out_channels: int
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    padding: tuple[int, int, int, int]
-    plain: bool
-
-    @property
-    def geometry(self) -> Geometry:
-        """The layer as `write_tiles` takes it."""
-        return Geometry(
-            self.image, self.padding, self.strides, self.kernel, self.channels, self.out_channels
-        )
-
-
-def fits_tiles(family: Family, layer: BinaryLayer) -> bool:
-    """Whether the rule in this file can compute a layer on a CPU of the family."""
-    whole = layer.channels % 4 == 0 and layer.out_channels % CHANNELS == 0
-    return family.tiles and layer.plain and whole
-
-
-def prefers_tiles(layer: BinaryLayer) -> bool:
-    """Whether tiles should be faster than popcounts for a layer that fits.
-
-    On a Sapphire Rapids core at 4.1 GHz hand-written kernels took 44, 39, 57 and 74 us with tiles
-    for the four sizes of 3x3 layers of ResNet-18 (56x56x64 to 7x7x512), and 84 to 88 us with
-    VPOPCNTDQ. That is at least 53 % of what the products alone take, against 1345 GMAC/s; the
-    products do 3850 GMAC/s if every element counts. So tiles win if two thirds of the elements do
-    (0.53 * 3850 * 2 / 3 = 1360), and if they are used as often as there: 9 products a tile of sums
-    or more. 1x1 layers have less to do between two epilogues: a whole ReActNet-A, which has mostly
-    such, was slower with tiles (5.9 to 6.4 ms against 5.3 to 5.8 ms), and popcounts keep them.
-    """
-    shape, taps = layer.geometry, math.prod(layer.kernel)
-    return taps > 1 and shape.steps >= _LEAST_STEPS and fill(shape) >= _LEAST_FILL
-
-
-def fill(shape: Geometry) -> float:
-    """Share of the multiply-adds in tiles that the layer asks for."""
-    rows = _rows_of_group(shape)
-    height, width = shape.out_image
-    products = height // rows * shape.tiles_of(rows) * shape.steps
-    asked = height * width * math.prod(shape.kernel) * shape.channels
-    return asked / (products * ROWS * UNIT)
+_UNROLLED, _MOST_UNROLLED = 8, 16  # pixels of the epilogue: by rule, and worth a measurement
 
 
 def schedule_signs(kernel: Kernel) -> tuple[str, ConvTiles]:
@@ -152,7 +84,7 @@ def schedule_signs(kernel: Kernel) -> tuple[str, ConvTiles]:
     if [name_of(schedule, block) for block in before] != ["bconv_signs"]:
         raise NotApplicable("a block before the convolution")
     shape = _geometry(schedule, conv, before[0])
-    rows = _rows_of_group(shape)
+    rows = rows_of_group(shape)
     tiles = _choose_tiles(kernel.tiles, shape, rows)
 
     behind = [b for b in every[at + 1 :] if not is_among(schedule, b, readers.all)]
@@ -182,6 +114,29 @@ def schedule_signs(kernel: Kernel) -> tuple[str, ConvTiles]:
     return RULE, tiles
 
 
+def tile_choices(schedule: s_tir.Schedule) -> list[ConvTiles]:
+    """All sizes that `schedule_signs` applies as they stand to a function, not scheduled yet.
+
+    Raises:
+        NotApplicable: the function holds no such convolution.
+    """
+    every = blocks(schedule)
+    found = [at for at, block in enumerate(every) if rule_of(schedule, block) == RULE]
+    if len(found) != 1 or [name_of(schedule, b) for b in every[: found[0]]] != ["bconv_signs"]:
+        raise NotApplicable
+    shape = _geometry(schedule, every[found[0]], every[0])
+    rows, (height, width) = rows_of_group(shape), shape.out_image
+    return [
+        ConvTiles(across, deep, band)
+        for across in divisors(width)
+        if across <= _MOST_UNROLLED
+        for deep in (1, 2)
+        if shape.out_channels // CHANNELS % deep == 0
+        for band in divisors(height)
+        if band % rows == 0
+    ]
+
+
 def _geometry(schedule: Any, conv: Any, signs: Any) -> Geometry:
     """The shape of the convolution, from its block and that of its image."""
     notes = schedule.get(conv).annotations
@@ -197,24 +152,6 @@ def _geometry(schedule: Any, conv: Any, signs: Any) -> Geometry:
         int(notes["in_channels"]),
         int(weight.shape[0]) * CHANNELS,
     )
-
-
-def _rows_of_group(shape: Geometry) -> int:
-    """Rows whose outputs lie end to end in tiles: those that fill tiles best, of these the fewest.
-
-    The last of an odd number of tiles is a 1 x 2 step: half the products of 2 x 2, but three of its
-    four loads. So it counts one and a half.
-    """
-    height, _ = shape.out_image
-    if shape.strides != (1, 1):
-        return 1
-    most = max(_GROUP_SUMS // (shape.pitch * 2 * CHANNELS), 1)
-
-    def waste(rows: int) -> tuple[float, int]:
-        tiles = shape.tiles_of(rows)
-        return (tiles + tiles % 2 / 2) / rows, rows
-
-    return min((rows for rows in divisors(height) if rows <= most), key=waste)
 
 
 def _choose_tiles(wish: ConvTiles, shape: Geometry, rows: int) -> ConvTiles:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .common import divisors
+
 WORD = 32
 CHANNELS = 16
 """Output channels, and columns, of a tile of sums."""
@@ -13,6 +15,9 @@ ROWS = 16
 
 UNIT = 64
 """Bytes of a row of a tile."""
+
+# Sums of a group: 32 of the 48 KiB of first-level cache that every core with AMX has.
+_GROUP_SUMS = 32 * 1024 // 4
 
 
 @dataclass(frozen=True)
@@ -94,3 +99,21 @@ class Geometry:
     def tiles_of(self, rows: int) -> int:
         """Tiles of such a group."""
         return -(-self.sums_of(rows) // ROWS)
+
+
+def rows_of_group(shape: Geometry) -> int:
+    """Rows whose outputs lie end to end in tiles: those that fill tiles best, of these the fewest.
+
+    The last of an odd number of tiles is a 1 x 2 step: half the products of 2 x 2, but three of its
+    four loads. So it counts one and a half.
+    """
+    height, _ = shape.out_image
+    if shape.strides != (1, 1):
+        return 1
+    most = max(_GROUP_SUMS // (shape.pitch * 2 * CHANNELS), 1)
+
+    def waste(rows: int) -> tuple[float, int]:
+        tiles = shape.tiles_of(rows)
+        return (tiles + tiles % 2 / 2) / rows, rows
+
+    return min((rows for rows in divisors(height) if rows <= most), key=waste)

@@ -11,6 +11,7 @@ from tvm import tirx
 from .common import ConvTiles, Family, NotApplicable, divisors, start
 from .conv import convolution_shape, register_budget
 from .neon_tiles import neon_choices, neon_shape
+from .signs import tile_choices
 
 SCHEDULE_VERSION = 1
 """Counts the changes of the rules after which a measured time no longer tells which parameters are
@@ -41,7 +42,7 @@ def choices(function: tirx.PrimFunc, family: Family, lanes: int) -> list[ConvTil
     try:
         shape = convolution_shape(schedule, lanes)
     except NotApplicable:
-        return []
+        return _tile_choices(function, family)
     budget = register_budget(family, shape.rule) * _OVER_BUDGET
     return [
         ConvTiles(across, deep, band, unroll)
@@ -51,3 +52,11 @@ def choices(function: tirx.PrimFunc, family: Family, lanes: int) -> list[ConvTil
         for band in divisors(shape.height)
         for unroll in (False, True)
     ]
+
+
+def _tile_choices(function: tirx.PrimFunc, family: Family) -> list[ConvTiles]:
+    """Those of a binary convolution in AMX tiles."""
+    try:
+        return tile_choices(start(function)) if family.tiles else []
+    except NotApplicable:
+        return []

@@ -25,6 +25,7 @@ COMMANDS = {
     "cli",
     "compile",
     "compiler",
+    "forms",
     "logs",
     "run",
     "tune",

@@ -7,8 +7,7 @@ import platform
 import tempfile
 import time
 import weakref
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +21,6 @@ import numpy.typing as npt  # noqa: E402  (the guard speaks before TVM does)
 import torch  # noqa: E402
 import tvm  # noqa: E402
 from torch import nn  # noqa: E402
-from tvm.ir import GenericConst  # noqa: E402
 
 from tvm_insta import runtime  # noqa: E402
 from tvm_insta.codegen import plain_c, relax_vm  # noqa: E402
@@ -31,11 +29,12 @@ from tvm_insta.codegen.plain_c import CForm  # noqa: E402
 from tvm_insta.codegen.relax_vm import VmForm  # noqa: E402
 from tvm_insta.codegen.staging import staged  # noqa: E402
 from tvm_insta.errors import InstaError  # noqa: E402
+from tvm_insta.forms import compare  # noqa: E402
 from tvm_insta.frontend import ByteInput, import_torch, random_tensors  # noqa: E402
 from tvm_insta.options import RANDOM, CompileOptions  # noqa: E402
-from tvm_insta.passes.lower import weight_key  # noqa: E402
+from tvm_insta.passes.kernels import kernels_of_layers  # noqa: E402
 from tvm_insta.passes.pipeline import PHASES, AfterPhase, Compiled, run_pipeline  # noqa: E402
-from tvm_insta.passes.report import Layer, Report  # noqa: E402
+from tvm_insta.passes.report import Report  # noqa: E402
 from tvm_insta.runtime import manifest as manifests  # noqa: E402
 from tvm_insta.runtime.preprocess import (  # noqa: E402
     CHANNELS,
@@ -46,7 +45,6 @@ from tvm_insta.runtime.preprocess import (  # noqa: E402
 from tvm_insta.schedules import ConvTiles, ScheduleRecord, family_of  # noqa: E402
 from tvm_insta.target import InstaTarget, parse  # noqa: E402
 from tvm_insta.tuning.lookup import DEFAULT, STALE, TUNED, Lookup, look_up  # noqa: E402
-from tvm_insta.tuning.tasks import LayerOf  # noqa: E402
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the step that begins, its number and the number of steps."""
@@ -174,7 +172,7 @@ def compile_module(
         module, example_inputs = take_bytes(module, example_inputs, source.preprocessing)
     # What code generation would refuse is refused before the minutes it takes to get there.
     linker = (plain_c if options.runtime == "c" else relax_vm).require(target, options.name)
-    _check_binary(options, target)
+    check_binary(options.binary, target)
     samples = _samples(options, target, source, example_inputs)
     steps = ["export", *PHASES, "generate code"]
     started = time.perf_counter()
@@ -210,6 +208,7 @@ def compile_module(
         stem=options.stem,
         samples=samples,
         binary=options.binary,
+        compare=compare(target, options.log_dir),
     )
     compiled.report.log()
     with staged(out_dir) as stage:
@@ -228,6 +227,26 @@ _RANDOM_SAMPLES = 8
 _NARROW = {"bf16": ("avx512bf16",), "int8": ("avx512vnni", "avxvnni")}
 
 
+def check_stem(stem: str, target: InstaTarget) -> None:
+    """Refuse numbers that the target cannot compute in.
+
+    Raises:
+        InstaError: it lacks the instructions.
+    """
+    wanted = _NARROW.get(stem, ())
+    if wanted and not target.features & set(wanted):
+        raise InstaError(
+            f"got stem {stem!r}, but {target.text} has no {' or '.join(wanted)}: name a "
+            "CPU that has it (-mcpu=... or -mattr=+...), or use stem fp32"
+        )
+
+
+def random_samples(example_inputs: Sequence[torch.Tensor]) -> list[Any]:
+    """Inputs to calibrate with that say nothing of real ones: enough for timing."""
+    kinds = [((_RANDOM_SAMPLES, *t.shape[1:]), t.dtype) for t in example_inputs]
+    return [tensor.numpy() for tensor in random_tensors(kinds)]
+
+
 def _samples(
     options: CompileOptions,
     target: InstaTarget,
@@ -235,17 +254,11 @@ def _samples(
     example_inputs: Sequence[torch.Tensor],
 ) -> list[Any]:
     """Inputs to calibrate with; refuses a stem that the target or the model cannot have."""
-    wanted = _NARROW.get(options.stem, ())
-    if wanted and not target.features & set(wanted):
-        raise InstaError(
-            f"got stem {options.stem!r}, but {target.text} has no {' or '.join(wanted)}: name a "
-            "CPU that has it (-mcpu=... or -mattr=+...), or use stem fp32"
-        )
+    check_stem(options.stem, target)
     if options.stem != "int8":
         return []
     if options.calibrate == RANDOM:
-        kinds = [((_RANDOM_SAMPLES, *t.shape[1:]), t.dtype) for t in example_inputs]
-        return [tensor.numpy() for tensor in random_tensors(kinds)]
+        return random_samples(example_inputs)
     if source.preprocessing is None or len(example_inputs) != 1:
         raise InstaError(
             "got stem 'int8', but it is not known how images become this network's input: compile "
@@ -261,9 +274,13 @@ def _samples(
     return [load_images(chosen, dict(source.preprocessing), dtype)]
 
 
-def _check_binary(options: CompileOptions, target: InstaTarget) -> None:
-    """Refuse AMX for a target that has none."""
-    if options.binary != "amx":
+def check_binary(binary: str, target: InstaTarget) -> None:
+    """Refuse AMX for a target that has none.
+
+    Raises:
+        InstaError: "amx" is wished, and the target lacks it.
+    """
+    if binary != "amx":
         return
     if target.kind != "llvm" or not family_of(target.tvm).tiles:
         raise InstaError(
@@ -386,32 +403,12 @@ def _state(record: ScheduleRecord, tuned: Lookup) -> str:
     return tuned.states.get(record.function, DEFAULT)
 
 
-def layers_of_kernels(compiled: Compiled) -> dict[str, list[LayerOf]]:
-    """The layers that each kernel computes, by its name; layers without a kernel are left out."""
-    found: dict[str, list[LayerOf]] = {}
-    for group, symbol in _with_kernels(compiled):
-        if symbol is not None:
-            macs = sum(layer.macs for layer in group)
-            found.setdefault(symbol, []).extend(LayerOf(layer.name, macs) for layer in group)
-    return found
-
-
-def _with_kernels(compiled: Compiled) -> Iterator[tuple[list[Layer], str | None]]:
-    """The layers that one call computes, mostly one, with the name of its kernel."""
-    kernels = _kernel_of_weight(compiled.mod)
-    seen: Counter[str] = Counter()
-    for group in compiled.report.groups():
-        key = group[0].weight_key
-        symbols = kernels.get(key, [])
-        symbol = symbols[min(seen[key], len(symbols) - 1)] if symbols else None
-        yield group, symbol
-        seen[key] += 1
-
-
 def _layers(compiled: Compiled, schedules: Mapping[str, str]) -> tuple[manifests.Layer, ...]:
     layers = []
     for layer, symbol in (
-        (each, name) for group, name in _with_kernels(compiled) for each in group
+        (each, name)
+        for group, name in kernels_of_layers(compiled.mod, compiled.report)
+        for each in group
     ):
         layers.append(
             manifests.Layer(
@@ -429,19 +426,3 @@ def _layers(compiled: Compiled, schedules: Mapping[str, str]) -> tuple[manifests
             )
         )
     return tuple(layers)
-
-
-def _kernel_of_weight(mod: tvm.IRModule) -> dict[str, list[str]]:
-    """Symbols of the kernels that are called with each constant, in the order of the calls."""
-    found: dict[str, list[str]] = {}
-    for block in mod["main"].body.blocks:
-        for binding in block.bindings:
-            call = binding.value
-            if not isinstance(call, tvm.ir.Call) or len(call.args) < 2:
-                continue
-            fields = getattr(call.args[1], "fields", ())
-            for value in fields:
-                if isinstance(value, GenericConst):
-                    key = weight_key(value.value.numpy())
-                    found.setdefault(key, []).append(str(call.args[0].name_hint))
-    return found

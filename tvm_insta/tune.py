@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tvm_insta import choose, cli
+from tvm_insta.options import BINARY, STEMS
 
 UNITS = {"local": "seconds", "rpc": "seconds", "icount": "instructions", "mca": "cycles"}
 
@@ -22,6 +23,15 @@ def parser() -> argparse.ArgumentParser:
     choose.add_model_arguments(result)
     result.set_defaults(seed=0)
     result.add_argument("--target", default="native", help="as of the compile command")
+    result.add_argument(
+        "--stem", choices=STEMS, default="fp32", help="numbers of the float layers, as compile has"
+    )
+    result.add_argument(
+        "--binary",
+        choices=BINARY,
+        default="auto",
+        help="form of binary layers on a CPU with AMX; auto: measure both, tune the faster ones",
+    )
     result.add_argument("--trials", type=int, help="trials of all layers together")
     result.add_argument("--minutes", type=float, help="time limit of this run")
     result.add_argument("--layer", metavar="PATTERN", help='only layers like "stage1.*"')
@@ -82,6 +92,8 @@ def _tune(args: argparse.Namespace) -> int:
         target=args.target,
         log_dir=args.log_dir,
         layer=args.layer,
+        stem=args.stem,
+        binary=args.binary,
         runner=args.runner,
         runners=runners,
         sweep=sweep,
@@ -107,6 +119,8 @@ def _tune(args: argparse.Namespace) -> int:
 
     for line in sweep_lines(tuned.meta, tuned.states):
         print(line)
+    for form in tuned.forms:
+        print(form.text)
     print(f"wrote {tuned.folder}; compile with --log-dir {args.log_dir}")
     report = args.report or Path("build") / f"tune-{chosen.label}-{tuned.folder.name}"
     for line in write_report(report, tuned.meta, tuned.states):

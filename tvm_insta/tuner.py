@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +13,14 @@ import torch
 import tvm
 from torch import nn
 
-from tvm_insta.compiler import layers_of_kernels
+from tvm_insta.compiler import check_binary, check_stem, random_samples
 from tvm_insta.errors import LogError, ToolchainError, TuneError
+from tvm_insta.forms import Form, measured_forms
 from tvm_insta.frontend import import_torch
-from tvm_insta.passes.pipeline import run_pipeline
+from tvm_insta.options import BINARY, STEMS
+from tvm_insta.passes.kernels import kernels_of_layers
+from tvm_insta.passes.pipeline import Compare, Fused, run_pipeline
+from tvm_insta.schedules import BinaryLayer, Measured, family_of
 from tvm_insta.target import InstaTarget, parse
 from tvm_insta.tuning import meta as metas
 from tvm_insta.tuning.log import TuningLog, folder_of, locked, new_meta
@@ -24,7 +30,7 @@ from tvm_insta.tuning.runner import Runner
 from tvm_insta.tuning.runners import RUNNERS, RunnerOptions, make_runner
 from tvm_insta.tuning.state import TaskState
 from tvm_insta.tuning.sweep import run_sweep
-from tvm_insta.tuning.tasks import Task, extract_tasks, select
+from tvm_insta.tuning.tasks import LayerOf, Task, extract_tasks, select
 
 Say = Callable[[str], None]
 
@@ -37,6 +43,9 @@ class TuneOptions:
         target: target string, preset or JSON, see `tvm_insta.target.parse`.
         log_dir: folder of logs; the records go to the target's folder in it.
         layer: shell pattern of layer names, None for all.
+        stem: numbers of the float layers, as `CompileOptions.stem`.
+        binary: form of the binary layers, as `CompileOptions.binary`; on a target with AMX, "auto"
+            tunes both forms of each, and then the kernels of the network in the faster ones.
         runner: one of `tuning.runners.RUNNERS`.
         runners: what the runner needs to know.
         sweep: limits and search.
@@ -45,15 +54,18 @@ class TuneOptions:
     target: str = "native"
     log_dir: Path = Path("autotune_logs")
     layer: str | None = None
+    stem: str = "fp32"
+    binary: str = "auto"
     runner: str = "local"
     runners: RunnerOptions = field(default_factory=RunnerOptions)
     sweep: SweepOptions = field(default_factory=SweepOptions)
 
     def __post_init__(self) -> None:
-        if self.runner not in RUNNERS:
-            raise TuneError(
-                f"got runner {self.runner!r}, but it must be one of {', '.join(RUNNERS)}"
-            )
+        for name, known in (("runner", RUNNERS), ("stem", STEMS), ("binary", BINARY)):
+            if getattr(self, name) not in known:
+                raise TuneError(
+                    f"got {name} {getattr(self, name)!r}, but it must be one of {', '.join(known)}"
+                )
 
 
 @dataclass(frozen=True)
@@ -64,22 +76,63 @@ class Tuned:
         folder: of the records.
         meta: as in the folder's meta.json.
         states: one per task of this sweep.
+        forms: binary layers that were measured in two forms.
     """
 
     folder: Path
     meta: metas.Meta
     states: list[TaskState]
+    forms: tuple[Form, ...] = ()
+
+
+class Network:
+    """The kernels of a PyTorch network, as the compiler would make them.
+
+    Args:
+        module: in eval mode.
+        example: one input, batch 1.
+        target: what to compile for.
+        stem: numbers of the float layers; those in "int8" are calibrated with random inputs, for
+            the scale of a layer does not change its kernel.
+
+    Raises:
+        InstaError: the network cannot be imported, or the target lacks the stem's instructions.
+    """
+
+    def __init__(
+        self, module: nn.Module, example: torch.Tensor, target: InstaTarget, stem: str = "fp32"
+    ) -> None:
+        check_stem(stem, target)
+        self.target, self.stem = target, stem
+        self.samples = random_samples([example]) if stem == "int8" else []
+        self.imported = import_torch(module, [example], max_batch=64, dynamic=True)
+
+    def tasks(self, binary: str = "auto", compare: Compare | None = None) -> list[Task]:
+        """The tasks with binary layers in certain forms, see `run_pipeline`."""
+        fused = run_pipeline(
+            self.imported,
+            self.target,
+            last="fuse",
+            stem=self.stem,
+            samples=self.samples,
+            binary=binary,
+            compare=compare,
+        )
+        layers: dict[str, list[LayerOf]] = {}
+        for group, symbol in kernels_of_layers(fused.mod, fused.report):
+            if symbol is not None:
+                macs = sum(layer.macs for layer in group)
+                layers.setdefault(symbol, []).extend(LayerOf(layer.name, macs) for layer in group)
+        return extract_tasks(fused.mod, self.target, layers)
 
 
 def network_tasks(module: nn.Module, example: torch.Tensor, target: InstaTarget) -> list[Task]:
-    """The tasks of a PyTorch network: what the compiler would schedule, with layer names.
+    """The tasks of a PyTorch network, with its binary layers in the forms that the rule gives them.
 
     Raises:
         InstaError: the network cannot be imported.
     """
-    imported = import_torch(module, [example], max_batch=64, dynamic=True)
-    fused = run_pipeline(imported, target, last="fuse")
-    return extract_tasks(fused.mod, target, layers_of_kernels(fused))
+    return Network(module, example, target).tasks()
 
 
 def tune(
@@ -103,12 +156,75 @@ def tune(
         InstaError: the network, the target, an option or the log cannot be used.
     """
     target = parse(options.target)
+    check_binary(options.binary, target)
     runner = make_runner(options.runner, target, options.runners)
     try:
-        tasks = select(network_tasks(module, example, target), options.layer)
-        return tune_tasks(tasks, target, runner, options, progress, say=say)
+        network = Network(module, example, target, options.stem)
+        return tune_network(network, runner, options, progress, say=say)
     finally:
         runner.close()
+
+
+def tune_network(
+    network: Network, runner: Runner, options: TuneOptions, progress: Progress, *, say: Say = print
+) -> Tuned:
+    """As `tune`, for a network that was imported and a runner that the caller closes."""
+    target = network.target
+    tiles = target.kind == "llvm" and family_of(target.tvm).tiles
+    if tiles and runner.unit != "seconds":
+        say(f"AMX tiles are left out: {runner.unit} of runner {runner.name} do not say their time")
+    elif tiles and options.binary == "auto":
+        return _tune_forms(network, runner, options, progress, say)
+    tasks = [t for t in network.tasks(options.binary) if runner.unit == "seconds" or not t.tiles]
+    return tune_tasks(select(tasks, options.layer), target, runner, options, progress, say=say)
+
+
+_SHARE_OF_FORMS = 0.75
+"""Of a sweep with two forms: the rest is for the network in the faster ones, where kernels between
+a layer in tiles and one of popcounts are new."""
+
+
+def _tune_forms(
+    network: Network, runner: Runner, options: TuneOptions, progress: Progress, say: Say
+) -> Tuned:
+    """Tune every binary layer as popcounts and in tiles, then the network in the faster forms."""
+    target, limits = network.target, options.sweep
+    began = time.monotonic()
+    both = {task.key: task for form in ("popcount", "amx") for task in network.tasks(form)}
+    say("this target has AMX: binary layers are tuned as popcounts and in tiles")
+    first = dataclasses.replace(
+        limits,
+        trials=None if limits.trials is None else math.ceil(_SHARE_OF_FORMS * limits.trials),
+        minutes=None if limits.minutes is None else _SHARE_OF_FORMS * limits.minutes,
+    )
+    tasks = select(list(both.values()), options.layer)
+    found = tune_tasks(
+        tasks, target, runner, dataclasses.replace(options, sweep=first), progress, say=say
+    )
+    makers: list[Fused] = []
+
+    def compare(fused: Fused) -> dict[BinaryLayer, Measured]:
+        makers.append(fused)
+        return {f.shape: f.figures for f in measured_forms(fused, target, options.log_dir)}
+
+    faster = select(network.tasks(compare=compare), options.layer)
+    keys = {task.key for task in faster}
+    gone = sum(state.tried for state in found.states if state.task.key not in keys)
+    spent = (time.monotonic() - began) / 60
+    rest = dataclasses.replace(
+        limits,
+        trials=None if limits.trials is None else max(1, limits.trials - gone),
+        minutes=None if limits.minutes is None else max(1e-3, limits.minutes - spent),
+        resume=True,
+    )
+    say("now the network with each binary layer in its faster form")
+    last = tune_tasks(
+        faster, target, runner, dataclasses.replace(options, sweep=rest), progress, say=say
+    )
+    # Once more, as the compiler will find them.
+    return dataclasses.replace(
+        last, forms=tuple(measured_forms(makers[0], target, options.log_dir))
+    )
 
 
 def tune_tasks(

@@ -1,9 +1,10 @@
 """Start a TVM RPC tracker and servers on this machine, until Ctrl-C.
 
-    python examples/rpc/farm.py --key KEY [--servers N] [--port PORT]
+    python examples/rpc/farm.py --key KEY [--servers N] [--port PORT] [--program COMMAND]
 
 Prints one line for the tracker and one for each server, with its address and process. Each server
-is pinned to a core of its own as far as there are cores.
+is pinned to a core of its own as far as there are cores. The servers are TVM's own, or COMMAND,
+such as "./server" (made from server.c) or "qemu-aarch64 -L /usr/aarch64-linux-gnu ./server".
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -25,20 +27,25 @@ def main() -> int:
     parser.add_argument("--servers", type=int, default=2)
     parser.add_argument("--host", default="127.0.0.1", help="address that all of them bind")
     parser.add_argument("--port", type=int, default=0, help="of the tracker; 0 takes a free one")
+    parser.add_argument("--program", help="command of a server (default: TVM's own)")
     args = parser.parse_args()
+    program = shlex.split(args.program) if args.program else None
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does
     started: list[subprocess.Popen[bytes]] = []
     try:
         port = args.port or free_port(args.host)
         tracker = f"{args.host}:{port}"
         ports = ("--host", args.host, "--port", str(port), "--port-end", str(port + 1))
-        started.append(start("tvm.exec.rpc_tracker", *ports))
+        started.append(start(module("tvm.exec.rpc_tracker"), *ports))
         print(f"tracker {tracker} process {started[0].pid}", flush=True)
         cores = sorted(os.sched_getaffinity(0))
         for number in range(args.servers):
             own = free_port(args.host)
-            ports = ("--host", args.host, "--port", str(own), "--port-end", str(own + 1))
-            server = start("tvm.exec.rpc_server", *ports, "--tracker", tracker, "--key", args.key)
+            where = ("--host", args.host, "--port", str(own), "--tracker", tracker)
+            if program is None:
+                where += ("--port-end", str(own + 1))
+            command = program or module("tvm.exec.rpc_server")
+            server = start(command, *where, "--key", args.key)
             os.sched_setaffinity(server.pid, {cores[number % len(cores)]})
             started.append(server)
             print(f"server {args.host}:{own} process {server.pid}", flush=True)
@@ -55,10 +62,15 @@ def main() -> int:
             process.wait()
 
 
-def start(module: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """A program of TVM's, in a process group of its own: a server has children."""
+def module(name: str) -> list[str]:
+    """The command of a program of TVM's."""
+    return [sys.executable, "-m", name]
+
+
+def start(command: list[str], *arguments: str) -> subprocess.Popen[bytes]:
+    """A program in a process group of its own: a server has children."""
     return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
+        [*command, *arguments],
         env={**os.environ, "TVM_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ import tvm
 import tvm_ffi
 from tvm import relax, s_tir, tirx
 from tvm_insta.schedules import BinaryLayer, schedule_module, uses_tiles
-from tvm_insta.schedules.signs import fill
+from tvm_insta.schedules.forms import fill
 from tvm_insta.schedules.signs_shape import Geometry
 
 from tvm_insta import ops

@@ -14,9 +14,9 @@ from tvm import relax
 
 from tests.passes.networks import Halving, agree, calls, execute, phases
 from tests.passes.test_join import kernels
-from tvm_insta.compiler import layers_of_kernels
 from tvm_insta.frontend import import_torch
 from tvm_insta.passes import pipeline
+from tvm_insta.passes.kernels import kernels_of_layers
 from tvm_insta.passes.pipeline import fuse, run_pipeline
 from tvm_insta.runtime import cpu
 from tvm_insta.target import parse
@@ -61,8 +61,8 @@ def test_scheduled_kernels_compute_what_the_network_as_it_stands_computes(name, 
     run, done = compiled(module, x, target)
     assert sum(record.rule == "insta_bconv" for record in done.schedules) == 2
     assert not [record for record in done.schedules if record.reason]
-    (pair,) = [layers for layers in layers_of_kernels(done).values() if len(layers) > 1]
-    assert [layer.macs for layer in pair] == [2 * 4 * 3 * 24 * 24] * 2, "of the whole call"
+    (pair,) = [group for group, _ in kernels_of_layers(done.mod, done.report) if len(group) > 1]
+    assert [layer.macs for layer in pair] == [4 * 3 * 24 * 24] * 2
     result = run(x)
     with torch.no_grad():
         np.testing.assert_allclose(result, module(x), rtol=0, atol=TOLERANCE)

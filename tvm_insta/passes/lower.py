@@ -166,10 +166,13 @@ class _Lower(Rewriter):
             return packing.block_weight(weight, own.lanes), own.byte_counts
         return packing.block_pieces(weight, own.dtype, own.lanes, channels), False
 
-    def _next_layer(self, weight: Array, note: str = "") -> None:
+    def _next_layer(self, weight: Array, note: str = "", shape: BinaryLayer | None = None) -> None:
         for layer in next(self.layers, ()):
             layer.weight_key = weight_key(weight)
-            layer.notes += (note,) if note else ()
+            own = note
+            if shape is not None and self.tiles is not None and self.tiles.fits(shape):
+                layer.shape, own = shape, self.tiles.note(shape)
+            layer.notes += (own,) if own else ()
 
     def _conv2d(self, call: Call) -> Expr | None:
         weight = array(call.args[1])
@@ -253,10 +256,9 @@ class _Lower(Rewriter):
         if not all(isinstance(size, int) for size in image):
             next(self.layers, None)
             return None
-        data = call.args[0]
-        tiled = self._in_tiles(data, weight, image, call)
-        if tiled is not None:
-            return tiled
+        data, shape = call.args[0], _binary_layer(weight, image, call)
+        if self.tiles is not None and self.tiles(shape):
+            return self._in_tiles(data, weight, shape)
         if any(padding):
             kept = packed.attrs
             data = self.emit(
@@ -268,36 +270,20 @@ class _Lower(Rewriter):
                     pad=padding,
                 )
             )
-        return self._blocked(data, weight, image, padding, call)
+        return self._blocked(data, weight, image, padding, call, shape)
 
-    def _in_tiles(self, data: Expr, weight: Array, image: Sequence[int], call: Call) -> Expr | None:
-        """The binary convolution for AMX; None where popcounts compute it."""
-        attrs, channels = call.attrs, int(call.attrs["in_channels"])
-        (height, width), (stride_y, stride_x) = image, ints(attrs["strides"])
-        top, left, bottom, right = ints(attrs["padding"])
-        layer = BinaryLayer(
-            image=(height, width),
-            channels=channels,
-            out_channels=weight.shape[0],
-            kernel=weight.shape[1:3],
-            strides=(stride_y, stride_x),
-            padding=(top, left, bottom, right),
-            plain=int(attrs["bits"]) == int(attrs["groups"]) == 1
-            and str(attrs["encoding"]) == "bipolar"
-            and ints(attrs["dilation"]) == [1, 1],
-        )
-        if self.tiles is None or not self.tiles(layer):
-            return None
-        tiled = packing.tile_weight(weight, channels)
-        self._next_layer(tiled, "computed in AMX tiles")
+    def _in_tiles(self, data: Expr, weight: Array, shape: BinaryLayer) -> Expr:
+        """The binary convolution for AMX."""
+        tiled = packing.tile_weight(weight, shape.channels)
+        self._next_layer(tiled, shape=shape)
         return self.emit(
             ops.bitserial_conv2d_signs(
                 data,
                 const(tiled, "uint32"),
-                in_channels=channels,
+                in_channels=shape.channels,
                 kernel_width=weight.shape[2],
-                strides=[stride_y, stride_x],
-                padding=[top, left, bottom, right],
+                strides=shape.strides,
+                padding=shape.padding,
             )
         )
 
@@ -314,7 +300,13 @@ class _Lower(Rewriter):
         return self._doubled(self._as_vector(half), const(2, "int32"))
 
     def _blocked(
-        self, data: Expr, weight: Array, image: Sequence[int], padding: Sequence[int], call: Call
+        self,
+        data: Expr,
+        weight: Array,
+        image: Sequence[int],
+        padding: Sequence[int],
+        call: Call,
+        shape: BinaryLayer | None = None,
     ) -> Expr:
         attrs = call.attrs
         dense = op_name(call) == "relax.insta.bitserial_dense"
@@ -334,7 +326,7 @@ class _Lower(Rewriter):
         )
         channels = int(attrs["in_channels"]) // groups
         blocked, byte_counts = self._block_bits(weight, channels, groups, bits)
-        self._next_layer(blocked)
+        self._next_layer(blocked, shape=shape)
         alpha = 2 if encoding == "bipolar" else 1
         halve = alpha == 2 and not (base % 2).any()
         result = self.emit(
@@ -386,3 +378,21 @@ class _Lower(Rewriter):
     def _as_vector(self, image: Expr) -> Expr:
         batch, _, _, channels = shape_of(image)
         return self.emit(relax.op.reshape(image, [batch, channels]))
+
+
+def _binary_layer(weight: Array, image: Sequence[int], call: Call) -> BinaryLayer:
+    """A binary convolution with a packed weight [O, KH, KW, Cw], as its form depends on it."""
+    attrs = call.attrs
+    (height, width), (stride_y, stride_x) = image, ints(attrs["strides"])
+    top, left, bottom, right = ints(attrs["padding"])
+    return BinaryLayer(
+        image=(height, width),
+        channels=int(attrs["in_channels"]),
+        out_channels=weight.shape[0],
+        kernel=(weight.shape[1], weight.shape[2]),
+        strides=(stride_y, stride_x),
+        padding=(top, left, bottom, right),
+        plain=int(attrs["bits"]) == int(attrs["groups"]) == 1
+        and str(attrs["encoding"]) == "bipolar"
+        and ints(attrs["dilation"]) == [1, 1],
+    )

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -34,8 +35,11 @@ from tvm_insta.passes.shortcuts import pool_shortcuts
 from tvm_insta.passes.simplify import simplify
 from tvm_insta.passes.to_nhwc import to_nhwc
 from tvm_insta.schedules import (
+    BinaryLayer,
     ConvTiles,
+    Measured,
     ScheduleRecord,
+    UsesTiles,
     binary_blocking,
     float_block,
     schedule_module,
@@ -45,6 +49,12 @@ from tvm_insta.target import InstaTarget, parse
 
 AfterPhase = Callable[[int, str, tvm.IRModule], None]
 """Called with number, name and module after each phase, e.g. to verify or to show progress."""
+
+Fused = Callable[[UsesTiles], tuple[tvm.IRModule, Report]]
+"""The network's kernels, not scheduled, with binary convolutions in certain forms; its report."""
+
+Compare = Callable[[Fused], Mapping[BinaryLayer, Measured]]
+"""Figures of binary convolutions in both their forms, for a network; see `schedules.UsesTiles`."""
 
 Choose = Callable[[tvm.IRModule], Mapping[str, ConvTiles]]
 """Parameters of the schedules by kernel, for a fused module; see `schedule_module`."""
@@ -88,6 +98,7 @@ def run_pipeline(
     stem: str = "fp32",
     samples: Sequence[Array] = (),
     binary: str = "auto",
+    compare: Compare | None = None,
 ) -> Compiled:
     """Run every phase.
 
@@ -103,6 +114,7 @@ def run_pipeline(
         samples: for "int8", one array per input, ``[images, ...]``: they show how large the
             activations become.
         binary: how binary convolutions compute: "auto", "popcount" or "amx", see `uses_tiles`.
+        compare: what was measured, for "auto" on targets with AMX; None for the rule.
 
     Raises:
         InstaError: from a phase, or when ``dump_ir`` cannot be written.
@@ -122,10 +134,22 @@ def run_pipeline(
         host = parse("llvm")
 
         def prepare(probed: tvm.IRModule) -> tvm.IRModule:
-            probed = fuse(lower_for(probed, Report(), host, binary="popcount"))
+            probed = fuse(lower_for(probed, Report(), host, tiles=uses_tiles(host.tvm, "popcount")))
             return schedule_module(probed, host.tvm, lanes=host.lanes)[0]
 
         return Narrow(stem, calibrate(mod, samples, prepare, host.tvm))
+
+    def lowered(mod: tvm.IRModule) -> tvm.IRModule:
+        numbers = narrowed(mod)
+
+        def fused(tiles: UsesTiles) -> tuple[tvm.IRModule, Report]:
+            own = copy.deepcopy(report)
+            return fuse(lower_for(mod, own, target, numbers, tiles=tiles), own, joins=True), own
+
+        tiles = uses_tiles(target.tvm, binary) if target.kind == "llvm" else None
+        if tiles is not None and tiles.family.tiles and binary == "auto" and compare is not None:
+            tiles = uses_tiles(target.tvm, binary, compare(fused))
+        return _fix_batch(lower_for(mod, report, target, numbers, tiles=tiles), batch)
 
     steps: dict[str, Callable[[tvm.IRModule], tvm.IRModule]] = {
         "imported": lambda mod: mod,
@@ -133,9 +157,7 @@ def run_pipeline(
         "to_nhwc": to_nhwc,
         "recognise": lambda mod: recognise(mod, report, imported.layer_names),
         "fold_scales": lambda mod: merge_parallel(fold_scales(mod), report),
-        "lower": lambda mod: _fix_batch(
-            lower_for(mod, report, target, narrowed(mod), binary=binary), batch
-        ),
+        "lower": lowered,
         "fuse": lambda mod: fuse(mod, report, joins=target.kind == "llvm"),
         "schedule": schedule,
     }
@@ -155,14 +177,15 @@ def lower_for(
     target: InstaTarget,
     narrow: Narrow | None = None,
     *,
-    binary: str = "auto",
+    tiles: UsesTiles | None = None,
 ) -> tvm.IRModule:
-    """`lower` with the layouts that are fast on a target."""
+    """`lower` with the layouts that are fast on a target; without `tiles`, forms by the rule."""
     mod = pool_shortcuts(mod)
     if target.kind == "cuda":
         return lower(mod, report, target.lanes, None, narrow)
-    tiles, own = uses_tiles(target.tvm, binary), float_block(target.tvm)
-    return lower(mod, report, target.lanes, binary_blocking(target.tvm), narrow, tiles, own)
+    tiles = tiles or uses_tiles(target.tvm)
+    blocking, own = binary_blocking(target.tvm), float_block(target.tvm)
+    return lower(mod, report, target.lanes, blocking, narrow, tiles, own)
 
 
 def fuse(mod: tvm.IRModule, report: Report | None = None, *, joins: bool = False) -> tvm.IRModule:

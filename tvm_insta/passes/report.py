@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
+from tvm_insta.schedules import BinaryLayer
+
 _log = logging.getLogger("tvm_insta")
 
 
@@ -24,6 +26,7 @@ class Layer:
         notes: what a reader should know, e.g. that torch.sign(0) = 0 became +1.
         weight_key: digest of the constant that the layer's kernel is called with, set by lowering.
         with_previous: computed by the same call as the layer before it, see `merge_parallel`.
+        shape: of a binary layer that could be popcounts or AMX tiles, set by lowering.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Layer:
     notes: tuple[str, ...] = ()
     weight_key: str = ""
     with_previous: bool = False
+    shape: BinaryLayer | None = None
 
 
 @dataclass(frozen=True)

@@ -36,15 +36,22 @@ class Lookup:
         parameters: for `schedule_module`, by kernel.
         states: "tuned" (there is a record, its parameters are used), "stale" (there is one, of
             another schedule version) or "default", by kernel.
+        medians: of the tuned kernels with these parameters, in the log's unit.
     """
 
     parameters: dict[str, ConvTiles] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
+    medians: dict[str, float] = field(default_factory=dict)
 
 
 def packaged() -> Path:
     """The folder of logs that ships with the package."""
     return Path(str(resources.files("tvm_insta.autotune_logs")))
+
+
+def has_records(target: InstaTarget, logs: Path | None = None) -> bool:
+    """Whether there is a log of the target."""
+    return target.kind == "llvm" and lines.exists(folder_of(logs or packaged(), target) / RECORDS)
 
 
 def look_up(mod: IRModule, target: InstaTarget, logs: Path | None = None) -> Lookup:
@@ -59,12 +66,9 @@ def look_up(mod: IRModule, target: InstaTarget, logs: Path | None = None) -> Loo
         LogError: the log of this target is damaged.
     """
     found = Lookup()
-    if target.kind != "llvm":
+    if not has_records(target, logs):
         return found
-    folder = folder_of(logs or packaged(), target)
-    if not lines.exists(folder / RECORDS):
-        return found
-    log = TuningLog(folder)
+    log = TuningLog(folder_of(logs or packaged(), target))
     for message in log.messages:
         _LOG.warning("%s", message)
     export = json.dumps(exported(target), sort_keys=True)
@@ -84,8 +88,9 @@ def look_up(mod: IRModule, target: InstaTarget, logs: Path | None = None) -> Loo
         name = variable.name_hint
         best = best_record([r for r in records if r.version == SCHEDULE_VERSION])
         tiles = None if best is None else best.tiles
-        if tiles is not None and tiles in listed:
+        if best is not None and tiles is not None and tiles in listed:
             found.parameters[name], found.states[name] = tiles, TUNED
+            found.medians[name] = best.median
         elif best is not None or all(r.version != SCHEDULE_VERSION for r in records):
             found.states[name] = STALE
     return found

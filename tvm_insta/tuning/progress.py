@@ -81,7 +81,9 @@ class SweepBar:
         rate = state.gmacs(best)
         per = {"seconds": "s", "instructions": "instruction", "cycles": "cycle"}[self._unit]
         if rate is not None and self._unit == "seconds":
-            text += f", best {rate:.0f} GMAC/{per}"
+            text += (
+                f", best {rate:.0f} GMAC/{per}" if rate >= 10 else f", best {rate:.2g} GMAC/{per}"
+            )
         elif rate is not None:
             text += f", best {rate:.1f} MAC/{per}"
         if rate is not None and state.peak:

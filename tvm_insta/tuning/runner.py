@@ -113,6 +113,7 @@ class Workshop:
             "target": self._target.canonical,
             "threads": self._threads,
             "seed": SEED,
+            "tiles": task.tiles,
         }
 
     def build(self, task: Task, candidates: Sequence[ConvTiles | None]) -> list[Path | str]:

@@ -57,7 +57,12 @@ class Task:
         if not self.layers:
             return self.name
         more = f" +{len(self.layers) - 1}" if len(self.layers) > 1 else ""
-        return self.layers[0] + more
+        return self.layers[0] + more + (" in tiles" if self.tiles else "")
+
+    @property
+    def tiles(self) -> bool:
+        """Whether it computes in AMX tiles, for which a process needs a permission."""
+        return self.rule == "insta_bconv_signs"
 
 
 @dataclass(frozen=True)

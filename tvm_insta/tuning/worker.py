@@ -29,7 +29,7 @@ class _State:
         self.target: Any = None
 
     def set(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Take a task: its workload, target, threads, and the seed of its inputs."""
+        """Take a task: its workload, target, threads, seed of its inputs, and use of AMX tiles."""
         from tvm_insta.target import parse
         from tvm_insta.tuning.workload import from_json
 
@@ -60,7 +60,7 @@ class _State:
         from tvm_insta.tuning.workload import outputs_of
 
         arrays = random_arrays(self.mod, int(self.task["seed"]))
-        with _loaded(request) as (module, device, _):
+        with _loaded(request, self.task["tiles"]) as (module, device, _):
             found = run_once(module, arrays, outputs_of(self.mod), device)
         Path(request["out"]).write_text(
             json.dumps([output.hex() for output in found]), encoding="utf-8"
@@ -77,15 +77,18 @@ class _State:
             for text in json.loads(Path(request["reference"]).read_text(encoding="utf-8"))
         ]
         arrays = random_arrays(self.mod, int(self.task["seed"]))
-        with _loaded(request) as (module, device, where):
+        with _loaded(request, self.task["tiles"]) as (module, device, where):
             check(run_once(module, arrays, outputs_of(self.mod), device), expected)
             seconds = time_kernel(module, arrays, device, int(request["repeats"]))
         return {"run_secs": seconds, "device": where}
 
 
 @contextmanager
-def _loaded(request: Mapping[str, Any]) -> Iterator[tuple[Any, Any, str]]:
-    """The library of a request, its device, and the device's name: this machine's or a lent one."""
+def _loaded(request: Mapping[str, Any], tiles: bool) -> Iterator[tuple[Any, Any, str]]:
+    """The library of a request, its device, and the device's name: this machine's or a lent one.
+
+    `tiles`: the library uses AMX. A lent device's server asks for the permission itself.
+    """
     library = Path(request["library"])
     if "tracker" in request:
         from tvm_insta.tuning.remote import session
@@ -96,6 +99,9 @@ def _loaded(request: Mapping[str, Any]) -> Iterator[tuple[Any, Any, str]]:
     else:
         import tvm
 
+        from tvm_insta.runtime.amx import TILES, ask_permission
+
+        ask_permission([TILES] if tiles else [])
         yield tvm.runtime.load_module(str(library)), tvm.cpu(), "this machine"
 
 

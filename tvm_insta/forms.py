@@ -1,0 +1,92 @@
+"""The forms of binary convolutions on a CPU with AMX, as tuning records have measured them.
+
+A network is lowered with all its binary convolutions as popcounts, and with all that can be in AMX
+tiles. Where the log holds the kernel of a layer in both forms, each with its best parameters, the
+faster form is the one to compile. Layers of one shape are decided together, by the sum of their
+kernels, so that they stay one kernel.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from tvm.ir import IRModule
+
+from tvm_insta.passes.kernels import kernels_of_layers
+from tvm_insta.passes.pipeline import Compare, Fused
+from tvm_insta.passes.report import Report
+from tvm_insta.schedules import BinaryLayer, Measured, uses_tiles
+from tvm_insta.target import InstaTarget
+from tvm_insta.tuning.lookup import has_records, look_up
+
+
+@dataclass(frozen=True)
+class Form:
+    """The binary layers of one shape in both forms.
+
+    Attributes:
+        shape: what they have in common.
+        layers: their names in the network.
+        figures: what all of them take, in the log's unit.
+    """
+
+    shape: BinaryLayer
+    layers: tuple[str, ...]
+    figures: Measured
+
+    @property
+    def text(self) -> str:
+        """One line for people; forms are compared by seconds only."""
+        popcount, tiles = (1e6 * value for value in (self.figures.popcount, self.figures.tiles))
+        won = "AMX tiles" if tiles < popcount else "popcount"
+        more = f" +{len(self.layers) - 1}" if len(self.layers) > 1 else ""
+        return f"{self.layers[0]}{more}: {won}; {popcount:.1f} us by popcount, {tiles:.1f} in tiles"
+
+
+def measured_forms(fused: Fused, target: InstaTarget, logs: Path | None = None) -> list[Form]:
+    """What the log knows of both forms of a network's binary layers.
+
+    Args:
+        fused: makes the network's kernels with its layers in certain forms.
+        target: with AMX.
+        logs: a folder of logs, None for the packaged ones.
+
+    Raises:
+        LogError: the log of this target is damaged.
+    """
+    if not has_records(target, logs):
+        return []
+    popcount, tiles = (
+        _figures(*fused(uses_tiles(target.tvm, form)), target, logs) for form in ("popcount", "amx")
+    )
+    names = defaultdict(list)
+    for name, (shape, _) in tiles.items():
+        names[shape].append(name)
+    return [
+        Form(
+            shape,
+            tuple(own),
+            Measured(*(sum(form[name][1] for name in own) for form in (popcount, tiles))),
+        )
+        for shape, own in names.items()
+        if all(form[name][1] for form in (popcount, tiles) for name in own)
+    ]
+
+
+def _figures(
+    mod: IRModule, report: Report, target: InstaTarget, logs: Path | None
+) -> dict[str, tuple[BinaryLayer, float]]:
+    """Shape and figure of each binary layer that has two forms, by its name; 0 if unknown."""
+    medians = look_up(mod, target, logs).medians
+    return {
+        group[0].name: (group[0].shape, medians.get(symbol or "", 0.0))
+        for group, symbol in kernels_of_layers(mod, report)
+        if group[0].shape is not None
+    }
+
+
+def compare(target: InstaTarget, logs: Path | None = None) -> Compare:
+    """For `run_pipeline`: the figures of a log, by the shape of a layer."""
+    return lambda fused: {f.shape: f.figures for f in measured_forms(fused, target, logs)}
