@@ -26,7 +26,7 @@ class Branches(nn.Module):
     ``shortcut(branch, x)`` is added; ``conv`` gives further arguments per branch.
     """
 
-    def __init__(self, channels, outs, kernel=1, shortcut=None, conv=None, groups=1):
+    def __init__(self, channels, outs, kernel=1, shortcut=None, conv=None, groups=1, act=None):
         super().__init__()
         generator = torch.Generator().manual_seed(len(outs))
         self.conv = conv or [{"padding": kernel // 2}] * len(outs)
@@ -41,8 +41,8 @@ class Branches(nn.Module):
             norm.weight.data = torch.randn(norm.num_features, generator=generator)
             norm.bias.data = torch.randn(norm.num_features, generator=generator)
             norm.running_var.fill_(float(size))
-        self.act = nn.PReLU(sum(outs))
-        self.act.weight.data = torch.rand(sum(outs), generator=generator)
+        self.act = nn.PReLU(act or sum(outs))
+        self.act.weight.data = torch.rand(self.act.weight.shape, generator=generator)
 
     def bits(self, branch, x):
         return sign(x)
@@ -67,6 +67,10 @@ FITTING = {
     "doubling": (32, dict(outs=(32, 32), shortcut=lambda _, x: x)),
     "three of 24": (24, dict(outs=(24, 24, 24), kernel=3, shortcut=lambda _, x: x)),
     "seven channels": (7, dict(outs=(7, 7), shortcut=lambda _, x: x)),
+    "one vector an image": (
+        8,
+        dict(outs=(8, 8), shortcut=lambda _, x: x.mean((2, 3), keepdim=True)),
+    ),
     "one channel for all": (8, dict(outs=(8, 8), shortcut=lambda _, x: x[:, :1])),
     "stride 2, other widths": (
         16,
@@ -132,6 +136,13 @@ class OtherOperators(Branches):
         return torch.cat([branches[0], torch.relu(branches[1])], 1)
 
 
+class OtherOperator(Branches):
+    """As many operators, but not the same."""
+
+    def join(self, branches):
+        return torch.cat([torch.relu(branches[0]), -branches[1]], 1)
+
+
 class OtherBits(Branches):
     """Each branch has thresholds of its own."""
 
@@ -168,6 +179,12 @@ STAYING = {
     "read twice": (ReadTwice, dict(outs=(8, 8)), 2),
     "read within": (ReadWithin, dict(outs=(8, 8)), 2),
     "other operators": (OtherOperators, dict(outs=(8, 8)), 2),
+    "another operator": (OtherOperator, dict(outs=(8, 8)), 2),
+    "a shortcut as wide as one of them": (
+        Branches,
+        dict(outs=(8, 1), shortcut=lambda at, x: x, act=16),
+        2,
+    ),
     "other bits": (OtherBits, dict(outs=(8, 8)), 2),
     "one above the other": (Below, dict(outs=(8, 8)), 2),
     "one branch twice": (Itself, dict(outs=(8, 8)), 1),

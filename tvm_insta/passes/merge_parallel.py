@@ -29,6 +29,7 @@ from tvm_insta.passes.rewriter import (
     Rewriter,
     array,
     const,
+    dtype_of,
     is_layer,
     op_name,
     rank,
@@ -172,15 +173,13 @@ class _MergeParallel(Rewriter):
             if all(arg in self.calls and arg not in self.shared for arg in args):
                 found.append(None)
                 continue
-            operand = self._operand(args, step, channels)
+            operand = self._operand(args, channels)
             if operand is None:
                 return None
             found.append(operand)
         return found
 
-    def _operand(
-        self, args: Sequence[Expr], step: Sequence[Expr], channels: Sequence[int]
-    ) -> Expr | None:
+    def _operand(self, args: Sequence[Expr], channels: Sequence[int]) -> Expr | None:
         values = [array(arg) for arg in args]
         if all(value is not None for value in values):
             vectors = [
@@ -196,8 +195,8 @@ class _MergeParallel(Rewriter):
             return None
         if shape_of(tensor)[3] == 1:
             return tensor
-        whole = all(tvm_ffi.structural_equal(tensor.ty, var.ty) for var in step)
-        return (tensor, len(args)) if whole else None
+        whole = all(shape_of(tensor)[3] == count for count in channels)
+        return (tensor, len(args)) if whole and dtype_of(tensor) == "float32" else None
 
     def _emitted(self, operand: Expr) -> Expr:
         if not isinstance(operand, tuple):
