@@ -226,14 +226,15 @@ def choose_tiles(
         ),
     )
 
-    band = wish.row_band
-    if not band and padded:
-        band = largest_divisor(height, _PADDED_BAND)
-    elif not band:
-        band = band_height(height, out_blocks // out_tile)
+    band = wish.row_band or own_band(height, out_blocks // out_tile, padded=padded)
     if height % band:
         raise NotApplicable(f"row_band {band} does not divide {height} rows")
     return ConvTiles(width_tile, out_tile, band, wish.unroll_taps)
+
+
+def own_band(height: int, channel_blocks: int, *, padded: bool) -> int:
+    """The rows of a band that a convolution takes by itself, with so many blocks of a tile."""
+    return largest_divisor(height, _PADDED_BAND) if padded else band_height(height, channel_blocks)
 
 
 def join_epilogue(
