@@ -170,7 +170,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
         vectorise_tile(schedule, output, lanes)
     schedule.unroll(column)
     schedule.unroll(vector)
-    if lanes > 1 and not _lanes_cross_groups(schedule, reader, lanes):
+    if lanes > 1 and not lanes_cross_groups(schedule, reader, lanes):
         schedule.vectorize(lane)
     if tiles.unroll_taps and partial is None and len(reduction) > 1:
         schedule.unroll(reduction[1])
@@ -290,7 +290,7 @@ def _weight_lanes(schedule: Any, conv: Any) -> int:
     return found.pop()
 
 
-def _lanes_cross_groups(schedule: Any, conv: Any, lanes: int) -> bool:
+def lanes_cross_groups(schedule: Any, conv: Any, lanes: int) -> bool:
     """Whether the lanes of one vector may read different groups of the data."""
     data, weight = (
         next((r.source for r in schedule.get(conv).reads if len(r.source.shape) == rank), None)
