@@ -13,7 +13,7 @@ from tvm_insta.target import parse
 from tvm_insta.tuning import meta as metas
 from tvm_insta.tuning.log import RECORDS, WORKLOADS, TuningLog, folder_of, locked
 from tvm_insta.tuning.lookup import best_record
-from tvm_insta.tuning.records import Record, exported
+from tvm_insta.tuning.records import Record, exported, to_tiles
 
 
 def folders(logs: Path) -> list[Path]:
@@ -224,17 +224,13 @@ def _meta(folder: Path) -> metas.Meta:
 
 
 def _trials_of(log: TuningLog, chosen: Sequence[Record]) -> list[object]:
-    wanted = {(r.key, r.final, json.dumps(dict(r.parameters), sort_keys=True)) for r in chosen}
+    wanted = {(record.key, record.final, record.tiles) for record in chosen}
     return [
         trial
         for trial in log.trials
         if isinstance(trial, dict)
-        and (
-            trial.get("workload"),
-            trial.get("final"),
-            json.dumps(trial.get("parameters"), sort_keys=True),
-        )
-        in wanted
+        and isinstance(trial.get("parameters"), dict)
+        and (trial.get("workload"), trial.get("final"), to_tiles(trial["parameters"])) in wanted
     ]
 
 
