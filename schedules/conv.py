@@ -170,7 +170,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
         vectorise_tile(schedule, output, lanes)
     schedule.unroll(column)
     schedule.unroll(vector)
-    if lanes > 1 and not _lanes_cross_groups(schedule, reader, lanes):
+    if lanes > 1 and not lanes_cross_groups(schedule, reader, lanes):
         schedule.vectorize(lane)
     if tiles.unroll_taps and partial is None and len(reduction) > 1:
         schedule.unroll(reduction[1])
@@ -226,14 +226,15 @@ def choose_tiles(
         ),
     )
 
-    band = wish.row_band
-    if not band and padded:
-        band = largest_divisor(height, _PADDED_BAND)
-    elif not band:
-        band = band_height(height, out_blocks // out_tile)
+    band = wish.row_band or own_band(height, out_blocks // out_tile, padded=padded)
     if height % band:
         raise NotApplicable(f"row_band {band} does not divide {height} rows")
     return ConvTiles(width_tile, out_tile, band, wish.unroll_taps)
+
+
+def own_band(height: int, channel_blocks: int, *, padded: bool) -> int:
+    """The rows of a band that a convolution takes by itself, with so many blocks of a tile."""
+    return largest_divisor(height, _PADDED_BAND) if padded else band_height(height, channel_blocks)
 
 
 def join_epilogue(
@@ -289,7 +290,7 @@ def _weight_lanes(schedule: Any, conv: Any) -> int:
     return found.pop()
 
 
-def _lanes_cross_groups(schedule: Any, conv: Any, lanes: int) -> bool:
+def lanes_cross_groups(schedule: Any, conv: Any, lanes: int) -> bool:
     """Whether the lanes of one vector may read different groups of the data."""
     data, weight = (
         next((r.source for r in schedule.get(conv).reads if len(r.source.shape) == rank), None)

@@ -20,6 +20,7 @@ from .common import (
     largest_divisor,
     rule_of,
 )
+from .conv import lanes_cross_groups
 from .stages import BYTES, DOT, PAIRS, Step
 
 RULES = {"insta_bconv_bytes": BYTES, "insta_bconv_pairs": PAIRS}
@@ -100,6 +101,8 @@ def neon_shape(schedule: Any, family: Family) -> NeonShape:
     _, row, column, out, *summed = schedule.get_loops(every[at])
     if step is DOT and len(summed) > 3:  # ky, kx, word
         raise NotApplicable("several bit planes")
+    if step is DOT and lanes_cross_groups(schedule, every[at], lanes):
+        raise NotApplicable("the channels of a vector read different groups")
     return NeonShape(
         rule=rules[at],
         at=at,

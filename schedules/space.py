@@ -9,7 +9,7 @@ from __future__ import annotations
 from tvm import tirx
 
 from .common import ConvTiles, Family, NotApplicable, divisors, start
-from .conv import convolution_shape, register_budget
+from .conv import convolution_shape, own_band, register_budget
 from .neon_tiles import neon_choices, neon_shape
 from .signs import tile_choices
 
@@ -44,12 +44,21 @@ def choices(function: tirx.PrimFunc, family: Family, lanes: int) -> list[ConvTil
     except NotApplicable:
         return _tile_choices(function, family)
     budget = register_budget(family, shape.rule) * _OVER_BUDGET
+
+    def longest(deep: int) -> int:
+        # Where instructions are counted, nothing speaks against one band that leaves no work for
+        # threads: on Arm none is longer than the one that is taken by itself.
+        if not family.strip:
+            return shape.height
+        return own_band(shape.height, shape.out_blocks // deep, padded=shape.at > 0)
+
     return [
         ConvTiles(across, deep, band, unroll)
         for across in divisors(shape.width)
         for deep in divisors(shape.out_blocks)
         if across * deep <= budget
         for band in divisors(shape.height)
+        if band <= longest(deep)
         for unroll in (False, True)
     ]
 

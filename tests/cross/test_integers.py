@@ -47,6 +47,7 @@ CONVOLUTIONS = {
     "2 bits unsigned": (6, 5, 40, 16, 3, 1, 1, 1, 1, 2, "unsigned"),
     "3 bits bipolar": (6, 5, 40, 16, 3, 1, 1, 1, 1, 3, "bipolar"),
     "4 bits unsigned, stride 2": (7, 7, 64, 32, 3, 2, 1, 1, 1, 4, "unsigned"),
+    "groups of 2 outputs": (5, 5, 128, 8, 3, 1, 1, 1, 4, 1, "bipolar"),
 }
 
 # Convolutions whose result is compared and packed where its tiles are: even and uneven tiles.
@@ -176,8 +177,8 @@ def test_words_and_integers_are_those_of_the_oracle(machine, tmp_path):
     for number, (name, (mod, x, expected)) in enumerate(networks.items()):
         chained = name.removesuffix(", packed")
         wanted = neon_rule(machine, CONVOLUTIONS[chained]) if chained in CONVOLUTIONS else None
-        if name == "5x5, odd channels" and machine is A76:
-            wanted = None  # 17 channels: refused by the dot products, and said so in the record
+        if name in ("5x5, odd channels", "groups of 2 outputs") and machine is A76:
+            wanted = None  # refused by the dot products, and said so in the record
         joins = name != chained
         folder = tmp_path / str(number)
         found = run_compiled(machine, target, mod, x, expected, folder, wanted, joins=joins)

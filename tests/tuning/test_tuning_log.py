@@ -265,6 +265,21 @@ def test_prune_keeps_what_the_compiler_uses(logs):
     assert not any(record.failed for record in kept)
     assert {(r.key, str(r.parameters), r.run_secs) for r in kept} <= original
     assert len({(r.key, str(r.parameters), r.final) for r in kept}) == len(kept)
+    told = [json.loads(line) for line in (folder / TRIALS).read_text().splitlines()]
+    assert len(told) == len(kept)
+    assert {(t["workload"], t["final"], tuple(t["run_secs"])) for t in told} == {
+        (r.key, r.final, r.run_secs) for r in kept
+    }
+
+
+def test_prune_drops_what_is_no_choice_any_more(logs, monkeypatch):
+    folder = tiny.folder(logs)
+    kept = {ConvTiles(1, 1, 1), tiny.tasks()[0].default, tiny.tasks()[1].default}
+    monkeypatch.setattr(curate, "choices", lambda *_: list(kept))
+    assert any("does not accept" in line for line in curate.check(folder))
+    curate.prune(folder, 3)
+    assert {record.tiles for record in TuningLog(folder).records} <= kept
+    assert list(curate.check(folder)) == []
 
 
 def test_a_packed_log_reads_as_before(logs, tmp_path):

@@ -13,7 +13,7 @@ from tvm_insta.target import parse
 from tvm_insta.tuning import meta as metas
 from tvm_insta.tuning.log import RECORDS, WORKLOADS, TuningLog, folder_of, locked
 from tvm_insta.tuning.lookup import best_record
-from tvm_insta.tuning.records import Record, exported
+from tvm_insta.tuning.records import Record, exported, to_tiles
 
 
 def folders(logs: Path) -> list[Path]:
@@ -96,9 +96,10 @@ def check(folder: Path) -> Iterator[str]:
 
 
 def prune(folder: Path, keep: int) -> tuple[int, int]:
-    """Drop what the compiler will never use: other targets and versions, failures, slow trials.
+    """Drop what the compiler will never use.
 
-    A later `--resume` measures dropped trials again if its search comes to them.
+    That is: other targets and versions, failures, what is no choice any more, slow trials. A later
+    `--resume` measures dropped trials again if its search comes to them.
 
     Args:
         folder: of one target.
@@ -112,9 +113,11 @@ def prune(folder: Path, keep: int) -> tuple[int, int]:
     """
     with locked(folder):
         meta, log = _meta(folder), TuningLog(folder, repair=True)
-        export = exported(parse(meta.target))
+        target = parse(meta.target)
+        export, family = exported(target), family_of(target.tvm)
         kept, trials = [], []
         for key, entry in zip(log.keys, log.workloads, strict=True):
+            listed = set(choices(log.mod_of(key)["main"], family, target.lanes))
             own = [
                 (record, line)
                 for record, line in zip(log.records, log.lines, strict=True)
@@ -122,6 +125,7 @@ def prune(folder: Path, keep: int) -> tuple[int, int]:
                 and record.version == SCHEDULE_VERSION
                 and dict(record.target) == export
                 and not record.failed
+                and record.tiles in listed
             ]
             finals = [pair for pair in own if pair[0].final]
             others = sorted(
@@ -220,17 +224,13 @@ def _meta(folder: Path) -> metas.Meta:
 
 
 def _trials_of(log: TuningLog, chosen: Sequence[Record]) -> list[object]:
-    wanted = {(r.key, r.final, json.dumps(dict(r.parameters), sort_keys=True)) for r in chosen}
+    wanted = {(record.key, record.final, record.tiles) for record in chosen}
     return [
         trial
         for trial in log.trials
         if isinstance(trial, dict)
-        and (
-            trial.get("workload"),
-            trial.get("final"),
-            json.dumps(trial.get("parameters"), sort_keys=True),
-        )
-        in wanted
+        and isinstance(trial.get("parameters"), dict)
+        and (trial.get("workload"), trial.get("final"), to_tiles(trial["parameters"])) in wanted
     ]
 
 

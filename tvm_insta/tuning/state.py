@@ -56,7 +56,7 @@ class TaskState:
         self._idle_batches = 0
         for record in records:
             tiles = record.tiles
-            if tiles is None:
+            if tiles not in task.choices:  # of an earlier state of the rules
                 continue
             outcome = Outcome(record.run_secs, "", "" if record.run_secs else "failed before")
             if record.final:
