@@ -21,6 +21,9 @@ default do not count."""
 # budget says what was best on one CPU, not what the architecture has.
 _OVER_BUDGET = 2
 
+# Steps beyond which unrolled code is too long for the cache of instructions.
+_MOST_UNROLLED = 16
+
 
 def choices(function: tirx.PrimFunc, family: Family, lanes: int) -> list[ConvTiles]:
     """All parameter sets that `schedule_module` applies to `function` as they stand.
@@ -38,13 +41,14 @@ def choices(function: tirx.PrimFunc, family: Family, lanes: int) -> list[ConvTil
     except NotApplicable:
         return _tile_choices(function, family)
     budget = register_budget(family, shape.rule) * _OVER_BUDGET
+    unrolls = (False, True) if shape.unrolled <= _MOST_UNROLLED else (False,)
     return [
         ConvTiles(across, deep, band, unroll)
         for across in divisors(shape.width)
         for deep in divisors(shape.out_blocks)
         if across * deep <= budget
         for band in divisors(shape.height)
-        for unroll in (False, True)
+        for unroll in unrolls
     ]
 
 
