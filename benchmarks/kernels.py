@@ -44,14 +44,43 @@ def binary_layer(side: int, channels: int, target: InstaTarget, epilogue: bool) 
         TensorType([side], "int32"),
         TensorType([side], "int32"),
     ]
-    floats = [vector] * 5 + [shape] if epilogue else []
+
+    def convolution(*params: relax.Var) -> relax.Expr:
+        # alpha = 1: an even number of channels gives even dot products, see passes/lower.py
+        return ops.bitserial_conv2d_blocked(*params, alpha=1, byte_counts=own.byte_counts)
+
+    return _binary(integers, convolution, [vector] * 5 + [shape] if epilogue else [])
+
+
+def tiled_layer(side: int, channels: int, epilogue: bool) -> tvm.ir.IRModule:
+    """The same layer as products of bytes in AMX tiles, on an image that is not padded."""
+    words = channels // 32
+    shape, vector = (
+        TensorType([1, side, side, channels], "float32"),
+        TensorType([channels], "float32"),
+    )
+    units = -(-3 * words * 32 // 64)  # of 64 bytes in a kernel row
+    integers = [
+        TensorType([1, side, side, words], "uint32"),
+        TensorType([channels // 16, 3, units, 16, 2], "uint32"),
+    ]
+
+    def convolution(*params: relax.Var) -> relax.Expr:
+        return ops.bitserial_conv2d_signs(
+            *params, in_channels=channels, kernel_width=3, padding=[1, 1, 1, 1]
+        )
+
+    return _binary(integers, convolution, [vector] * 5 + [shape] if epilogue else [])
+
+
+def _binary(integers: list[TensorType], convolution: Any, floats: list[TensorType]) -> Any:
+    """A binary convolution of some tensors, with the whole epilogue if there are floats for it."""
 
     def body(emit: Any, *params: relax.Var) -> relax.Expr:
-        # alpha = 1: an even number of channels gives even dot products, see passes/lower.py
-        y = emit(ops.bitserial_conv2d_blocked(*params[:5], alpha=1, byte_counts=own.byte_counts))
-        if not epilogue:
+        y = emit(convolution(*params[: len(integers)]))
+        if not floats:
             return y
-        scale, bias, shift, slope, back, residual = params[5:]
+        scale, bias, shift, slope, back, residual = params[len(integers) :]
         y = emit(relax.op.multiply(emit(relax.op.astype(y, "float32")), scale))
         y = emit(relax.op.add(emit(relax.op.add(y, bias)), residual))
         y = emit(relax.op.nn.prelu(emit(relax.op.subtract(y, shift)), slope, axis=3))

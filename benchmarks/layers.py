@@ -6,7 +6,8 @@ stems and the 1x1 shortcuts, with a bias. The kernels are those of the plain-C f
 schedules with serial loops.
 
 A peak is what peak.c reaches in registers alone, with the fastest method that the features of the
-target allow. Binary layers are also set beside AMX int8 and VNNI, where the processor has them.
+target allow. Binary layers are also set beside AMX int8 and VNNI, where the processor has them, and
+computed in AMX tiles, too, where target and processor have those; where not, the report says why.
 Every figure is the median over the repeats; the fastest repeat stands beside it, because other work
 on the machine only ever makes a repeat slower.
 """
@@ -16,14 +17,14 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import common
 from tvm_insta import cli
-from tvm_insta.errors import InputError
-from tvm_insta.runtime import cpu
+from tvm_insta.errors import ArtefactError, InputError
+from tvm_insta.runtime import amx, cpu
 from tvm_insta.tuning.peak import Peaks, measure_peaks
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 # (image side, channels) of the binary 3x3 layers of ResNet-18, 115.6 million MACs each.
 BINARY_LAYERS = ((56, 64), (28, 128), (14, 256), (7, 512))
+_AMX = "amx_int8"  # the probe of peak.c
 # (image side, kernel, stride, channels in, channels out).
 FLOAT_LAYERS = (
     (224, 7, 2, 3, 64),  # the stem of ResNet-18
@@ -48,7 +50,7 @@ class Layer:
     Attributes:
         target: as it was given.
         name: shape and kind.
-        kind: "binary" or "float".
+        kind: "binary" (by popcount), "tiles" (binary, in AMX tiles) or "float".
         macs: multiply-adds per run.
         median_us: median time of a run, microseconds.
         best_us: fastest repeat, microseconds.
@@ -105,7 +107,7 @@ def _layers(args: argparse.Namespace) -> int:
     # Before TVM is loaded: it reads the number of threads once.
     os.environ["TVM_NUM_THREADS"] = "1"
     with common.pinned(cores):
-        peaks, layers = measure(args.target, args.repeats)
+        peaks, layers, no_tiles = measure(args.target, args.repeats)
     record = common.record(
         cores=list(cores),
         threads=1,
@@ -113,13 +115,17 @@ def _layers(args: argparse.Namespace) -> int:
         versions=common.versions("apache-tvm", "tvm-insta"),
         peaks=asdict(peaks),
         layers=[{**asdict(layer), "gmacs": layer.gmacs} for layer in layers],
+        no_tiles=no_tiles,
     )
-    common.write(args, record, report(record["cpu"], peaks, layers))
+    common.write(args, record, report(record["cpu"], peaks, layers, no_tiles))
     return 0
 
 
-def measure(targets: Sequence[str], repeats: int) -> tuple[Peaks, list[Layer]]:
+def measure(targets: Sequence[str], repeats: int) -> tuple[Peaks, list[Layer], dict[str, str]]:
     """Measure the peaks, then every layer for every target.
+
+    Returns:
+        The peaks, the layers, and by target why binary layers were not computed in AMX tiles.
 
     Raises:
         InputError: a target that does not run on this machine.
@@ -134,21 +140,37 @@ def measure(targets: Sequence[str], repeats: int) -> tuple[Peaks, list[Layer]]:
                 f"--target {text} does not run here, it needs {lacking}; choose one that does"
             )
     bar, step = cli.StepBar(), 0
-    steps = 1 + len(parsed) * (2 * len(BINARY_LAYERS) + len(FLOAT_LAYERS))
+    binary = len(BINARY_LAYERS)
+    steps = 1 + len(parsed) * (2 * binary + len(FLOAT_LAYERS))
     bar("peaks", step := step + 1, steps)
     peaks = measure_peaks(cpu.cpu_features())
+    no_tiles = {text: why for text, target in parsed.items() if (why := _no_tiles(target, peaks))}
+    steps += (len(parsed) - len(no_tiles)) * 2 * binary
     layers = []
     for text, target in parsed.items():
-        for name, kind, macs, module in _kernels(target):
+        for name, kind, macs, module in _kernels(target, tiles=text not in no_tiles):
             bar(f"{text}: {name}", step := step + 1, steps)
             layers.append(_time(text, target, name, kind, macs, module, peaks, repeats))
     bar.close()
-    return peaks, layers
+    return peaks, layers, no_tiles
 
 
-def _kernels(target: InstaTarget) -> list[tuple[str, str, int, Any]]:
+def _no_tiles(target: InstaTarget, peaks: Peaks) -> str:
+    """Why AMX tiles compute no layer for a target here, "" if they do."""
+    from tvm_insta.schedules import family_of
+
+    if not family_of(target.tvm).tiles:
+        return "the target has no amx-int8, amx-tile and avx512bw"
+    try:
+        amx.ask_permission([amx.TILES])
+    except ArtefactError:
+        return "the operating system refuses their use"
+    return peaks.skipped.get(_AMX, "")
+
+
+def _kernels(target: InstaTarget, *, tiles: bool) -> list[tuple[str, str, int, Any]]:
     """Name, kind, multiply-adds and module of every layer."""
-    from benchmarks.kernels import binary_layer, float_layer
+    from benchmarks.kernels import binary_layer, float_layer, tiled_layer
 
     found = []
     for side, channels in BINARY_LAYERS:
@@ -156,6 +178,8 @@ def _kernels(target: InstaTarget) -> list[tuple[str, str, int, Any]]:
         for label, epilogue in (("bare", False), ("fused", True)):
             name = f"{side}x{side}x{channels} 3x3 {label}"
             found.append((name, "binary", macs, binary_layer(side, channels, target, epilogue)))
+            if tiles:
+                found.append((f"{name}, AMX", "tiles", macs, tiled_layer(side, channels, epilogue)))
     for side, kernel, stride, inputs, outputs in FLOAT_LAYERS:
         macs = (side // stride) ** 2 * kernel**2 * inputs * outputs
         name = f"{side}x{side}x{inputs} {kernel}x{kernel} s{stride} to {outputs}"
@@ -176,18 +200,23 @@ def _time(
 ) -> Layer:
     from benchmarks.kernels import time_kernel
 
-    peak = peaks.best("popcount" if kind == "binary" else "fma", target.features)
+    if kind == "tiles":
+        peak = (_AMX, peaks.rates[_AMX])
+    else:
+        peak = peaks.best("popcount" if kind == "binary" else "fma", target.features)
     return Layer(text, name, kind, macs, *time_kernel(module, target, repeats), *peak)
 
 
-def report(processor: str, peaks: Peaks, layers: Sequence[Layer]) -> str:
+def report(
+    processor: str, peaks: Peaks, layers: Sequence[Layer], no_tiles: Mapping[str, str] | None = None
+) -> str:
     """The tables that are printed: the peaks, and one table of layers per target."""
     lines = [f"{processor}, 1 thread; peaks in registers ({peaks.compiler}), GMAC/s:", ""]
     lines += ["| probe | GMAC/s |", "| --- | ---: |"]
     lines += [f"| {name} | {_rate(rate)} |" for name, rate in peaks.rates.items()]
     lines += [f"| {name} | - ({reason}) |" for name, reason in peaks.skipped.items()]
     vnni = "vnni_512" if "vnni_512" in peaks.rates else "vnni_256"
-    others = [name for name in ("amx_int8", vnni) if name in peaks.rates]
+    others = [name for name in (_AMX, vnni) if name in peaks.rates]
     for target in dict.fromkeys(layer.target for layer in layers):
         columns = ["median us", "best us", "GMAC/s", "best", "of peak", "peak"]
         columns += [f"of {name}" for name in others]
@@ -199,8 +228,10 @@ def report(processor: str, peaks: Peaks, layers: Sequence[Layer]) -> str:
             cells += [f"{layer.gmacs / layer.peak_gmacs:.0%}", layer.peak]
             for name in others:
                 share = f"{layer.gmacs / peaks.rates[name]:.0%}"
-                cells.append(share if layer.kind == "binary" else "")
+                cells.append("" if layer.kind == "float" else share)
             lines.append(f"| {layer.name} | {' | '.join(cells)} |")
+        if target in (no_tiles or {}):
+            lines += ["", f"No binary layer of {target} in AMX tiles: {(no_tiles or {})[target]}."]
     return "\n".join(lines)
 
 

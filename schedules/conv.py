@@ -67,6 +67,8 @@ class ConvolutionShape:
         width: output pixels of a row.
         out_blocks: vectors of `lanes` output channels.
         lanes: output channels of a vector: L of the blocked weight, or a part of it.
+        unrolled: steps that `unroll_taps` writes out: kernel columns, or of a layer in narrow
+            numbers the units of a kernel row, which its channels make more.
     """
 
     rule: str
@@ -75,6 +77,7 @@ class ConvolutionShape:
     width: int
     out_blocks: int
     lanes: int
+    unrolled: int = 1
 
 
 def convolution_shape(schedule: Schedule, lanes: int) -> ConvolutionShape:
@@ -95,7 +98,7 @@ def convolution_shape(schedule: Schedule, lanes: int) -> ConvolutionShape:
         raise NotApplicable(f"{len(found)} convolution blocks")
     (at,) = found
     conv = every[at]
-    _, row, column, out, *_ = schedule.get_loops(conv)
+    _, row, column, out, *summed = schedule.get_loops(conv)
     block_lanes = _weight_lanes(schedule, _reader(schedule, every[:at], conv))
     rule = rule_of(schedule, conv)
     lanes = largest_divisor(block_lanes, lanes) if rule == "insta_fconv" else block_lanes
@@ -106,6 +109,7 @@ def convolution_shape(schedule: Schedule, lanes: int) -> ConvolutionShape:
         width=known_extent(schedule, column),
         out_blocks=known_extent(schedule, out) // lanes,
         lanes=lanes,
+        unrolled=known_extent(schedule, summed[1]) if len(summed) > 1 else 1,
     )
 
 

@@ -22,6 +22,9 @@ default do not count."""
 # budget says what was best on one CPU, not what the architecture has.
 _OVER_BUDGET = 2
 
+# Steps beyond which unrolled code is too long for the cache of instructions.
+_MOST_UNROLLED = 16
+
 
 def choices(function: tirx.PrimFunc, family: Family, lanes: int) -> list[ConvTiles]:
     """All parameter sets that `schedule_module` applies to `function` as they stand.
@@ -44,6 +47,7 @@ def choices(function: tirx.PrimFunc, family: Family, lanes: int) -> list[ConvTil
     except NotApplicable:
         return _tile_choices(function, family)
     budget = register_budget(family, shape.rule) * _OVER_BUDGET
+    unrolls = (False, True) if shape.unrolled <= _MOST_UNROLLED else (False,)
 
     def longest(deep: int) -> int:
         # Where instructions are counted, nothing speaks against one band that leaves no work for
@@ -59,7 +63,7 @@ def choices(function: tirx.PrimFunc, family: Family, lanes: int) -> list[ConvTil
         if across * deep <= budget
         for band in divisors(shape.height)
         if band <= longest(deep)
-        for unroll in (False, True)
+        for unroll in unrolls
     ]
 
 

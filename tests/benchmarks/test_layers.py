@@ -10,7 +10,8 @@ import subprocess
 import pytest
 
 from benchmarks import layers
-from tvm_insta.runtime import cpu
+from tvm_insta.runtime import amx, cpu
+from tvm_insta.target import parse
 from tvm_insta.tuning import peak
 from tvm_insta.tuning.peak import Peaks, measure_peaks
 
@@ -47,6 +48,22 @@ def test_shares_of_amx_and_one_kind_of_vnni():
     table = layers.report("A processor", Peaks(rates, {}, "cc"), [LAYER])
     assert "| of amx_int8 | of vnni_512 |" in table and "of vnni_256" not in table
     assert "| 19% | 193% |" in table
+
+
+def test_the_report_says_why_there_is_no_amx():
+    lines = layers.report("A processor", PEAKS, [LAYER], {"native": "it has none"}).splitlines()
+    assert lines[-1] == "No binary layer of native in AMX tiles: it has none."
+    assert "AMX tiles" not in layers.report("A processor", PEAKS, [LAYER])
+
+
+def test_why_there_is_no_amx(monkeypatch):
+    assert "has no amx-int8" in layers._no_tiles(parse("avx2"), PEAKS)
+    server = parse("llvm -mcpu=sapphirerapids")
+    monkeypatch.setattr(amx, "_request", lambda: 1)
+    assert "refuses" in layers._no_tiles(server, PEAKS)
+    monkeypatch.setattr(amx, "_request", lambda: 0)
+    assert layers._no_tiles(server, PEAKS) == "the processor has no amx-int8"
+    assert layers._no_tiles(server, Peaks({"amx_int8": 4000.0}, {}, "cc")) == ""
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def tuned(tmp_path_factory):
 
 
 def test_the_table_has_a_row_per_layer_and_the_sum(tuned):
-    header, *rows, last = sweep_lines(tuned.meta, tuned.states)
+    header, *rows, last, coverage = sweep_lines(tuned.meta, tuned.states)
     assert header.split()[:5] == ["layer", "calls", "before", "after", "after/before"]
     assert len(rows) == 2 and all("us" in row for row in rows)
     before = sum(s.task.calls * tiny.cost(s.task.default) for s in tuned.states)
@@ -131,6 +131,28 @@ def test_the_table_has_a_row_per_layer_and_the_sum(tuned):
         f"these layers together: {1e6 * before:.1f} us before, {1e6 * after:.1f} us after "
         f"({after / before:.3f})"
     )
+    space = sum(len(s.task.choices) for s in tuned.states)
+    assert coverage.startswith(f"40 of {space} choices were measured")
+
+
+@pytest.mark.parametrize(("trials", "best"), [(8, None), (1000, "default"), (1000, "other")])
+def test_the_last_line_says_what_is_left_to_try(tmp_path, monkeypatch, trials, best):
+    """An exhausted space is a result, and so is a default that nothing beats."""
+    tasks = tiny.tasks()
+    space = sum(len(task.choices) for task in tasks)
+    if best == "default":
+        defaults = [task.default for task in tasks]
+        monkeypatch.setattr(tiny, "cost", lambda tiles: 1e-6 if tiles in defaults else 1e-5)
+    tuned = tiny.sweep(
+        tmp_path, tiny.RecordedRunner(), chosen=tasks, trials=trials, search="random"
+    )
+    *_, last = sweep_lines(tuned.meta, tuned.states)
+    kept = 2 if best == "default" else sum(s.best[0] == s.task.default for s in tuned.states)
+    assert last.endswith(f"{kept} of 2 kernels keep the default, which was the best already")
+    if trials > space:
+        assert last.startswith(f"the space is exhausted: all {space} choices were measured, ")
+    else:
+        assert last.startswith(f"8 of {space} choices were measured; ")
 
 
 def test_the_page_holds_the_table_and_the_provenance(tuned, tmp_path):

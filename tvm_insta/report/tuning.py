@@ -27,6 +27,7 @@ def sweep_lines(meta: Meta, states: Sequence[TaskState]) -> Iterator[str]:
     if sums is not None:
         before, after = (_amount(meta.unit, value) for value in sums)
         yield f"these layers together: {before} before, {after} after ({sums[1] / sums[0]:.3f})"
+    yield _coverage(states)
     if meta.unit != "seconds":
         yield f"figures are {meta.unit} of runner {meta.runner}, not time"
     failed = sum(state.describe().failed for state in states)
@@ -76,6 +77,21 @@ def _sums(states: Sequence[TaskState]) -> tuple[float, float] | None:
         sum(calls * before for calls, before, _ in pairs if before is not None),
         sum(calls * best[1] for calls, _, best in pairs if best is not None),
     )
+
+
+def _coverage(states: Sequence[TaskState]) -> str:
+    """How much of the space was measured, and how good the schedules' own choices were."""
+    count, tried = len(states), sum(state.tried for state in states)
+    whole = sum(state.exhausted for state in states)
+    kept = sum(state.kept_default for state in states)
+    of = f"{kept} of {count} kernels keep the default, which was the best already"
+    if whole == count:
+        return (
+            f"the space is exhausted: all {tried} choices were measured, none is left to try; {of}"
+        )
+    space = sum(len(state.task.choices) for state in states)
+    some = f", all choices of {whole} kernels" if whole else ""
+    return f"{tried} of {space} choices were measured{some}; {of}"
 
 
 def _amount(unit: str, value: float) -> str:
@@ -129,14 +145,14 @@ def _page(meta: Meta, states: Sequence[TaskState], plotted: bool) -> str:
     about = "".join(f"<tr><th>{_text(k)}</th><td>{_text(v)}</td></tr>" for k, v in facts.items())
     head = "".join(f"<th>{_text(cell)}</th>" for cell in (*_HEADER, "parameters"))
     body = "".join(_page_row(meta, state) for state in states)
-    *_, last = ["", *sweep_lines(meta, states)]
+    sums = "<br>".join(map(_text, list(sweep_lines(meta, states))[1 + len(states) :]))
     image = f'<img src="{PLOT}" alt="best so far against trials">' if plotted else ""
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Tuning</title><style>'
         "body{font:15px sans-serif;margin:2em}table{border-collapse:collapse;margin:1em 0}"
         "td,th{border:1px solid #ccc;padding:.3em .6em;text-align:left}img{max-width:100%}"
         f"</style><h1>Tuning for {_text(meta.target_text)}</h1><table>{about}</table>"
-        f"<table><tr>{head}</tr>{body}</table><p>{_text(last)}</p>{image}</html>\n"
+        f"<table><tr>{head}</tr>{body}</table><p>{sums}</p>{image}</html>\n"
     )
 
 

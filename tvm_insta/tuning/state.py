@@ -75,6 +75,16 @@ class TaskState:
         return len(self._logged)
 
     @property
+    def exhausted(self) -> bool:
+        """Whether every choice was tried: no further trial can find anything."""
+        return all(tiles in self._logged for tiles in self.task.choices)
+
+    @property
+    def kept_default(self) -> bool:
+        """Whether nothing that was tried is better than the schedule's own choice."""
+        return self.best is not None and self.best[0] == self.task.default
+
+    @property
     def default(self) -> float | None:
         """Median of the default, from the final comparison if there was one."""
         return self._median(self.task.default)
