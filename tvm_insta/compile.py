@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
         default="fp32",
         choices=STEMS,
         help="numbers of the stem and the other float layers: fp32 (reference), bf16 (AVX-512 "
-        "BF16) or int8 (VNNI); validate says what changes",
+        "BF16) or int8 (x86 with VNNI, aarch64 with dotprod); validate says what changes",
     )
     result.add_argument(
         "--binary",

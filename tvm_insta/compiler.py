@@ -224,8 +224,16 @@ def compile_module(
 _SAMPLES = 64  # images that calibration looks at, at most
 _RANDOM_SAMPLES = 8
 
-# One of these features each; LLVM's names.
-_NARROW = {"bf16": ("avx512bf16",), "int8": ("avx512vnni", "avxvnni")}
+# By stem and architecture: one of these features; LLVM's names.
+_NARROW: dict[str, dict[str, tuple[str, ...]]] = {
+    "bf16": {"x86_64": ("avx512bf16",)},
+    "int8": {"x86_64": ("avx512vnni", "avxvnni"), "aarch64": ("dotprod",)},
+}
+_NARROW_TARGETS = {
+    "bf16": "x86-64 with avx512bf16",
+    "int8": "x86-64 with avx512vnni or avxvnni, or aarch64 with dotprod (without it, NEON "
+    "multiplies bytes no faster than float32)",
+}
 
 
 def _samples(
@@ -235,11 +243,11 @@ def _samples(
     example_inputs: Sequence[torch.Tensor],
 ) -> list[Any]:
     """Inputs to calibrate with; refuses a stem that the target or the model cannot have."""
-    wanted = _NARROW.get(options.stem, ())
-    if wanted and not target.features & set(wanted):
+    wanted = _NARROW.get(options.stem)
+    if wanted and not target.features & set(wanted.get(target.arch, ())):
         raise InstaError(
-            f"got stem {options.stem!r}, but {target.text} has no {' or '.join(wanted)}: name a "
-            "CPU that has it (-mcpu=... or -mattr=+...), or use stem fp32"
+            f"got stem {options.stem!r}, but {target.text} is not {_NARROW_TARGETS[options.stem]}: "
+            "name such a CPU (-mcpu=... or -mattr=+...), or use stem fp32"
         )
     if options.stem != "int8":
         return []

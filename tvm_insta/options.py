@@ -26,7 +26,7 @@ class CompileOptions:
         input: "float32" (normalised images, as PyTorch takes them) or "uint8" (pixels of the same
             shape and layout; the network normalises them as its preprocessing says).
         stem: numbers in which the stem and the other float layers compute: "fp32" (the reference),
-            "bf16" (AVX-512 BF16) or "int8" (VNNI).
+            "bf16" (AVX-512 BF16) or "int8" (x86 with VNNI, aarch64 with dotprod).
         calibrate: for "int8", a folder of sample images, or "random".
         binary: how binary convolutions compute: "popcount", "amx" (as products of bytes wherever
             AMX tiles can, else by popcount), or "auto" (the one that should be faster, layer by

@@ -72,7 +72,7 @@ CALLS = {
     "conv2d_narrow": (
         ops.conv2d_narrow,
         [tensor(N, 6, 6, 3), tensor(2, 2, 1, 2, 4, dtype=U)],
-        dict(kind="int8", kernel_width=2, strides=[2, 1], padding=[1, 0, 2, 1], scale=0.5),
+        dict(kind="int8", kernel_width=2, strides=[2, 1], padding=[1, 0, 2, 1], scale=0.5, zero=0),
     ),
     "moments": (ops.moments, [tensor(N, 4, 4, 8)], dict(orders=[2, 3])),
     "moment_rows": (ops.moment_rows, [tensor(N, 4, 4, 8)], dict(orders=[2, 3])),

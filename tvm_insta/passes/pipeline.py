@@ -22,6 +22,7 @@ from tvm import relax
 from tvm_insta.errors import ArtefactError
 from tvm_insta.frontend import Imported
 from tvm_insta.ops._common import OPAQUE
+from tvm_insta.ops.packing import ZERO_CODE
 from tvm_insta.passes.calibrate import calibrate
 from tvm_insta.passes.fold_scales import fold_scales
 from tvm_insta.passes.join import join
@@ -123,7 +124,8 @@ def run_pipeline(
             probed = fuse(lower_for(probed, Report(), host, binary="popcount"))
             return schedule_module(probed, host.tvm, lanes=host.lanes)[0]
 
-        return Narrow(stem, calibrate(mod, samples, prepare, host.tvm))
+        zero = 0 if target.arch == "aarch64" else ZERO_CODE
+        return Narrow(stem, calibrate(mod, samples, prepare, host.tvm), zero)
 
     steps: dict[str, Callable[[tvm.IRModule], tvm.IRModule]] = {
         "imported": lambda mod: mod,
