@@ -33,13 +33,14 @@ int main(int argc, char **argv) {{
 """
 
 
-def measure_models(core: Core, folder: Path, stem: str = "fp32") -> Model:
+def measure_models(core: Core, folder: Path, stem: str = "fp32", storage: str = "fp32") -> Model:
     """Count the instructions of ResNet-18 `insta`, one image.
 
     Args:
         core: what to compile for and to emulate.
         folder: for the artefact and the program.
         stem: numbers of the float layers, "fp32" or "int8".
+        storage: how images are stored between kernels, "fp32" or "fp16".
 
     Raises:
         InstaError: there is no cross compiler or no emulator, or the core cannot have the stem.
@@ -54,12 +55,13 @@ def measure_models(core: Core, folder: Path, stem: str = "fp32") -> Model:
         runtime="c",
         out_dir=out,
         stem=stem,
+        storage=storage,
         calibrate="random" if stem == "int8" else None,
     )
     source, program = folder / "model_main.c", folder / f"{core.name}-model"
     source.write_text(_MAIN)
     link_static(core, [source, out / "model.a"], program, f"-I{out}")
-    name = f"ResNet-18 insta (plain-C form, {stem} stem)"
+    name = f"ResNet-18 insta (plain-C form, {stem} stem, {storage} storage)"
     return Model(core.name, name, count_calls(core, program, 1))
 
 

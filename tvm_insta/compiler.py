@@ -175,6 +175,7 @@ def compile_module(
     # What code generation would refuse is refused before the minutes it takes to get there.
     linker = (plain_c if options.runtime == "c" else relax_vm).require(target, options.name)
     _check_binary(options, target)
+    _check_storage(options, target)
     samples = _samples(options, target, source, example_inputs)
     steps = ["export", *PHASES, "generate code"]
     started = time.perf_counter()
@@ -208,6 +209,7 @@ def compile_module(
         after_phase=after_phase,
         choose=choose,
         stem=options.stem,
+        storage=options.storage,
         samples=samples,
         binary=options.binary,
     )
@@ -276,6 +278,17 @@ def _check_binary(options: CompileOptions, target: InstaTarget) -> None:
         raise InstaError(
             f"got binary 'amx', but {target.text} has no amx-int8, amx-tile and avx512bw: name a "
             "CPU that has them (-mcpu=sapphirerapids, or -mattr=+...), or use binary auto"
+        )
+
+
+def _check_storage(options: CompileOptions, target: InstaTarget) -> None:
+    """Refuse float16 where no instruction converts it, and where no schedule was tried with it."""
+    converts = target.arch == "aarch64" or (target.arch == "x86_64" and "f16c" in target.features)
+    if options.storage == "fp16" and not converts:
+        raise InstaError(
+            f"got storage 'fp16', but {target.text} is neither aarch64 nor x86-64 with f16c, which "
+            "convert float16 as they load and store it: name such a CPU (-mcpu=...), or use "
+            "storage fp32"
         )
 
 

@@ -6,7 +6,8 @@
 3 recognise    comparisons and constant signs -> relax.insta.* on packed bits
 4 fold_scales  one factor and one offset behind each layer
 5 lower        border tables, blocked weights
-6 fuse         TIR kernels, each with its epilogue and the readers that joined it
+6 fuse         TIR kernels, each with its epilogue and the readers that joined it; images between
+               them in float16 where that is asked for
 7 schedule     every kernel scheduled for the target
 """
 
@@ -31,6 +32,7 @@ from tvm_insta.passes.recognise import recognise
 from tvm_insta.passes.report import Report
 from tvm_insta.passes.rewriter import Array
 from tvm_insta.passes.simplify import simplify
+from tvm_insta.passes.storage import store_half
 from tvm_insta.passes.to_nhwc import to_nhwc
 from tvm_insta.schedules import (
     ConvTiles,
@@ -85,6 +87,7 @@ def run_pipeline(
     choose: Choose | None = None,
     last: str = PHASES[-1],
     stem: str = "fp32",
+    storage: str = "fp32",
     samples: Sequence[Array] = (),
     binary: str = "auto",
 ) -> Compiled:
@@ -99,6 +102,7 @@ def run_pipeline(
         choose: parameters of the schedules; None leaves them all to the schedules.
         last: the phase to stop behind; "fuse" gives the kernels as the tuner takes them.
         stem: numbers in which the float layers compute: "fp32", "bf16" or "int8".
+        storage: how images lie in memory between kernels, "fp32" or "fp16", see `storage`.
         samples: for "int8", one array per input, ``[images, ...]``: they show how large the
             activations become.
         binary: how binary convolutions compute: "auto", "popcount" or "amx", see `uses_tiles`.
@@ -127,6 +131,9 @@ def run_pipeline(
         zero = 0 if target.arch == "aarch64" else ZERO_CODE
         return Narrow(stem, calibrate(mod, samples, prepare, host.tvm), zero)
 
+    def stored(mod: tvm.IRModule) -> tvm.IRModule:
+        return store_half(mod) if storage == "fp16" else mod
+
     steps: dict[str, Callable[[tvm.IRModule], tvm.IRModule]] = {
         "imported": lambda mod: mod,
         "simplify": simplify,
@@ -136,7 +143,7 @@ def run_pipeline(
         "lower": lambda mod: _fix_batch(
             lower_for(mod, report, target, narrowed(mod), binary=binary), batch
         ),
-        "fuse": lambda mod: fuse(mod, report, joins=target.kind == "llvm"),
+        "fuse": lambda mod: stored(fuse(mod, report, joins=target.kind == "llvm")),
         "schedule": schedule,
     }
     mod = imported.mod
