@@ -1,6 +1,6 @@
 """Arm without a board: instructions under QEMU, modelled cycles, and what others are known to need.
 
-    python -m benchmarks.arm [--cores NAME ...] [--no-model] [--json FILE]
+    python -m benchmarks.arm [--cores NAME ...] [--no-model] [--stem int8] [--json FILE]
 
 Per layer and core, for the binary 3x3 layers of ResNet-18: instructions of a whole call per 128
 binary multiply-accumulates (bare, and with the whole epilogue of a block), instructions of the
@@ -22,6 +22,7 @@ from pathlib import Path
 from benchmarks import arm_mca
 from benchmarks.arm_qemu import CORES
 from tvm_insta import cli
+from tvm_insta.options import STORAGE
 
 # (image side, channels) of the binary 3x3 layers of ResNet-18.
 LAYERS = ((56, 64), (28, 128), (14, 256), (7, 512))
@@ -89,6 +90,15 @@ def parser() -> argparse.ArgumentParser:
     names = [core.name for core in CORES]
     result.add_argument("--cores", nargs="+", choices=names, default=names, metavar="NAME")
     result.add_argument("--no-model", action="store_true", help="layers only")
+    result.add_argument(
+        "--stem",
+        choices=("fp32", "int8"),
+        default="fp32",
+        help="numbers of the networks' float layers; int8 takes cores with dot products",
+    )
+    result.add_argument(
+        "--storage", choices=STORAGE, default="fp32", help="how the networks store images"
+    )
     result.add_argument("--onnxruntime", type=Path, metavar="ROOT", help=_ONNX_HELP)
     result.add_argument("--json", type=Path, metavar="FILE", help="write the results here, too")
     return result
@@ -120,7 +130,7 @@ def _run(args: argparse.Namespace) -> int:
             print(layer_table(rows[-len(LAYERS) :], header=core is cores[0]))
         if not args.no_model:
             for core in cores:
-                models.append(measure_models(core, Path(folder)))
+                models.append(measure_models(core, Path(folder), args.stem, args.storage))
                 print(model_line(models[-1], rows))
             if args.onnxruntime is None:
                 print("ONNX Runtime was not counted: it takes --onnxruntime ROOT.")

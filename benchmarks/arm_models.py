@@ -33,20 +33,36 @@ int main(int argc, char **argv) {{
 """
 
 
-def measure_models(core: Core, folder: Path) -> Model:
-    """Count the instructions of ResNet-18 `insta`, float32 stem, one image.
+def measure_models(core: Core, folder: Path, stem: str = "fp32", storage: str = "fp32") -> Model:
+    """Count the instructions of ResNet-18 `insta`, one image.
+
+    Args:
+        core: what to compile for and to emulate.
+        folder: for the artefact and the program.
+        stem: numbers of the float layers, "fp32" or "int8".
+        storage: how images are stored between kernels, "fp32" or "fp16".
 
     Raises:
-        InstaError: there is no cross compiler or no emulator.
+        InstaError: there is no cross compiler or no emulator, or the core cannot have the stem.
     """
     torch.manual_seed(0)
     network = nn.create("resnet18", "insta")
     out = folder / f"{core.name}-resnet18"
-    tvm_insta.build(network, torch.zeros(SHAPE), target=core.target, runtime="c", out_dir=out)
+    tvm_insta.build(
+        network,
+        torch.zeros(SHAPE),
+        target=core.target,
+        runtime="c",
+        out_dir=out,
+        stem=stem,
+        storage=storage,
+        calibrate="random" if stem == "int8" else None,
+    )
     source, program = folder / "model_main.c", folder / f"{core.name}-model"
     source.write_text(_MAIN)
     link_static(core, [source, out / "model.a"], program, f"-I{out}")
-    return Model(core.name, "ResNet-18 insta (plain-C form)", count_calls(core, program, 1))
+    name = f"ResNet-18 insta (plain-C form, {stem} stem, {storage} storage)"
+    return Model(core.name, name, count_calls(core, program, 1))
 
 
 def measure_onnx_runtime(root: Path, cores: Sequence[Core], folder: Path) -> list[Model]:

@@ -20,7 +20,7 @@ while the band passes by.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvm.s_tir import Schedule, ScheduleError
@@ -47,7 +47,7 @@ from .common import (
 )
 from .pack import WORD
 from .readers import Readers, find_readers, finish_readers, join_readers, readers_alone
-from .strips import fetch_strip, strip_cost
+from .strips import fetch_strip, fetched_at_once, strip_cost
 
 RULES = ("insta_bconv", "insta_fconv")
 
@@ -136,9 +136,10 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     tail, in_place = join_epilogue(kernel, conv, mine, readers)
     batch, row, column, out, *reduction = schedule.get_loops(conv)
     lanes, rule = shape.lanes, shape.rule
+    strip = fetched_at_once(reduction, kernel.family.strip)
     tiles = choose_tiles(
         kernel.tiles,
-        kernel.family,
+        replace(kernel.family, strip=strip),
         rule=rule,
         height=shape.height,
         width=shape.width,
@@ -164,8 +165,8 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
         readers_alone(kernel, readers)
     if partial is not None:
         first = _join_partial(schedule, partial, reduction[-1], lanes)
-    elif rule == "insta_fconv" and kernel.family.strip:
-        reduction = fetch_strip(schedule, conv, reduction, kernel.family.strip)
+    elif rule == "insta_fconv" and strip > 1:
+        reduction = fetch_strip(schedule, conv, reduction, strip)
     for pad in before:
         schedule.compute_at(pad, band, preserve_unit_loops=True)
     parallelise(schedule, outer[:2] if before else outer)

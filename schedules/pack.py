@@ -238,7 +238,7 @@ def _compare_words(
     """32 comparisons at once and what they read, or (None, []) if the term is no plain comparison.
 
     A plain comparison is Select(x[..., word * 32 + bit] ? threshold[...], 1 << bit, 0): one bit per
-    activation, and no channel beyond the last.
+    activation, and no channel beyond the last. Either side may be stored in a narrower type.
     """
     if word_mask != "movmsk256" or not isinstance(term, tirx.Select):
         return None, []
@@ -247,16 +247,18 @@ def _compare_words(
         return None, []
     sides, reads = [], []
     for side in (term.condition.a, term.condition.b):
-        if not isinstance(side, TensorLoad):
+        load = side.value if isinstance(side, tirx.Cast) else side
+        if not isinstance(load, TensorLoad):
             return None, []
-        first = [_substitute(i, {**rename, bit: index(0)}) for i in side.indices]
-        if any(v.same_as(bit) for v in collect(side.indices[-1], tirx.Var)):
+        first = [_substitute(i, {**rename, bit: index(0)}) for i in load.indices]
+        if any(v.same_as(bit) for v in collect(load.indices[-1], tirx.Var)):
             lanes = [*first[:-1], ramp(first[-1], WORD)]
-            sides.append(tirx.BufferLoad(side.source, lanes))
-            reads.append(_region(side.source, first[:-1], (first[-1], WORD)))
+            values = tirx.BufferLoad(load.source, lanes)
+            reads.append(_region(load.source, first[:-1], (first[-1], WORD)))
         else:
-            sides.append(tirx.Broadcast(tirx.BufferLoad(side.source, first), WORD))
-            reads.append(_region(side.source, first))
+            values = tirx.Broadcast(tirx.BufferLoad(load.source, first), WORD)
+            reads.append(_region(load.source, first))
+        sides.append(values if load is side else values.astype(f"{side.ty.dtype}x{WORD}"))
     ones, zeros = (tirx.Broadcast(tirx.const(v, "int8"), WORD) for v in (-1, 0))
     return _mask256(tirx.Select(kind(*sides), ones, zeros)), reads
 

@@ -10,6 +10,8 @@ tile meets in one row of the kernel, whose neighbouring pixels share most of it.
       for kx, c (unrolled): sums[pixel, vector] += strip[pixel * stride + kx, c] * weight[vector]
 
 The weights of a block of several vectors are neighbours, and are loaded two vectors at a time.
+Narrow numbers (`insta.conv2d_narrow`) are fetched unit by unit: `ld1r` loads four bytes from any
+address and broadcasts them.
 """
 
 from __future__ import annotations
@@ -28,6 +30,15 @@ def strip_cost(across: int, deep: int, strip: int) -> float:
     A load takes two vectors of weights, or the data of one pixel for `strip` steps.
     """
     return (deep / 2 + across / strip) / (across * deep)
+
+
+def fetched_at_once(reduction: list[Any], strip: int) -> int:
+    """Numbers that a convolution with these reduction loops fetches at a time; 0 for no strips.
+
+    The loops run over ky, kx and channels, or over ky and units of narrow numbers.
+    """
+    narrow = len(reduction) == len(("ky", "unit"))
+    return min(strip, 1) if narrow else strip
 
 
 def fetch_strip(schedule: Any, conv: Any, reduction: list[Any], strip: int) -> list[Any]:

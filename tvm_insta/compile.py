@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tvm_insta import choose, cli
-from tvm_insta.options import BINARY, INPUTS, RANDOM, RUNTIMES, STEMS, CompileOptions
+from tvm_insta.options import BINARY, INPUTS, RANDOM, RUNTIMES, STEMS, STORAGE, CompileOptions
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,7 +44,14 @@ def parser() -> argparse.ArgumentParser:
         default="fp32",
         choices=STEMS,
         help="numbers of the stem and the other float layers: fp32 (reference), bf16 (AVX-512 "
-        "BF16) or int8 (VNNI); validate says what changes",
+        "BF16) or int8 (x86 with VNNI, aarch64 with dotprod); validate says what changes",
+    )
+    result.add_argument(
+        "--storage",
+        default="fp32",
+        choices=STORAGE,
+        help="how images lie in memory between kernels: fp32 (reference), or fp16 (aarch64, and "
+        "x86 with F16C), half of it and rounded; validate says what changes",
     )
     result.add_argument(
         "--binary",
@@ -92,6 +99,7 @@ def _compile(args: argparse.Namespace) -> int:
         runtime=args.runtime,
         input=args.input,
         stem=args.stem,
+        storage=args.storage,
         calibrate=args.calibrate,
         binary=args.binary,
         max_batch=args.max_batch,

@@ -173,6 +173,7 @@ def compile_module(
     # What code generation would refuse is refused before the minutes it takes to get there.
     linker = (plain_c if options.runtime == "c" else relax_vm).require(target, options.name)
     check_binary(options.binary, target)
+    _check_storage(options, target)
     samples = _samples(options, target, source, example_inputs)
     steps = ["export", *PHASES, "generate code"]
     started = time.perf_counter()
@@ -206,6 +207,7 @@ def compile_module(
         after_phase=after_phase,
         choose=choose,
         stem=options.stem,
+        storage=options.storage,
         samples=samples,
         binary=options.binary,
         compare=compare(target, options.log_dir),
@@ -223,8 +225,16 @@ def compile_module(
 _SAMPLES = 64  # images that calibration looks at, at most
 _RANDOM_SAMPLES = 8
 
-# One of these features each; LLVM's names.
-_NARROW = {"bf16": ("avx512bf16",), "int8": ("avx512vnni", "avxvnni")}
+# By stem and architecture: one of these features; LLVM's names.
+_NARROW: dict[str, dict[str, tuple[str, ...]]] = {
+    "bf16": {"x86_64": ("avx512bf16",)},
+    "int8": {"x86_64": ("avx512vnni", "avxvnni"), "aarch64": ("dotprod",)},
+}
+_NARROW_TARGETS = {
+    "bf16": "x86-64 with avx512bf16",
+    "int8": "x86-64 with avx512vnni or avxvnni, or aarch64 with dotprod (without it, NEON "
+    "multiplies bytes no faster than float32)",
+}
 
 
 def check_stem(stem: str, target: InstaTarget) -> None:
@@ -233,11 +243,11 @@ def check_stem(stem: str, target: InstaTarget) -> None:
     Raises:
         InstaError: it lacks the instructions.
     """
-    wanted = _NARROW.get(stem, ())
-    if wanted and not target.features & set(wanted):
+    wanted = _NARROW.get(stem)
+    if wanted and not target.features & set(wanted.get(target.arch, ())):
         raise InstaError(
-            f"got stem {stem!r}, but {target.text} has no {' or '.join(wanted)}: name a "
-            "CPU that has it (-mcpu=... or -mattr=+...), or use stem fp32"
+            f"got stem {stem!r}, but {target.text} is not {_NARROW_TARGETS[stem]}: "
+            "name such a CPU (-mcpu=... or -mattr=+...), or use stem fp32"
         )
 
 
@@ -286,6 +296,17 @@ def check_binary(binary: str, target: InstaTarget) -> None:
         raise InstaError(
             f"got binary 'amx', but {target.text} has no amx-int8, amx-tile and avx512bw: name a "
             "CPU that has them (-mcpu=sapphirerapids, or -mattr=+...), or use binary auto"
+        )
+
+
+def _check_storage(options: CompileOptions, target: InstaTarget) -> None:
+    """Refuse float16 where no instruction converts it, and where no schedule was tried with it."""
+    converts = target.arch == "aarch64" or (target.arch == "x86_64" and "f16c" in target.features)
+    if options.storage == "fp16" and not converts:
+        raise InstaError(
+            f"got storage 'fp16', but {target.text} is neither aarch64 nor x86-64 with f16c, which "
+            "convert float16 as they load and store it: name such a CPU (-mcpu=...), or use "
+            "storage fp32"
         )
 
 

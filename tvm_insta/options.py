@@ -10,6 +10,7 @@ from tvm_insta.errors import InstaError
 RUNTIMES = ("vm", "c")
 INPUTS = ("float32", "uint8")
 STEMS = ("fp32", "bf16", "int8")
+STORAGE = ("fp32", "fp16")
 BINARY = ("auto", "popcount", "amx")
 RANDOM = "random"
 """Calibration with random inputs: ranges of no use but for timing."""
@@ -26,7 +27,9 @@ class CompileOptions:
         input: "float32" (normalised images, as PyTorch takes them) or "uint8" (pixels of the same
             shape and layout; the network normalises them as its preprocessing says).
         stem: numbers in which the stem and the other float layers compute: "fp32" (the reference),
-            "bf16" (AVX-512 BF16) or "int8" (VNNI).
+            "bf16" (AVX-512 BF16) or "int8" (x86 with VNNI, aarch64 with dotprod).
+        storage: how images lie in memory between kernels: "fp32", or "fp16" (aarch64, and x86 with
+            F16C), which halves them and rounds what is stored; kernels compute in float32.
         calibrate: for "int8", a folder of sample images, or "random".
         binary: how binary convolutions compute: "popcount", "amx" (as products of bytes wherever
             AMX tiles can, else by popcount), or "auto" (the one that should be faster, layer by
@@ -42,6 +45,7 @@ class CompileOptions:
     runtime: str = "vm"
     input: str = "float32"
     stem: str = "fp32"
+    storage: str = "fp32"
     calibrate: str | None = None
     binary: str = "auto"
     max_batch: int = 64
@@ -66,6 +70,11 @@ class CompileOptions:
                 f"got stem {self.stem!r}, but it must be one of {', '.join(STEMS)}: fp32 is the "
                 "reference, the others are faster and change the result a little"
             )
+        if self.storage not in STORAGE:
+            raise InstaError(
+                f"got storage {self.storage!r}, but it must be one of {', '.join(STORAGE)}: fp32 "
+                "is the reference, fp16 takes half the memory and rounds what is stored"
+            )
         if self.binary not in BINARY:
             raise InstaError(
                 f"got binary {self.binary!r}, but it must be one of {', '.join(BINARY)}: auto "
@@ -76,10 +85,12 @@ class CompileOptions:
                 f"got stem {self.stem!r} with calibrate {self.calibrate!r}, but stem int8 needs a "
                 "folder of sample images (or 'random', for timing only), and no other stem does"
             )
-        if self.verify_stages and self.stem != "fp32":
-            raise InstaError(
-                f"got verify_stages with stem {self.stem!r}, but every phase is held against the "
-                "fp32 network: verify with stem fp32, and the artefact with the validate command"
-            )
+        for what, chosen in (("stem", self.stem), ("storage", self.storage)):
+            if self.verify_stages and chosen != "fp32":
+                raise InstaError(
+                    f"got verify_stages with {what} {chosen!r}, but every phase is held against "
+                    f"the fp32 network: verify with {what} fp32, and the artefact with the "
+                    "validate command"
+                )
         if self.max_batch < 1:
             raise InstaError(f"got max_batch {self.max_batch}, but it must be at least 1")

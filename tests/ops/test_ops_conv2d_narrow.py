@@ -16,6 +16,7 @@ from tvm_insta.target import parse
 
 HOST = parse("llvm")
 NEEDS = {"bf16": {"avx512bf16"}, "int8": {"avx512vnni"}}
+KINDS = ("bf16", "int8", "signed")  # the last one is int8 with codes around 0, for Arm
 
 # height, width, channels, out, kernel, stride, padding: stems, shortcuts, a dense layer
 SHAPES = [
@@ -29,6 +30,7 @@ SHAPES = [
 
 
 def problem(rng, kind, shape):
+    kind, signed = ("int8", True) if kind == "signed" else (kind, False)
     height, width, channels, out, kernel, stride, padding = shape
     data = rng.standard_normal((2, height, width, channels), np.float32)
     weight = rng.standard_normal((out, kernel, kernel, channels), np.float32)
@@ -36,19 +38,19 @@ def problem(rng, kind, shape):
     packed, sums, steps = packing.narrow_weight(weight, kind, lanes)
     attrs = {"kind": kind, "kernel_width": kernel, "strides": [stride] * 2, "padding": padding}
     if kind == "int8":
-        attrs["scale"] = 127 / float(np.abs(data).max())
+        attrs |= {"scale": 127 / float(np.abs(data).max()), "zero": 0 if signed else 128}
     return data, weight, packed, sums, steps, attrs
 
 
-@pytest.mark.parametrize("kind", NEEDS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_oracle_is_close_to_float32(rng, kind, shape):
     data, weight, packed, sums, steps, attrs = problem(rng, kind, shape)
     geometry = {"strides": attrs["strides"], "padding": attrs["padding"]}
     exact = reference.conv2d(data, weight, **geometry)
     got = reference.conv2d_narrow(data, packed, **attrs)
-    if kind == "int8":
-        got = (got - 128 * sums) * (steps / attrs["scale"])
+    if kind != "bf16":
+        got = (got - attrs["zero"] * sums) * (steps / attrs["scale"])
     # Each factor is off by at most 2**-9 of itself (bf16) or by half a step, 1/254 of the largest.
     magnitude = reference.conv2d(np.abs(data), np.abs(weight), **geometry)
     if kind == "bf16":
@@ -59,7 +61,7 @@ def test_oracle_is_close_to_float32(rng, kind, shape):
         assert np.abs(got - exact).max() <= bound
 
 
-@pytest.mark.parametrize("kind", NEEDS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_unscheduled_kernel(rng, run_op, kind, shape):
     data, _, packed, _, _, attrs = problem(rng, kind, shape)
@@ -91,11 +93,20 @@ def compare(result, data, packed, attrs):
         np.testing.assert_allclose(result, expected, rtol=1e-5, atol=147 * 2.0**-24 * 10)
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_unsigned_and_signed_codes_give_the_same_integers(rng, shape):
+    data, _, packed, sums, _, attrs = problem(rng, "int8", shape)
+    unsigned = reference.conv2d_narrow(data, packed, **attrs) - 128 * sums
+    signed = reference.conv2d_narrow(data, packed, **{**attrs, "zero": 0})
+    np.testing.assert_array_equal(unsigned, signed)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"kind": "fp8"}, "kind is 'fp8'; pass one of 'bf16', 'int8'"),
         ({"scale": 0.0}, "scale is 0.0; pass a number above 0"),
+        ({"zero": 1}, "zero is 1; pass 128 for uint8 codes or 0 for int8 codes"),
         ({"kernel_width": 8}, "dimension 3 of weight is 11, but must be 12"),
     ],
 )

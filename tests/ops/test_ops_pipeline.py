@@ -72,7 +72,7 @@ CALLS = {
     "conv2d_narrow": (
         ops.conv2d_narrow,
         [tensor(N, 6, 6, 3), tensor(2, 2, 1, 2, 4, dtype=U)],
-        dict(kind="int8", kernel_width=2, strides=[2, 1], padding=[1, 0, 2, 1], scale=0.5),
+        dict(kind="int8", kernel_width=2, strides=[2, 1], padding=[1, 0, 2, 1], scale=0.5, zero=0),
     ),
     "halving_pool": (ops.halving_pool, [tensor(N, 5, 4, 8)], {}),
     "repeat_channels": (ops.repeat_channels, [tensor(N, 4, 4, 8)], dict(times=3)),

@@ -10,6 +10,8 @@ from torch import nn
 from tvm import relax
 
 from tvm_insta.frontend import import_torch
+from tvm_insta.nn.options import ModelOptions
+from tvm_insta.nn.resnet import BinaryResNet
 from tvm_insta.passes.fold_scales import fold_scales
 from tvm_insta.passes.lower import lower
 from tvm_insta.passes.merge_parallel import merge_parallel
@@ -71,6 +73,24 @@ class Halving(nn.Module):
         return self.acts[1](
             torch.cat([norm(F.conv2d(bits, weight)) + y for weight, norm in pairs], 1)
         )
+
+
+def tiny_resnet(variant="insta", seed=0, **options):
+    """A binary ResNet of two blocks on 8x8 images, whose thresholds do depend on the instance.
+
+    The first block keeps 32 channels, the second has a shortcut with an average pool and a float
+    convolution.
+    """
+    torch.manual_seed(seed)
+    chosen = ModelOptions("resnet20", variant, num_classes=16, **options)
+    stem = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), nn.MaxPool2d(3, stride=2, padding=1))
+    model = BinaryResNet(chosen, stem, (32, 64), blocks=1).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith((".a", ".g1")):  # instance-aware modules start without effect
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    return model
 
 
 def phases(module, *inputs, last="lower", lanes=8, max_batch=4):

@@ -9,7 +9,7 @@ from schedule_nets import SSE, arguments, execute, float_conv, legalise, only_pr
 from tvm_insta.schedules import arm, float_block, schedule_module
 from tvm_insta.schedules.common import Kernel, Tiles, start
 from tvm_insta.schedules.conv import schedule_conv
-from tvm_insta.schedules.strips import strip_cost
+from tvm_insta.schedules.strips import fetched_at_once, strip_cost
 
 from tvm_insta.codegen import raw
 from tvm_insta.target import parse
@@ -94,3 +94,11 @@ def test_the_cost_of_a_tile():
     assert strip_cost(4, 4, 4) == 3 / 16
     assert strip_cost(8, 2, 4) == 3 / 16
     assert strip_cost(16, 1, 4) > strip_cost(4, 4, 4)
+
+
+def test_narrow_numbers_are_broadcast():
+    """Then every pixel costs a load, and a tile of 4 x 4 beats one of 8 x 2."""
+    assert fetched_at_once(["ky", "unit"], 4) == 1
+    assert fetched_at_once(["ky", "kx", "c"], 4) == 4
+    assert fetched_at_once(["ky", "unit"], 0) == fetched_at_once(["ky", "kx", "c"], 0) == 0
+    assert strip_cost(4, 4, 1) < strip_cost(8, 2, 1)

@@ -170,6 +170,7 @@ def conv2d_narrow(
     strides: Sequence[int] = (1, 1),
     padding: Sequence[int] = (0, 0, 0, 0),
     scale: float = 1.0,
+    zero: int = ZERO_CODE,
 ) -> NDArray[Any]:
     """Oracle of `insta.conv2d_narrow`; exact for "int8"."""
     units = unblock_weight(weight)  # [O, KH, 1, U]
@@ -185,7 +186,7 @@ def conv2d_narrow(
     codes = np.clip(steps, -LARGEST_CODE, LARGEST_CODE).astype(np.int64)
     exact = _convolve(codes, taps.astype(np.int64), geometry, 1)
     sums = taps.reshape(out, -1).sum(axis=1, dtype=np.int64)
-    sums_added: Ints = (exact + ZERO_CODE * sums).astype(np.int32)
+    sums_added: Ints = (exact + zero * sums).astype(np.int32)
     return sums_added
 
 

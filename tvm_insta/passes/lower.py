@@ -47,10 +47,12 @@ class Narrow:
         kind: "bf16" or "int8".
         largest: for "int8", the largest magnitude of the input of each float layer, in the order in
             which `lower` meets them.
+        zero: for "int8", the code of 0, as the target's instructions want it: 128 or 0.
     """
 
     kind: str
     largest: tuple[float, ...] = ()
+    zero: int = packing.ZERO_CODE
 
 
 def lower(
@@ -219,7 +221,7 @@ class _Lower(Rewriter):
         self, data: Expr, weight: Array, strides: Sequence[int], padding: Sequence[int]
     ) -> Expr | None:
         """The float layer in narrow numbers; None where it stays in float32."""
-        lanes = self._block(weight.shape[0])
+        lanes = self._block(weight.shape[0], self.float_block)
         largest = next(self.largest, 0.0)
         if self.narrow is None or lanes < _LEAST_LANES:
             return None
@@ -236,13 +238,16 @@ class _Lower(Rewriter):
                 strides=strides,
                 padding=padding,
                 scale=scale,
+                zero=self.narrow.zero,
             )
         )
         if kind == "bf16":
             return result
-        exact = self.emit(relax.op.subtract(result, const(packing.ZERO_CODE * sums, "int32")))
+        if self.narrow.zero:
+            added = const(self.narrow.zero * sums, "int32")
+            result = self.emit(relax.op.subtract(result, added))
         return self.emit(
-            relax.op.multiply(self.emit(relax.op.astype(exact, "float32")), const(steps / scale))
+            relax.op.multiply(self.emit(relax.op.astype(result, "float32")), const(steps / scale))
         )
 
     def _bitserial_conv2d(self, call: Call) -> Expr | None:

@@ -6,7 +6,8 @@
 3 recognise    comparisons and constant signs -> relax.insta.* on packed bits
 4 fold_scales  one factor and one offset behind each layer; parallel convolutions are one
 5 lower        border tables, blocked weights
-6 fuse         TIR kernels, each with its epilogue and the readers that joined it
+6 fuse         TIR kernels, each with its epilogue and the readers that joined it; images between
+               them in float16 where that is asked for
 7 schedule     every kernel scheduled for the target
 """
 
@@ -23,6 +24,7 @@ from tvm import relax
 from tvm_insta.errors import ArtefactError
 from tvm_insta.frontend import Imported
 from tvm_insta.ops._common import OPAQUE
+from tvm_insta.ops.packing import ZERO_CODE
 from tvm_insta.passes.calibrate import calibrate
 from tvm_insta.passes.fold_scales import fold_scales
 from tvm_insta.passes.join import join
@@ -33,6 +35,7 @@ from tvm_insta.passes.report import Report
 from tvm_insta.passes.rewriter import Array
 from tvm_insta.passes.shortcuts import pool_shortcuts
 from tvm_insta.passes.simplify import simplify
+from tvm_insta.passes.storage import store_half
 from tvm_insta.passes.to_nhwc import to_nhwc
 from tvm_insta.schedules import (
     BinaryLayer,
@@ -96,6 +99,7 @@ def run_pipeline(
     choose: Choose | None = None,
     last: str = PHASES[-1],
     stem: str = "fp32",
+    storage: str = "fp32",
     samples: Sequence[Array] = (),
     binary: str = "auto",
     compare: Compare | None = None,
@@ -111,6 +115,7 @@ def run_pipeline(
         choose: parameters of the schedules; None leaves them all to the schedules.
         last: the phase to stop behind; "fuse" gives the kernels as the tuner takes them.
         stem: numbers in which the float layers compute: "fp32", "bf16" or "int8".
+        storage: how images lie in memory between kernels, "fp32" or "fp16", see `storage`.
         samples: for "int8", one array per input, ``[images, ...]``: they show how large the
             activations become.
         binary: how binary convolutions compute: "auto", "popcount" or "amx", see `uses_tiles`.
@@ -137,14 +142,19 @@ def run_pipeline(
             probed = fuse(lower_for(probed, Report(), host, tiles=uses_tiles(host.tvm, "popcount")))
             return schedule_module(probed, host.tvm, lanes=host.lanes)[0]
 
-        return Narrow(stem, calibrate(mod, samples, prepare, host.tvm))
+        zero = 0 if target.arch == "aarch64" else ZERO_CODE
+        return Narrow(stem, calibrate(mod, samples, prepare, host.tvm), zero)
+
+    def stored(mod: tvm.IRModule) -> tvm.IRModule:
+        return store_half(mod) if storage == "fp16" else mod
 
     def lowered(mod: tvm.IRModule) -> tvm.IRModule:
         numbers = narrowed(mod)
 
         def fused(tiles: UsesTiles) -> tuple[tvm.IRModule, Report]:
             own = copy.deepcopy(report)
-            return fuse(lower_for(mod, own, target, numbers, tiles=tiles), own, joins=True), own
+            made = fuse(lower_for(mod, own, target, numbers, tiles=tiles), own, joins=True)
+            return stored(made), own
 
         tiles = uses_tiles(target.tvm, binary) if target.kind == "llvm" else None
         if tiles is not None and tiles.family.tiles and binary == "auto" and compare is not None:
@@ -158,7 +168,7 @@ def run_pipeline(
         "recognise": lambda mod: recognise(mod, report, imported.layer_names),
         "fold_scales": lambda mod: merge_parallel(fold_scales(mod), report),
         "lower": lowered,
-        "fuse": lambda mod: fuse(mod, report, joins=target.kind == "llvm"),
+        "fuse": lambda mod: stored(fuse(mod, report, joins=target.kind == "llvm")),
         "schedule": schedule,
     }
     mod = imported.mod

@@ -110,11 +110,17 @@ def read_twice(mod: tvm.IRModule) -> set[Expr]:
     readers: Counter[Expr] = Counter([function.body.body])
     for block in function.body.blocks:
         for binding in block.bindings:
-            relax.analysis.post_order_visit(
-                binding.value,
-                lambda expr: readers.update([expr]) if isinstance(expr, relax.Var) else None,
-            )
+            readers.update(variables(binding.value))
     return {var for var, count in readers.items() if count > 1}
+
+
+def variables(value: Expr) -> list[Expr]:
+    """The variables that an expression reads, each as often as it does."""
+    found: list[Expr] = []
+    relax.analysis.post_order_visit(
+        value, lambda expr: found.append(expr) if isinstance(expr, relax.Var) else None
+    )
+    return found
 
 
 def op_name(expr: Expr) -> str:

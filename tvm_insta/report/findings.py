@@ -13,10 +13,12 @@ def findings_lines(findings: Findings, *, per_layer: bool) -> Iterator[str]:
     """Say what was compared and how far it agrees."""
     if findings.note:
         yield f"note: {findings.note}"
-    if findings.stem != "fp32":
+    if not findings.judged:
+        named = (("stem", findings.stem), ("storage", findings.storage))
+        chosen = ", ".join(f"{what} {value}" for what, value in named if value != "fp32")
         yield (
-            f"stem {findings.stem}: what it changes is told below and not judged; bits are packed "
-            "exactly all the same"
+            f"{chosen}: what it changes is told below and not judged; bits are packed exactly all "
+            "the same"
         )
     if findings.sites:
         yield from _bit_lines(findings)
@@ -56,4 +58,4 @@ def _bit_lines(findings: Findings) -> Iterator[str]:
 
 
 def _allowed(findings: Findings, limit: float) -> str:
-    return f" (allowed {limit:.0e})" if findings.stem == "fp32" else ""
+    return f" (allowed {limit:.0e})" if findings.judged else ""

@@ -51,7 +51,9 @@ def validate(
     count = int(inputs[0].shape[0])
     examples = [tensor[:1] for tensor in inputs]
     reference = Reference(trace_and_fold(module, examples, max_batch=2, dynamic=True))
-    findings = Findings(images=count, stem=str(artefact.manifest.options.get("stem", "fp32")))
+    options = artefact.manifest.options
+    stem, storage = (str(options.get(name, "fp32")) for name in ("stem", "storage"))
+    findings = Findings(images=count, stem=stem, storage=storage)
     agree, agree_forced, free, forced = 0, 0, [], []
     for index in range(count):
         if progress is not None:

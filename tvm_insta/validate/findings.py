@@ -52,6 +52,7 @@ class Findings:
         logits_limit: see `LOGITS`.
         stem: numbers of the artefact's float layers; other than "fp32" they change the result by
             more than rounding, which is then told and not judged.
+        storage: how the artefact stores images between kernels; "fp16" is not judged either.
         note: why bits were not compared, "" if they were.
     """
 
@@ -65,6 +66,7 @@ class Findings:
     distance_limit: float = DISTANCE
     logits_limit: float = LOGITS
     stem: str = "fp32"
+    storage: str = "fp32"
     note: str = ""
 
     @property
@@ -77,23 +79,27 @@ class Findings:
         """Compared bits of all sites."""
         return sum(site.bits for site in self.sites)
 
+    @property
+    def judged(self) -> bool:
+        """Whether differences from PyTorch beyond rounding break a promise."""
+        return self.stem == self.storage == "fp32"
+
     def failures(self) -> list[str]:
         """What breaks a promise; empty when the artefact is valid."""
         found = []
-        judged = self.stem == "fp32"
         for site in self.sites:
             if site.wrong_bits:
                 found.append(
                     f"{site.name}: {site.wrong_bits} packed bits are not the comparison of the "
                     "artefact's own values"
                 )
-            if judged and max(site.distance, site.deviation) > self.distance_limit:
+            if self.judged and max(site.distance, site.deviation) > self.distance_limit:
                 found.append(
                     f"{site.name}: activations differ by {site.deviation:.2e} rms for the same "
                     f"bits, flips lie up to {site.distance:.2e} rms from their threshold, allowed "
                     f"are {self.distance_limit:.0e}"
                 )
-        if not judged:
+        if not self.judged:
             return found
         if self.logits_forced > self.logits_limit:
             found.append(
