@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from tvm_insta.compiler import Source
+    from tvm_insta.describe import Source
 
 DEFAULT_MODEL = "resnet20"
 DEFAULT_CHECKPOINT = "digits"
@@ -111,7 +111,7 @@ def from_description(description: Mapping[str, Any]) -> Chosen:
     import torch
 
     from tvm_insta import nn as networks
-    from tvm_insta.compiler import Source
+    from tvm_insta.describe import Source
 
     known = dict(description)
     digest = known.pop("parameters_sha256", None)

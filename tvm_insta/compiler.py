@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 import tempfile
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,45 +21,23 @@ from torch import nn  # noqa: E402
 
 from tvm_insta import runtime  # noqa: E402
 from tvm_insta.codegen import plain_c, relax_vm  # noqa: E402
-from tvm_insta.codegen.kernels import kernel_table  # noqa: E402
-from tvm_insta.codegen.plain_c import CForm  # noqa: E402
-from tvm_insta.codegen.relax_vm import VmForm  # noqa: E402
 from tvm_insta.codegen.staging import staged  # noqa: E402
+from tvm_insta.describe import Source, describe  # noqa: E402
 from tvm_insta.errors import InstaError  # noqa: E402
 from tvm_insta.forms import compare  # noqa: E402
-from tvm_insta.frontend import ByteInput, import_torch, random_tensors  # noqa: E402
-from tvm_insta.options import RANDOM, CompileOptions  # noqa: E402
-from tvm_insta.passes.kernels import kernels_of_layers  # noqa: E402
-from tvm_insta.passes.pipeline import PHASES, AfterPhase, Compiled, run_pipeline  # noqa: E402
+from tvm_insta.frontend import import_torch  # noqa: E402
+from tvm_insta.model_inputs import samples, take_bytes  # noqa: E402
+from tvm_insta.option_checks import check_binary, check_stem, check_storage  # noqa: E402
+from tvm_insta.options import CompileOptions  # noqa: E402
+from tvm_insta.passes.pipeline import PHASES, AfterPhase, run_pipeline  # noqa: E402
 from tvm_insta.passes.report import Report  # noqa: E402
 from tvm_insta.runtime import manifest as manifests  # noqa: E402
-from tvm_insta.runtime.preprocess import (  # noqa: E402
-    CHANNELS,
-    Preprocessing,
-    image_files,
-    load_images,
-)
-from tvm_insta.schedules import ConvTiles, ScheduleRecord, family_of  # noqa: E402
+from tvm_insta.schedules import ConvTiles  # noqa: E402
 from tvm_insta.target import InstaTarget, parse  # noqa: E402
-from tvm_insta.tuning.lookup import DEFAULT, STALE, TUNED, Lookup, look_up  # noqa: E402
+from tvm_insta.tuning.lookup import Lookup, look_up  # noqa: E402
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the step that begins, its number and the number of steps."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a model came from, so that it can be built again for validation.
-
-    Attributes:
-        description: stored in the manifest; for our own models the arguments of `nn.create`.
-        preprocessing: how an image becomes an input, see `nn.preprocessing`; None if unknown.
-        classes: names of the classes, in the order of the logits; None if unknown.
-    """
-
-    description: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    preprocessing: Mapping[str, Any] | None = None
-    classes: tuple[str, ...] | None = None
 
 
 class Artefact:
@@ -172,9 +147,10 @@ def compile_module(
         module, example_inputs = take_bytes(module, example_inputs, source.preprocessing)
     # What code generation would refuse is refused before the minutes it takes to get there.
     linker = (plain_c if options.runtime == "c" else relax_vm).require(target, options.name)
+    check_stem(options.stem, target)
     check_binary(options.binary, target)
-    _check_storage(options, target)
-    samples = _samples(options, target, source, example_inputs)
+    check_storage(options.storage, target)
+    images = samples(options, source.preprocessing, example_inputs)
     steps = ["export", *PHASES, "generate code"]
     started = time.perf_counter()
 
@@ -208,7 +184,7 @@ def compile_module(
         choose=choose,
         stem=options.stem,
         storage=options.storage,
-        samples=samples,
+        samples=images,
         binary=options.binary,
         compare=compare(target, options.log_dir),
     )
@@ -217,126 +193,9 @@ def compile_module(
         generate = plain_c.c_form if options.runtime == "c" else relax_vm.vm_form
         form = generate(compiled.mod, target, stage, options.name, linker=linker)
         seconds = time.perf_counter() - started
-        manifest = _manifest(stage, compiled, tuned, form, target, options, source, seconds)
+        manifest = describe(stage, compiled, tuned, form, target, options, source, seconds)
         manifests.write(stage, manifest)
     return Artefact(out_dir, compiled.report)
-
-
-_SAMPLES = 64  # images that calibration looks at, at most
-_RANDOM_SAMPLES = 8
-
-# By stem and architecture: one of these features; LLVM's names.
-_NARROW: dict[str, dict[str, tuple[str, ...]]] = {
-    "bf16": {"x86_64": ("avx512bf16",)},
-    "int8": {"x86_64": ("avx512vnni", "avxvnni"), "aarch64": ("dotprod",)},
-}
-_NARROW_TARGETS = {
-    "bf16": "x86-64 with avx512bf16",
-    "int8": "x86-64 with avx512vnni or avxvnni, or aarch64 with dotprod (without it, NEON "
-    "multiplies bytes no faster than float32)",
-}
-
-
-def check_stem(stem: str, target: InstaTarget) -> None:
-    """Refuse numbers that the target cannot compute in.
-
-    Raises:
-        InstaError: it lacks the instructions.
-    """
-    wanted = _NARROW.get(stem)
-    if wanted and not target.features & set(wanted.get(target.arch, ())):
-        raise InstaError(
-            f"got stem {stem!r}, but {target.text} is not {_NARROW_TARGETS[stem]}: "
-            "name such a CPU (-mcpu=... or -mattr=+...), or use stem fp32"
-        )
-
-
-def random_samples(example_inputs: Sequence[torch.Tensor]) -> list[Any]:
-    """Inputs to calibrate with that say nothing of real ones: enough for timing."""
-    kinds = [((_RANDOM_SAMPLES, *t.shape[1:]), t.dtype) for t in example_inputs]
-    return [tensor.numpy() for tensor in random_tensors(kinds)]
-
-
-def _samples(
-    options: CompileOptions,
-    target: InstaTarget,
-    source: Source,
-    example_inputs: Sequence[torch.Tensor],
-) -> list[Any]:
-    """Inputs to calibrate with; refuses a stem that the target or the model cannot have."""
-    check_stem(options.stem, target)
-    if options.stem != "int8":
-        return []
-    if options.calibrate == RANDOM:
-        return random_samples(example_inputs)
-    if source.preprocessing is None or len(example_inputs) != 1:
-        raise InstaError(
-            "got stem 'int8', but it is not known how images become this network's input: compile "
-            "a network with one image input that says it, or, from Python, "
-            "build(..., preprocessing={...})"
-        )
-    root = Path(str(options.calibrate))
-    classes = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    files = image_files(classes or [root])
-    count = min(_SAMPLES, len(files))
-    chosen = [files[i * len(files) // count] for i in range(count)]  # evenly, from every class
-    dtype = "uint8" if options.input == "uint8" else "float32"
-    return [load_images(chosen, dict(source.preprocessing), dtype)]
-
-
-def check_binary(binary: str, target: InstaTarget) -> None:
-    """Refuse AMX for a target that has none.
-
-    Raises:
-        InstaError: "amx" is wished, and the target lacks it.
-    """
-    if binary != "amx":
-        return
-    if target.kind != "llvm" or not family_of(target.tvm).tiles:
-        raise InstaError(
-            f"got binary 'amx', but {target.text} has no amx-int8, amx-tile and avx512bw: name a "
-            "CPU that has them (-mcpu=sapphirerapids, or -mattr=+...), or use binary auto"
-        )
-
-
-def _check_storage(options: CompileOptions, target: InstaTarget) -> None:
-    """Refuse float16 where no instruction converts it, and where no schedule was tried with it."""
-    converts = target.arch == "aarch64" or (target.arch == "x86_64" and "f16c" in target.features)
-    if options.storage == "fp16" and not converts:
-        raise InstaError(
-            f"got storage 'fp16', but {target.text} is neither aarch64 nor x86-64 with f16c, which "
-            "convert float16 as they load and store it: name such a CPU (-mcpu=...), or use "
-            "storage fp32"
-        )
-
-
-def take_bytes(
-    module: nn.Module,
-    example_inputs: Sequence[torch.Tensor],
-    preprocessing: Mapping[str, Any] | None,
-) -> tuple[nn.Module, list[torch.Tensor]]:
-    """The network with its normalisation in front, and an example input of it: uint8 pixels.
-
-    Raises:
-        InstaError: it is not known how images become inputs, or the network takes no images.
-    """
-    if preprocessing is None:
-        raise InstaError(
-            "got input 'uint8', but it is not known how this network's images are normalised: "
-            "compile with input float32, one of our models or a checkpoint that says it, or, from "
-            "Python, build(..., preprocessing={...})"
-        )
-    how = Preprocessing.from_dict(dict(preprocessing))
-    axis = 1 if how.layout == "NCHW" else 3
-    channels, shapes = CHANNELS[how.mode], [list(tensor.shape) for tensor in example_inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 4 or shapes[0][axis] != channels:
-        raise InstaError(
-            f"got input 'uint8' and example inputs of the shapes {shapes}, but the preprocessing "
-            f"makes one image of layout {how.layout} with {channels} channels: use input float32"
-        )
-    wrapped = ByteInput(module, scale=how.scale, mean=how.mean, std=how.std, channel_axis=axis)
-    wrapped.training = module.training
-    return wrapped, [torch.zeros(shapes[0], dtype=torch.uint8)]
 
 
 def _verifier(
@@ -350,100 +209,3 @@ def _verifier(
     from tvm_insta.validate.stages import StageVerifier
 
     return StageVerifier(module, example_inputs, target)
-
-
-def _manifest(
-    folder: Path,
-    compiled: Compiled,
-    tuned: Lookup,
-    form: CForm | VmForm,
-    target: InstaTarget,
-    options: CompileOptions,
-    source: Source,
-    seconds: float,
-) -> manifests.Manifest:
-    program = form.plan.program if isinstance(form, CForm) else form.program
-    table = kernel_table(program, batched=isinstance(form, CForm))
-    schedules = {
-        record.function: f"{record.rule}, {_state(record, tuned)}" for record in compiled.schedules
-    }
-    return manifests.Manifest(
-        name=options.name,
-        form=options.runtime,
-        library=f"{options.name}.so" if target.arch != "wasm32" else f"{options.name}.a",
-        files=manifests.describe_files(folder, form.files),
-        target_text=target.text,
-        target=target.canonical,
-        machine=target.arch if target.kind == "llvm" else platform.machine(),
-        needs=form.needs,
-        versions={
-            "tvm": tvm.__version__,
-            "tvm_ffi": metadata.version("apache-tvm-ffi"),
-            "tvm_insta": metadata.version("tvm-insta"),
-            "torch": torch.__version__,
-        },
-        inputs=table.inputs,
-        outputs=table.outputs,
-        max_batch=options.max_batch,
-        kernels=table.kernels,
-        layers=_layers(compiled, schedules),
-        binarisations=_binarisations(compiled, table.kernels),
-        preprocessing=None if source.preprocessing is None else dict(source.preprocessing),
-        classes=source.classes,
-        source=dict(source.description),
-        options={
-            **{
-                field.name: value if isinstance(value, (int, bool)) else str(value)
-                for field in dataclasses.fields(options)
-                if (value := getattr(options, field.name)) is not None
-            },
-            "compile_seconds": round(seconds, 2),
-        },
-        working_set=form.working_set if isinstance(form, CForm) else None,
-        memory=form.memory if isinstance(form, CForm) else None,
-    )
-
-
-def _binarisations(
-    compiled: Compiled, kernels: Sequence[manifests.Kernel]
-) -> tuple[manifests.Binarisation, ...]:
-    """Which kernel calls pack bits, in the order in which the network packs."""
-    calls = [k.index for k in kernels if any(out.dtype == "uint32" for out in k.outputs)]
-    found = []
-    for pack in compiled.report.packs:
-        fields = dataclasses.asdict(pack)
-        found.append(manifests.Binarisation(calls[fields.pop("kernel")], **fields))
-    return tuple(found)
-
-
-def _state(record: ScheduleRecord, tuned: Lookup) -> str:
-    """Whether the kernel's schedule is tuned, and to what is there now."""
-    wish = tuned.parameters.get(record.function)
-    if wish is not None:
-        return TUNED if record.tiles == wish else STALE
-    return tuned.states.get(record.function, DEFAULT)
-
-
-def _layers(compiled: Compiled, schedules: Mapping[str, str]) -> tuple[manifests.Layer, ...]:
-    layers = []
-    for layer, symbol in (
-        (each, name)
-        for group, name in kernels_of_layers(compiled.mod, compiled.report)
-        for each in group
-    ):
-        layers.append(
-            manifests.Layer(
-                name=layer.name,
-                op=layer.op,
-                kind=layer.kind,
-                shape=layer.output_shape,
-                weight=layer.weight_shape,
-                bits=layer.bits,
-                macs=layer.macs,
-                reason=layer.reason or None,
-                notes=layer.notes,
-                kernel=symbol,
-                schedule=schedules.get(symbol or ""),
-            )
-        )
-    return tuple(layers)

@@ -13,10 +13,11 @@ import torch
 import tvm
 from torch import nn
 
-from tvm_insta.compiler import check_binary, check_stem, random_samples
 from tvm_insta.errors import LogError, ToolchainError, TuneError
 from tvm_insta.forms import Form, measured_forms
 from tvm_insta.frontend import import_torch
+from tvm_insta.model_inputs import random_samples
+from tvm_insta.option_checks import check_binary, check_stem
 from tvm_insta.options import BINARY, STEMS
 from tvm_insta.passes.kernels import kernels_of_layers
 from tvm_insta.passes.pipeline import Compare, Fused, run_pipeline

@@ -46,7 +46,7 @@ def _validate(args: argparse.Namespace) -> int:
 
     import torch
 
-    from tvm_insta.compiler import take_bytes
+    from tvm_insta.model_inputs import take_bytes
     from tvm_insta.report import findings_lines
     from tvm_insta.runtime.preprocess import image_files, load_images
     from tvm_insta.validate import validate
