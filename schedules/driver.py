@@ -58,7 +58,7 @@ class ScheduleRecord:
         rule: "insta_bconv", "insta_bconv_bytes", "insta_bconv_pairs", "insta_bconv_signs",
             "insta_fconv", "insta_pack", "sweep", "moments", "pool", "reduction", "elementwise" or
             "unscheduled".
-        tiles: the tile sizes that were used, for convolutions on a CPU.
+        tiles: the tile sizes that were used, for convolutions and packing of images on a CPU.
         reason: why the rule that is meant for the function did not apply; "" where it did.
     """
 

@@ -38,6 +38,7 @@ from .common import (
     band_height,
     blocks,
     collect,
+    divisors,
     extent,
     is_output,
     name_of,
@@ -52,6 +53,8 @@ WORD = 32
 
 # Words of a pixel that are packed without a loop between them.
 _UNROLLED_WORDS = 4
+
+_MOST_PIXELS = 8  # more of them unrolled are not worth a measurement
 
 
 @dataclass
@@ -89,9 +92,53 @@ def schedule_pack(kernel: Kernel) -> tuple[str, ConvTiles | None]:
         schedule.compute_inline(block)
     if not is_output(schedule, pack.words):
         raise NotApplicable("a block behind the packing")
-    pack_alone(kernel, pack)
+    tiles = _choose_tiles(kernel, pack)
+    pack_alone(kernel, pack, tiles)
     write_border(kernel, pack)
-    return "insta_pack", None
+    return "insta_pack", tiles
+
+
+def pack_choices(kernel: Kernel) -> list[ConvTiles]:
+    """All sizes that `schedule_pack` applies as they stand, for a function that only packs.
+
+    `width_tile` is how many pixels are packed without a loop between them, `row_band` the rows of
+    a task.
+
+    Raises:
+        NotApplicable: the packing has a form that the rule does not take.
+    """
+    pack = find_pack(kernel)
+    if pack is None or len(blocks(kernel.schedule)) != len(pack.all):
+        return []
+    size = _image(kernel, pack)
+    if size is None:
+        return []
+    return [
+        ConvTiles(across, 1, band)
+        for across in divisors(size[1])
+        if across <= _MOST_PIXELS
+        for band in divisors(size[0])
+    ]
+
+
+def _image(kernel: Kernel, pack: Pack) -> tuple[int, int] | None:
+    """Height and width that are packed, None where it is no image of a known size."""
+    batch_and_image = kernel.schedule.get_loops(pack.words)[:-1]
+    if len(batch_and_image) != 3:
+        return None
+    height, width = (extent(kernel.schedule, loop) for loop in batch_and_image[1:])
+    return None if height is None or width is None else (height, width)
+
+
+def _choose_tiles(kernel: Kernel, pack: Pack) -> ConvTiles | None:
+    """Fill in the sizes that are left open; None where there is nothing to choose."""
+    wish, size = kernel.tiles, _image(kernel, pack)
+    if size is None:
+        return None
+    across, band = wish.width_tile or 1, wish.row_band or band_height(size[0], 1)
+    if wish.out_tile > 1 or size[0] % band or size[1] % across:
+        raise NotApplicable(f"{wish} does not divide {size[0]} rows of {size[1]} pixels")
+    return ConvTiles(across, 1, band)
 
 
 def find_pack(kernel: Kernel) -> Pack | None:
@@ -112,7 +159,7 @@ def find_pack(kernel: Kernel) -> Pack | None:
     return Pack(named[name], named.get("pack_flags"), pad)
 
 
-def pack_alone(kernel: Kernel, pack: Pack) -> None:
+def pack_alone(kernel: Kernel, pack: Pack, tiles: ConvTiles | None = None) -> None:
     """Pack in a loop nest of its own, over a finished tensor."""
     schedule = kernel.schedule
     loops = schedule.get_loops(pack.words)
@@ -123,7 +170,12 @@ def pack_alone(kernel: Kernel, pack: Pack) -> None:
     batch, *rows, last_word = loops
     if rows:
         height = extent(schedule, rows[0])
-        band, _ = schedule.split(rows[0], [None, band_height(height, 1) if height else 1])
+        own = 0 if tiles is None else tiles.row_band
+        size = own or (band_height(height, 1) if height else 1)
+        band, _ = schedule.split(rows[0], [None, size])
+        if tiles is not None and tiles.width_tile > 1:
+            _, pixel = schedule.split(rows[1], [None, tiles.width_tile])
+            schedule.unroll(pixel)
         parallelise(schedule, [batch, band])
     else:
         parallelise(schedule, [batch])

@@ -114,13 +114,15 @@ def schedule_signs(kernel: Kernel) -> tuple[str, ConvTiles]:
     return RULE, tiles
 
 
-def tile_choices(schedule: s_tir.Schedule) -> list[ConvTiles]:
-    """All sizes that `schedule_signs` applies as they stand to a function, not scheduled yet.
+def tile_choices(kernel: Kernel) -> list[ConvTiles]:
+    """All sizes that `schedule_signs` applies as they stand.
 
     Raises:
-        NotApplicable: the function holds no such convolution.
+        NotApplicable: the function holds no such convolution, or the target has no tiles.
     """
-    every = blocks(schedule)
+    schedule, every = kernel.schedule, blocks(kernel.schedule)
+    if not kernel.family.tiles:
+        raise NotApplicable
     found = [at for at, block in enumerate(every) if rule_of(schedule, block) == RULE]
     if len(found) != 1 or [name_of(schedule, b) for b in every[: found[0]]] != ["bconv_signs"]:
         raise NotApplicable

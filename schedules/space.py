@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from tvm import tirx
 
-from .common import ConvTiles, Family, NotApplicable, divisors, start
+from .common import ConvTiles, Family, Kernel, NotApplicable, divisors, start
 from .conv import convolution_shape, own_band, register_budget
 from .neon_tiles import neon_choices, neon_shape
+from .pack import pack_choices
 from .signs import tile_choices
 
 SCHEDULE_VERSION = 1
@@ -45,7 +46,7 @@ def choices(function: tirx.PrimFunc, family: Family, lanes: int) -> list[ConvTil
     try:
         shape = convolution_shape(schedule, lanes)
     except NotApplicable:
-        return _tile_choices(function, family)
+        return _other_choices(Kernel(start(function), family, lanes, ConvTiles()))
     budget = register_budget(family, shape.rule) * _OVER_BUDGET
     unrolls = (False, True) if shape.unrolled <= _MOST_UNROLLED else (False,)
 
@@ -67,9 +68,11 @@ def choices(function: tirx.PrimFunc, family: Family, lanes: int) -> list[ConvTil
     ]
 
 
-def _tile_choices(function: tirx.PrimFunc, family: Family) -> list[ConvTiles]:
-    """Those of a binary convolution in AMX tiles."""
-    try:
-        return tile_choices(start(function)) if family.tiles else []
-    except NotApplicable:
-        return []
+def _other_choices(kernel: Kernel) -> list[ConvTiles]:
+    """Those of a binary convolution in AMX tiles, and of a function that only packs bits."""
+    for list_them in (tile_choices, pack_choices):
+        try:
+            return list_them(kernel)
+        except NotApplicable:
+            continue
+    return []

@@ -176,8 +176,16 @@ def tune_network(
         say(f"AMX tiles are left out: {runner.unit} of runner {runner.name} do not say their time")
     elif tiles and options.binary == "auto":
         return _tune_forms(network, runner, options, progress, say)
-    tasks = [t for t in network.tasks(options.binary) if runner.unit == "seconds" or not t.tiles]
+    tasks = [task for task in network.tasks(options.binary) if _can_measure(runner, task)]
     return tune_tasks(select(tasks, options.layer), target, runner, options, progress, say=say)
+
+
+def _can_measure(runner: Runner, task: Task) -> bool:
+    """Whether a runner's figures say anything of a task."""
+    if task.tiles:
+        return runner.unit == "seconds"
+    # The model knows loops of multiply-accumulates.
+    return runner.unit != "cycles" or task.rule in ("insta_bconv", "insta_fconv")
 
 
 _SHARE_OF_FORMS = 0.75

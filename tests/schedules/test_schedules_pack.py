@@ -7,15 +7,19 @@ import pytest
 from schedule_nets import (
     AVX2,
     AVX512,
+    LANES,
     SSE,
     check_equal_bits,
     compile_function,
     execute,
+    legalise,
     module,
+    only_primfunc,
     scheduled,
     symbolic,
 )
 from test_schedules_conv import avx512_only
+from tvm_insta.schedules import choices, family_of
 
 from tvm_insta import ops
 
@@ -98,3 +102,16 @@ def test_a_word_is_two_mask_registers():
     _, result, _ = scheduled(pack(64, height=56, width=56), AVX512, 16)
     asm = compile_function(result, AVX512).mod.inspect_source("asm")
     assert "kunpckwd" in asm and "vpsllvd" not in asm
+
+
+@pytest.mark.parametrize(("channels", "bits"), [(64, 1), (48, 2)])
+def test_choices_pack_the_same_bits(rng, channels, bits):
+    """Pixels unrolled and rows of a task, with a border; the flags of several bits come along."""
+    mod = pack(channels, height=4, width=6, bits=bits, batch=None, pad=(1, 0, 2, 3))
+    plain = only_primfunc(legalise(mod))
+    listed = choices(plain, family_of(AVX2), LANES[AVX2])
+    assert len(listed) > 4 and len(set(listed)) == len(listed)
+    _, _, record = scheduled(mod, AVX2, LANES[AVX2])
+    assert record.tiles in listed
+    for tiles in (listed[0], listed[len(listed) // 2], listed[-1]):
+        assert check_equal_bits(mod, "insta_pack", rng, tiles=tiles).tiles == tiles
