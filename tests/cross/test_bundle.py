@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 import shutil
@@ -17,6 +18,9 @@ from tests.cross.machines import A72, ARMV7, GENERIC_ARM64, arm64
 from tvm_insta import compile as command
 from tvm_insta.codegen import bundle
 from tvm_insta.codegen.elf import ElfFile
+from tvm_insta.errors import ArtefactError
+from tvm_insta.runtime import manifest as manifests
+from tvm_insta.target import parse
 
 needs_zig = pytest.mark.skipif(
     importlib.util.find_spec("ziglang") is None,
@@ -134,6 +138,16 @@ def test_vm_form_of_this_machine(tmp_path):
     check(done.stdout, expected)
 
 
+def test_the_readme_of_a_network_that_takes_bytes(tmp_path):
+    folder = compile_bundle(tmp_path, "llvm", "vm")
+    manifest, target = manifests.read(folder / manifests.FILE_NAME), parse("llvm")
+    image = dataclasses.replace(manifest.inputs[0], dtype="uint8")
+    taking_bytes = dataclasses.replace(manifest, inputs=(image,))
+    texts = [bundle._readme(each, target, False, []) for each in (manifest, taking_bytes)]
+    assert "model.so batch.raw 3x8x8`" in texts[0] and "3x8x8 float32" in texts[0]
+    assert "model.so batch.raw uint8:3x8x8`" in texts[1] and "3x8x8 uint8" in texts[1]
+
+
 def fake_pip(monkeypatch, error):
     """Let pip fail with `error`, and every other command run."""
     real = subprocess.run
@@ -161,8 +175,5 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch, capsys):
 
 
 def test_no_bundle_for_cuda(tmp_path):
-    from tvm_insta.errors import ArtefactError
-    from tvm_insta.target import parse
-
     with pytest.raises(ArtefactError, match="a bundle is for a CPU"):
         bundle.write_bundle(tmp_path, tmp_path / "bundle", parse("h100"))

@@ -197,10 +197,12 @@ def _download(lib: Path, platform: str) -> str:
 def _readme(
     manifest: manifests.Manifest, target: InstaTarget, linked: bool, notes: list[str]
 ) -> str:
-    shape = "x".join(str(size) for size in manifest.inputs[0].shape[1:])
-    run = f"./{PROGRAM} batch.f32"
+    image, batch = manifest.inputs[0], "batch.raw"
+    shape = "x".join(str(size) for size in image.shape[1:])
+    run = f"./{PROGRAM} {batch}"
     if manifest.form == "vm":
-        run = f"./{PROGRAM} ./{manifest.library} batch.f32 {shape}"
+        prefix = "uint8:" if image.dtype == "uint8" else ""
+        run = f"./{PROGRAM} ./{manifest.library} {batch} {prefix}{shape}"
     needs = ", ".join(manifest.needs) or "nothing beyond its architecture's baseline"
     make = f"`{PROGRAM}` is linked statically and runs as it is; `make` links it anew."
     lines = [
@@ -210,8 +212,8 @@ def _readme(
         f"2. {make if linked else f'Type `make` there; it links `{PROGRAM}`.'}",
         f"3. `{run}` prints the class and the logits of each image.",
         "",
-        f"`batch.f32` holds preprocessed images of {shape} float32, one after the other. Where the",
-        "compiler is, `python -m tvm_insta.run FOLDER IMAGES --dump-input batch.f32` writes it.",
+        f"`{batch}` holds preprocessed images of {shape} {image.dtype}, one after the other. Where",
+        f"the compiler is, `python -m tvm_insta.run FOLDER IMAGES --dump-input {batch}` writes it.",
         "`main.c` is the program; `model.json` says what became of each layer, and why.",
         *(f"Missing: {note}" for note in notes),
     ]
