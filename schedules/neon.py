@@ -35,6 +35,7 @@ from .common import (
     NotApplicable,
     band_height,
     blocks,
+    divisors,
     is_among,
     known_extent,
     largest_divisor,
@@ -52,6 +53,13 @@ _STEPS = {"bytes": BYTES, "pairs": PAIRS, "dot": DOT}
 # Channels of a tile whose epilogue is computed at a time, pixel by pixel: two vectors of floats.
 # With more, LLVM keeps so many constants of the channels that it runs out of registers.
 _TAIL_LANES = 8
+
+# Blocks in front of the sum, by its kind, and axes of a sum of one bit plane.
+_BEFORE = {BYTES: 2, PAIRS: 1, DOT: 0}
+_SUMS_OF_DOT = 3
+
+# Tiles beyond the registers that are worth a measurement, as in `space`.
+_OVER_BUDGET = 2
 
 # Uneven tiles of one row; each has code of its own, up to 6 KB.
 _MOST_PARTS = 4
@@ -98,7 +106,7 @@ def schedule_neon(kernel: Kernel) -> tuple[str, ConvTiles]:  # noqa: PLR0912, PL
     Returns:
         The rule's name and the tiles that were used.
     """
-    mine = {**RULES, **({"insta_bconv": DOT} if kernel.family.binary == "dot" else {})}
+    mine = _rules(kernel)
     if not any(rule_of(kernel.schedule, block) in mine for block in blocks(kernel.schedule)):
         raise NotApplicable
     readers = find_readers(kernel)
@@ -111,7 +119,7 @@ def schedule_neon(kernel: Kernel) -> tuple[str, ConvTiles]:  # noqa: PLR0912, PL
     (at,) = found
     rule, conv, before = rules[at], every[at], every[:at]
     step = mine[rule]
-    if len(before) != {BYTES: 2, PAIRS: 1, DOT: 0}[step]:
+    if len(before) != _BEFORE[step]:
         raise NotApplicable("a block before the convolution")
     block_lanes = _block_lanes(schedule, [*before, conv])
     if block_lanes % step.lanes:
@@ -162,6 +170,46 @@ def schedule_neon(kernel: Kernel) -> tuple[str, ConvTiles]:  # noqa: PLR0912, PL
     function = read_units(write_stages(kernel.schedule.mod["main"], name, step))
     kernel.schedule = s_tir.Schedule(IRModule({"main": function}))
     return rule, tiles
+
+
+def neon_choices(kernel: Kernel) -> list[ConvTiles]:
+    """All sizes that `schedule_neon` applies as they stand.
+
+    Raises:
+        NotApplicable: the function holds no such convolution.
+    """
+    schedule, every = kernel.schedule, blocks(kernel.schedule)
+    mine = _rules(kernel)
+    found = [i for i, block in enumerate(every) if rule_of(schedule, block) in mine]
+    if len(found) != 1:
+        raise NotApplicable
+    conv, before = every[found[0]], every[: found[0]]
+    step = mine[rule_of(schedule, conv)]
+    if len(before) != _BEFORE[step]:
+        raise NotApplicable("a block before the convolution")
+    _, row, column, out, *summed = schedule.get_loops(conv)
+    if step is DOT and len(summed) != _SUMS_OF_DOT:
+        raise NotApplicable("several bit planes")
+    vectors, rest = divmod(_block_lanes(schedule, [*before, conv]), step.lanes)
+    if rest:
+        raise NotApplicable("the weight has blocks of other channels")
+    height, width = known_extent(schedule, row), known_extent(schedule, column)
+    uneven = {-(-width // parts) for parts in range(1, _MOST_PARTS + 1)}
+    budget = _OVER_BUDGET * kernel.family.binary_sums
+    channels = known_extent(schedule, out)
+    own = choose_tiles(kernel, step, height, width, channels, vectors * step.lanes)
+    return [
+        ConvTiles(across, deep, band)
+        for across in sorted({*divisors(width), *uneven, own.width_tile})
+        for deep in divisors(vectors)
+        if across * deep <= budget or (across, deep) == (own.width_tile, own.out_tile)
+        for band in divisors(height)
+    ]
+
+
+def _rules(kernel: Kernel) -> dict[str, Step]:
+    """How each kind of block is summed on a CPU."""
+    return {**RULES, **({"insta_bconv": DOT} if kernel.family.binary == "dot" else {})}
 
 
 def choose_tiles(

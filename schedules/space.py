@@ -10,6 +10,7 @@ from tvm import tirx
 
 from .common import ConvTiles, Family, Kernel, NotApplicable, divisors, start
 from .conv import convolution_shape, register_budget
+from .neon import neon_choices
 from .pack import pack_choices
 from .signs import tile_choices
 
@@ -37,10 +38,16 @@ def choices(function: tirx.PrimFunc, family: Family, lanes: int) -> list[ConvTil
     Returns:
         The sets, in a fixed order; empty for a function whose rule has no parameters.
     """
+    kernel = Kernel(start(function), family, lanes, ConvTiles())
+    try:
+        if family.binary_sums:
+            return neon_choices(kernel)
+    except NotApplicable:
+        pass  # a float layer, or one that sums words
     try:
         shape = convolution_shape(start(function), lanes)
     except NotApplicable:
-        return _other_choices(Kernel(start(function), family, lanes, ConvTiles()))
+        return _other_choices(kernel)
     budget = register_budget(family, shape.rule) * _OVER_BUDGET
     unrolls = (False, True) if shape.unrolled <= _MOST_UNROLLED else (False,)
     return [

@@ -8,9 +8,10 @@ import tvm
 import tvm_ffi
 from schedule_nets import AVX512, LANES, SSE, legalise, module, only_primfunc, symbolic
 from tvm import relax
-from tvm_insta.schedules import ConvTiles, choices, family_of, schedule_module
+from tvm_insta.schedules import ConvTiles, binary_blocking, choices, family_of, schedule_module
 
 from tvm_insta import ops
+from tvm_insta.target import parse
 
 
 def convolution(width: int = 6, height: int = 4, out: int = 32, batch: int | None = 1):
@@ -101,3 +102,29 @@ def test_all_choices_compute_the_same_bits(rng):
         tvm.compile(tvm.IRModule({"main": kernel}), target=SSE)["main"](*tensors)
         found.add(tensors[-1].numpy().tobytes())
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("cpu", ["cortex-a53", "cortex-a76", "armv7"])
+def test_choices_of_neon_hold_uneven_tiles(cpu):
+    """Seven pixels are 4 + 3 by default: no divisor, and still a choice, applied as it stands."""
+    target = parse(cpu)
+    own = binary_blocking(target.tvm)(64, 1)
+    pieces = [3, 1] if own.dtype == "uint32" else [32 // int(own.dtype.removeprefix("uint")), 3]
+    specs = [
+        ("data", [1, 9, 9, 1], "uint32"),
+        ("weight", [64 // own.lanes, 3, *pieces, own.lanes], own.dtype),
+        ("table", [3, 3, 64], "int32"),
+        ("rows", [7], "int32"),
+        ("columns", [7], "int32"),
+    ]
+    mod = module(specs, lambda emit, *p: emit(ops.bitserial_conv2d_blocked(*p, alpha=1)))
+    plain = legalise(mod)
+    (name,) = [v.name_hint for v, f in plain.functions.items() if isinstance(f, tvm.tirx.PrimFunc)]
+    listed = choices(only_primfunc(plain), family_of(target.tvm), target.lanes)
+    _, (record,) = schedule_module(plain, target.tvm, lanes=target.lanes)
+    assert record.tiles in listed and len(set(listed)) == len(listed)
+    assert {tiles.width_tile for tiles in listed} == {1, 2, 3, 4, 7}
+    for tiles in listed[:: max(1, len(listed) // 8)]:
+        wish = {name: tiles}
+        _, (record,) = schedule_module(plain, target.tvm, lanes=target.lanes, parameters=wish)
+        assert (record.tiles, record.reason) == (tiles, "")
