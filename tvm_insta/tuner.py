@@ -185,7 +185,7 @@ def _can_measure(runner: Runner, task: Task) -> bool:
     if task.tiles:
         return runner.unit == "seconds"
     # The model knows loops of multiply-accumulates.
-    return runner.unit != "cycles" or task.rule in ("insta_bconv", "insta_fconv")
+    return runner.unit != "cycles" or task.rule.startswith(("insta_bconv", "insta_fconv"))
 
 
 _SHARE_OF_FORMS = 0.75

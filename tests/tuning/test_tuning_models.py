@@ -6,15 +6,18 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import torch
 
 from tests.tuning import tiny
-from tvm_insta import tune
+from tvm_insta import nn, tune, tuner
 from tvm_insta.errors import TuneError
+from tvm_insta.passes.pipeline import run_pipeline
 from tvm_insta.target import parse
 from tvm_insta.tuning import lookup
 from tvm_insta.tuning.assembly import hot_loop
 from tvm_insta.tuning.icount import IcountRunner
 from tvm_insta.tuning.mca import McaRunner
+from tvm_insta.tuning.options import SweepOptions
 from tvm_insta.tuning.runners import RUNNERS
 
 A72 = parse("rpi4")
@@ -100,6 +103,29 @@ def test_a_sweep_by_instructions_tunes_an_aarch64_compilation(counter, tmp_path)
     found = lookup.look_up(tiny.network(A72), A72, tmp_path)
     assert set(found.states.values()) == {lookup.TUNED}
     assert lookup.look_up(tiny.network(tiny.NATIVE), tiny.NATIVE, tmp_path) == lookup.Lookup()
+
+
+@pytest.mark.qemu
+def test_every_layer_of_an_arm_network_is_a_task(tmp_path):
+    """Binary kernels of NEON too, with rows that are cut unevenly: 7 pixels are 4 + 3."""
+    if shutil.which("qemu-aarch64") is None or shutil.which("aarch64-linux-gnu-gcc") is None:
+        pytest.skip("needs qemu-aarch64 and aarch64-linux-gnu-gcc")
+    target = parse("cortex-a76")
+    torch.manual_seed(0)
+    layers = torch.nn.Conv2d(3, 32, 3), nn.InstaThreshold(32), nn.BinaryConv2d(32, 64, 3, padding=1)
+    made = tuner.Network(torch.nn.Sequential(*layers).eval(), torch.zeros(1, 3, 9, 9), target)
+    runner = IcountRunner(target, run_timeout=20.0)
+    sweep = SweepOptions(trials=9, final_repeats=3, search="random")
+    options = tuner.TuneOptions(target.text, tmp_path, sweep=sweep)
+    try:
+        tuned = tuner.tune_network(made, runner, options, tiny.Silent(), say=print)
+    finally:
+        runner.close()
+    assert [s.task.rule for s in tuned.states] == ["insta_fconv", "insta_pack", "insta_bconv"]
+    assert tuned.states[2].task.default.width_tile == 4
+    assert all(state.describe().failed == 0 and state.best for state in tuned.states)
+    fused = run_pipeline(made.imported, target, last="fuse").mod
+    assert list(lookup.look_up(fused, target, tmp_path).states.values()) == [lookup.TUNED] * 3
 
 
 def test_no_emulator_is_named():

@@ -19,6 +19,7 @@ from tvm_insta.tuning.options import DEFAULT_TRIALS, Progress, SweepOptions
 from tvm_insta.tuning.runner import Outcome, Runner
 from tvm_insta.tuning.state import TaskState
 from tvm_insta.tuning.tasks import Task
+from tvm_insta.tuning.workload import codes_of
 
 _FINAL_ROUNDS = 3
 # A default and three of its rivals; the rivals are the best of many trials, that is, also the
@@ -112,8 +113,9 @@ class _Sweep:
         if before is not None and seed is None and options.resume:
             seed = before.seed
         rates = {"insta_bconv": "binary_gmacs", "insta_fconv": "float_gmacs"}
-        peak = None
-        if self.about.peak is not None and task.rule in rates and self.runner.unit == "seconds":
+        peak = None  # of layers in narrow numbers, which float32 does not limit, and of tiles
+        known = task.rule in rates and codes_of(task.mod["main"]) is None
+        if self.about.peak is not None and known and self.runner.unit == "seconds":
             peak = self.about.threads * float(getattr(self.about.peak, rates[task.rule]))
         return TaskState(
             task,
