@@ -272,7 +272,9 @@ static void refuse(int client, unsigned seconds) {
 
 /* One session, in a folder and a process that end with it; seconds 0: no limit. */
 static void session(int client, unsigned seconds) {
-  char folder[] = "/tmp/tvm_rpc-XXXXXX";
+  const char *temporary = getenv("TMPDIR");
+  char folder[TEXT];
+  snprintf(folder, TEXT, "%s/tvm_rpc-XXXXXX", temporary == NULL ? P_tmpdir : temporary);
   if (mkdtemp(folder) == NULL) {
     perror(folder);
     return;

@@ -114,13 +114,10 @@ def running(*command):
         started.communicate()
 
 
-def folders():
-    return set(Path("/tmp").glob("tvm_rpc-*"))
-
-
-def test_sessions_are_guarded(program):
+def test_sessions_are_guarded(program, tmp_path, monkeypatch):
     """Of files, keys, silence, time, and a tracker that goes away."""
-    tracker, before = Tracker(), folders()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    tracker = Tracker()
     command = [program, "--tracker", tracker.address, "--key", KEY, "--host", "127.0.0.1"]
     with running(*command) as started:
         port, match = tracker.offers.get(timeout=60)
@@ -135,16 +132,16 @@ def test_sessions_are_guarded(program):
         for name in ("../file.bin", "/etc/hostname", ".hidden", "/"):
             with pytest.raises(Exception, match="plain file names only"):
                 session.upload(bytearray(b"x"), target=name)
-        assert len(folders() - before) == 1
+        assert len(list(tmp_path.iterdir())) == 1
         del session
         _, match = tracker.offers.get(timeout=60)
-        assert folders() == before
+        assert list(tmp_path.iterdir()) == []
         # A session that takes too long ends, and the server goes on.
         session = client.connect("127.0.0.1", port, match, 1)
         _, match = tracker.offers.get(timeout=60)
         with pytest.raises(Exception, match="the session took over 1 s"):
             session.upload(bytearray(b"x"), target="late.bin")
-        assert folders() == before
+        assert list(tmp_path.iterdir()) == []
         # A key that somebody was lent and never showed is replaced.
         tracker.pending = False
         assert tracker.offers.get(timeout=60)[1] != match
