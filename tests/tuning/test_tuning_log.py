@@ -14,7 +14,7 @@ from tvm_insta.schedules import SCHEDULE_VERSION, ConvTiles
 from tests.tuning import tiny
 from tvm_insta.errors import LogError
 from tvm_insta.target import parse
-from tvm_insta.tuning import curate, lookup, records
+from tvm_insta.tuning import curate, lookup, meta, records
 from tvm_insta.tuning import log as logs_module
 from tvm_insta.tuning.log import RECORDS, TRIALS, WORKLOADS, TuningLog, locked
 from tvm_insta.tuning.workload import from_json, to_json
@@ -278,7 +278,12 @@ def test_prune_drops_what_is_no_choice_any_more(logs, monkeypatch):
     monkeypatch.setattr(curate, "choices", lambda *_: list(kept))
     assert any("does not accept" in line for line in curate.check(folder))
     curate.prune(folder, 3)
-    assert {record.tiles for record in TuningLog(folder).records} <= kept
+    left = TuningLog(folder).records
+    assert {record.tiles for record in left} <= kept
+    for key, task in meta.read(folder).tasks.items():
+        best = lookup.best_record([record for record in left if record.key == key])
+        assert task.best.median == best.median <= task.default.median
+        assert ConvTiles(**task.default.parameters) in [r.tiles for r in left if r.key == key]
     assert list(curate.check(folder)) == []
 
 

@@ -13,7 +13,7 @@ from tvm_insta.target import parse
 from tvm_insta.tuning import meta as metas
 from tvm_insta.tuning.log import RECORDS, WORKLOADS, TuningLog, folder_of, locked
 from tvm_insta.tuning.lookup import best_record
-from tvm_insta.tuning.records import Record, exported, to_tiles
+from tvm_insta.tuning.records import Record, exported, to_numbers, to_tiles
 
 
 def folders(logs: Path) -> list[Path]:
@@ -103,7 +103,8 @@ def prune(folder: Path, keep: int) -> tuple[int, int]:
 
     Args:
         folder: of one target.
-        keep: the fastest trials of each kernel that stay, beside those of its final comparison.
+        keep: the fastest trials of each kernel that stay, beside its default and those of its final
+            comparison.
 
     Returns:
         Trials before and after.
@@ -115,7 +116,7 @@ def prune(folder: Path, keep: int) -> tuple[int, int]:
         meta, log = _meta(folder), TuningLog(folder, repair=True)
         target = parse(meta.target)
         export, family = exported(target), family_of(target.tvm)
-        kept, trials = [], []
+        kept, trials, tasks = [], [], {}
         for key, entry in zip(log.keys, log.workloads, strict=True):
             listed = set(choices(log.mod_of(key)["main"], family, target.lanes))
             own = [
@@ -131,14 +132,21 @@ def prune(folder: Path, keep: int) -> tuple[int, int]:
             others = sorted(
                 (pair for pair in own if not pair[0].final), key=lambda pair: pair[0].median
             )
-            chosen = [*finals, *others[:keep]]
+            task = meta.tasks.get(key)
+            default = task and task.default and to_tiles(task.default.parameters)
+            chosen = [
+                *finals,
+                *others[:keep],
+                *(pair for pair in others[keep:] if pair[0].tiles == default),
+            ]
             if chosen:
                 kept.append((entry, [line for _, line in chosen]))
-                trials += _trials_of(log, [record for record, _ in chosen])
+                stay = [record for record, _ in chosen]
+                trials += _trials_of(log, stay)
+                if task is not None:
+                    tasks[key] = dataclasses.replace(task, best=_figure(best_record(stay)))
         before = len(log.records)
         log.rewrite(kept, trials)
-        known = {entry[0] for entry, _ in kept}
-        tasks = {key: task for key, task in meta.tasks.items() if key in known}
         metas.write(folder, dataclasses.replace(meta, tasks=tasks))
         return before, sum(len(entries) for _, entries in kept)
 
@@ -221,6 +229,16 @@ def _meta(folder: Path) -> metas.Meta:
     if meta is None:
         raise LogError(f"{folder} has no {metas.FILE_NAME}: it is no log of the tune command")
     return meta
+
+
+def _figure(best: Record | None) -> metas.Figure | None:
+    """What the meta data tell of the best trial that stayed."""
+    if best is None or best.tiles is None:
+        return None
+    figures = best.run_secs
+    return metas.Figure(
+        to_numbers(best.tiles), best.median, min(figures), max(figures), len(figures)
+    )
 
 
 def _trials_of(log: TuningLog, chosen: Sequence[Record]) -> list[object]:
