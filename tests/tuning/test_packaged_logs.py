@@ -1,0 +1,69 @@
+"""The logs that ship with the package: sound, small, and enough for every binary layer."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from tvm_insta.schedules import SCHEDULE_VERSION
+
+from tvm_insta import nn
+from tvm_insta.frontend import import_torch
+from tvm_insta.passes.kernels import kernels_of_layers
+from tvm_insta.passes.pipeline import run_pipeline
+from tvm_insta.target import parse
+from tvm_insta.tuning import curate, lookup, meta
+from tvm_insta.tuning.log import TuningLog, folder_of
+
+ARM = ("cortex-a53", "cortex-a72", "cortex-a76")
+PRESETS = {"rpi3": "cortex-a53", "rpi4": "cortex-a72", "pixel": "cortex-a76"}
+SIDES = {"resnet18": 224, "resnet20": 32}
+
+
+@functools.cache
+def imported(model):
+    example = torch.zeros(1, 3, SIDES[model], SIDES[model])
+    return import_torch(nn.create(model, "insta").eval(), [example], max_batch=64, dynamic=True)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_finds_the_log_of_its_core(preset):
+    one, other = (folder_of(lookup.packaged(), parse(n)) for n in (preset, PRESETS[preset]))
+    assert one == other and one.is_dir()
+
+
+@pytest.mark.parametrize("name", ARM)
+def test_a_log_is_sound_and_small(name):
+    folder = folder_of(lookup.packaged(), parse(name))
+    assert list(curate.check(folder)) == []
+    about = meta.read(folder)
+    assert (about.runner, about.unit, about.threads) == ("icount", "instructions", 1)
+    assert about.schedule_version == SCHEDULE_VERSION
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 300_000
+    keys = {record.key for record in TuningLog(folder).records}
+    assert keys == set(about.tasks)
+    assert all(task.best.median <= task.default.median for task in about.tasks.values())
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [("resnet18", "cortex-a72"), ("resnet18", "cortex-a76"), ("resnet20", "cortex-a72")],
+)
+def test_every_convolution_is_tuned(model, name):
+    """Another form of a network, or another schedule version, needs new logs."""
+    target = parse(name)
+    fused = run_pipeline(imported(model), target, last="fuse")
+    found = lookup.look_up(fused.mod, target)
+    states = {
+        group[0].name: found.states.get(symbol or "")
+        for group, symbol in kernels_of_layers(fused.mod, fused.report)
+    }
+    assert states and states == dict.fromkeys(states, "tuned")
+
+
+def test_cores_of_one_family_have_records_of_the_same_kernels():
+    """So what is tuned on one is tuned on the other, too."""
+    logs = [TuningLog(folder_of(lookup.packaged(), parse(n))) for n in ("cortex-a53", "cortex-a72")]
+    one, other = ({record.key for record in log.records} for log in logs)
+    assert one == other
