@@ -48,7 +48,13 @@ def test_a_log_is_sound_and_small(name):
 
 @pytest.mark.parametrize(
     ("model", "name"),
-    [("resnet18", "cortex-a72"), ("resnet18", "cortex-a76"), ("resnet20", "cortex-a72")],
+    [
+        ("resnet18", "cortex-a72"),
+        ("resnet18", "cortex-a76"),
+        ("resnet18", "avx512"),
+        ("resnet20", "cortex-a72"),
+        ("resnet20", "avx2"),
+    ],
 )
 def test_every_convolution_is_tuned(model, name):
     """Another form of a network, or another schedule version, needs new logs."""
@@ -60,6 +66,15 @@ def test_every_convolution_is_tuned(model, name):
         for group, symbol in kernels_of_layers(fused.mod, fused.report)
     }
     assert states and states == dict.fromkeys(states, "tuned")
+
+
+@pytest.mark.parametrize("name", ["avx2", "avx512"])
+def test_a_log_by_the_clock_is_sound(name):
+    folder = folder_of(lookup.packaged(), parse(name))
+    assert list(curate.check(folder)) == []
+    about = meta.read(folder)
+    assert (about.runner, about.unit, about.threads) == ("local", "seconds", 1)
+    assert about.schedule_version == SCHEDULE_VERSION
 
 
 def test_cores_of_one_family_have_records_of_the_same_kernels():
