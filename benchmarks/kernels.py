@@ -33,10 +33,6 @@ def binary_layer(side: int, channels: int, target: InstaTarget, epilogue: bool) 
     own = binary_blocking(target.tvm)(channels, 1) or Blocking("uint32", target.lanes)
     blocks, pieces = channels // own.lanes, words * 32 // int(own.dtype.removeprefix("uint"))
     tap = [3, words] if own.dtype == "uint32" else [pieces, 3]
-    shape, vector = (
-        TensorType([1, side, side, channels], "float32"),
-        TensorType([channels], "float32"),
-    )
     integers = [
         TensorType([1, padded, padded, words], "uint32"),
         TensorType([blocks, 3, *tap, own.lanes], own.dtype),
@@ -49,16 +45,12 @@ def binary_layer(side: int, channels: int, target: InstaTarget, epilogue: bool) 
         # alpha = 1: an even number of channels gives even dot products, see passes/lower.py
         return ops.bitserial_conv2d_blocked(*params, alpha=1, byte_counts=own.byte_counts)
 
-    return _binary(integers, convolution, [vector] * 5 + [shape] if epilogue else [])
+    return _binary(integers, convolution, _floats(side, channels) if epilogue else [])
 
 
 def tiled_layer(side: int, channels: int, epilogue: bool) -> tvm.ir.IRModule:
     """The same layer as products of bytes in AMX tiles, on an image that is not padded."""
     words = channels // 32
-    shape, vector = (
-        TensorType([1, side, side, channels], "float32"),
-        TensorType([channels], "float32"),
-    )
     units = -(-3 * words * 32 // 64)  # of 64 bytes in a kernel row
     integers = [
         TensorType([1, side, side, words], "uint32"),
@@ -70,7 +62,13 @@ def tiled_layer(side: int, channels: int, epilogue: bool) -> tvm.ir.IRModule:
             *params, in_channels=channels, kernel_width=3, padding=[1, 1, 1, 1]
         )
 
-    return _binary(integers, convolution, [vector] * 5 + [shape] if epilogue else [])
+    return _binary(integers, convolution, _floats(side, channels) if epilogue else [])
+
+
+def _floats(side: int, channels: int) -> list[TensorType]:
+    """What the epilogue of a block reads: five numbers for each channel, and the shortcut."""
+    vector = TensorType([channels], "float32")
+    return [*[vector] * 5, TensorType([1, side, side, channels], "float32")]
 
 
 def _binary(integers: list[TensorType], convolution: Any, floats: list[TensorType]) -> Any:

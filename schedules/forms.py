@@ -51,7 +51,7 @@ class BinaryLayer:
 
 
 def fits_tiles(family: Family, layer: BinaryLayer) -> bool:
-    """Whether the rule in this file can compute a layer on a CPU of the family."""
+    """Whether the rule in `signs` can compute a layer on a CPU of the family."""
     whole = layer.channels % 4 == 0 and layer.out_channels % CHANNELS == 0
     return family.tiles and layer.plain and whole
 

@@ -68,22 +68,11 @@ def schedule_signs(kernel: Kernel) -> tuple[str, ConvTiles]:
         The rule's name and the tiles that were used: `out_tile` counts vectors of 16 channels,
         `row_band` the rows of a task; `width_tile` is how many pixels of the epilogue are unrolled.
     """
-    every = blocks(kernel.schedule)
-    if not any(rule_of(kernel.schedule, block) == RULE for block in every):
-        raise NotApplicable
-    if not kernel.family.tiles:
-        raise NotApplicable("the target has no AMX tiles of bytes with AVX-512 BW")
+    at, shape = _find(kernel)
     readers = find_readers(kernel)
     schedule = kernel.schedule
     every = blocks(schedule)
-    found = [at for at, block in enumerate(every) if rule_of(schedule, block) == RULE]
-    if len(found) > 1:
-        raise NotApplicable(f"{len(found)} convolution blocks")
-    (at,) = found
-    conv, before = every[at], every[:at]
-    if [name_of(schedule, block) for block in before] != ["bconv_signs"]:
-        raise NotApplicable("a block before the convolution")
-    shape = _geometry(schedule, conv, before[0])
+    conv = every[at]
     rows = rows_of_group(shape)
     tiles = _choose_tiles(kernel.tiles, shape, rows)
 
@@ -120,13 +109,7 @@ def tile_choices(kernel: Kernel) -> list[ConvTiles]:
     Raises:
         NotApplicable: the function holds no such convolution, or the target has no tiles.
     """
-    schedule, every = kernel.schedule, blocks(kernel.schedule)
-    if not kernel.family.tiles:
-        raise NotApplicable
-    found = [at for at, block in enumerate(every) if rule_of(schedule, block) == RULE]
-    if len(found) != 1 or [name_of(schedule, b) for b in every[: found[0]]] != ["bconv_signs"]:
-        raise NotApplicable
-    shape = _geometry(schedule, every[found[0]], every[0])
+    _, shape = _find(kernel)
     rows, (height, width) = rows_of_group(shape), shape.out_image
     return [
         ConvTiles(across, deep, band)
@@ -137,6 +120,26 @@ def tile_choices(kernel: Kernel) -> list[ConvTiles]:
         for band in divisors(height)
         if band % rows == 0
     ]
+
+
+def _find(kernel: Kernel) -> tuple[int, Geometry]:
+    """Position of the convolution among the blocks of a function, and its shape.
+
+    Raises:
+        NotApplicable: there is none, it is of another form, or the target has no tiles.
+    """
+    schedule, every = kernel.schedule, blocks(kernel.schedule)
+    found = [at for at, block in enumerate(every) if rule_of(schedule, block) == RULE]
+    if not found:
+        raise NotApplicable
+    if not kernel.family.tiles:
+        raise NotApplicable("the target has no AMX tiles of bytes with AVX-512 BW")
+    if len(found) > 1:
+        raise NotApplicable(f"{len(found)} convolution blocks")
+    (at,) = found
+    if [name_of(schedule, block) for block in every[:at]] != ["bconv_signs"]:
+        raise NotApplicable("a block before the convolution")
+    return at, _geometry(schedule, every[at], every[0])
 
 
 def _geometry(schedule: Any, conv: Any, signs: Any) -> Geometry:

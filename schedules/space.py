@@ -38,15 +38,15 @@ def choices(function: tirx.PrimFunc, family: Family, lanes: int) -> list[ConvTil
     Returns:
         The sets, in a fixed order; empty for a function whose rule has no parameters.
     """
-    schedule = start(function)
+    kernel = Kernel(start(function), family, lanes, ConvTiles())
     try:
-        return neon_choices(neon_shape(schedule, family), family)
+        return neon_choices(neon_shape(kernel.schedule, family), family)
     except NotApplicable:  # then it is of another rule
         pass
     try:
-        shape = convolution_shape(schedule, lanes)
+        shape = convolution_shape(kernel.schedule, lanes)
     except NotApplicable:
-        return _other_choices(Kernel(start(function), family, lanes, ConvTiles()))
+        return _other_choices(kernel)
     budget = register_budget(family, shape.rule) * _OVER_BUDGET
     unrolls = (False, True) if shape.unrolled <= _MOST_UNROLLED else (False,)
 

@@ -127,15 +127,6 @@ class Network:
         return extract_tasks(fused.mod, self.target, layers)
 
 
-def network_tasks(module: nn.Module, example: torch.Tensor, target: InstaTarget) -> list[Task]:
-    """The tasks of a PyTorch network, with its binary layers in the forms that the rule gives them.
-
-    Raises:
-        InstaError: the network cannot be imported.
-    """
-    return Network(module, example, target).tasks()
-
-
 def tune(
     module: nn.Module,
     example: torch.Tensor,

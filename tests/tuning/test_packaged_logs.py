@@ -27,6 +27,15 @@ def imported(model):
     return import_torch(nn.create(model, "insta").eval(), [example], max_batch=64, dynamic=True)
 
 
+def sound(name):
+    """The folder of a target's log and its meta data, checked."""
+    folder = folder_of(lookup.packaged(), parse(name))
+    assert list(curate.check(folder)) == []
+    about = meta.read(folder)
+    assert about.schedule_version == SCHEDULE_VERSION
+    return folder, about
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_finds_the_log_of_its_core(preset):
     one, other = (folder_of(lookup.packaged(), parse(n)) for n in (preset, PRESETS[preset]))
@@ -35,11 +44,8 @@ def test_a_preset_finds_the_log_of_its_core(preset):
 
 @pytest.mark.parametrize("name", ARM)
 def test_a_log_is_sound_and_small(name):
-    folder = folder_of(lookup.packaged(), parse(name))
-    assert list(curate.check(folder)) == []
-    about = meta.read(folder)
+    folder, about = sound(name)
     assert (about.runner, about.unit, about.threads) == ("icount", "instructions", 1)
-    assert about.schedule_version == SCHEDULE_VERSION
     assert sum(path.stat().st_size for path in folder.iterdir()) < 300_000
     keys = {record.key for record in TuningLog(folder).records}
     assert keys == set(about.tasks)
@@ -70,11 +76,8 @@ def test_every_convolution_is_tuned(model, name):
 
 @pytest.mark.parametrize("name", ["avx2", "avx512"])
 def test_a_log_by_the_clock_is_sound(name):
-    folder = folder_of(lookup.packaged(), parse(name))
-    assert list(curate.check(folder)) == []
-    about = meta.read(folder)
+    _, about = sound(name)
     assert (about.runner, about.unit, about.threads) == ("local", "seconds", 1)
-    assert about.schedule_version == SCHEDULE_VERSION
 
 
 def test_cores_of_one_family_have_records_of_the_same_kernels():

@@ -22,7 +22,8 @@ import tvm
 from tvm import relax, tirx
 
 from tvm_insta.passes.joined import Plan, Writer
-from tvm_insta.passes.kernel_calls import Expr, KernelCalls, inner_calls, kernel, packs, variables
+from tvm_insta.passes.kernel_calls import KernelCalls, inner_calls, kernel, packs
+from tvm_insta.passes.rewriter import Expr, variables
 
 _CONVOLUTIONS = (
     "insta_bconv",

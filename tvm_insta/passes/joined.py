@@ -11,15 +11,14 @@ from tvm import relax, tirx
 from tvm.ir import Call, GlobalVar
 
 from tvm_insta.passes.kernel_calls import (
-    Expr,
     KernelCalls,
     kernel,
     operator,
     packs,
     substitute,
     symbols,
-    variables,
 )
+from tvm_insta.passes.rewriter import Expr, variables
 
 
 @dataclass

@@ -7,11 +7,10 @@ from typing import Any
 
 import tvm
 from tvm import relax, tirx
-from tvm.ir import Call, GlobalVar, Op
+from tvm.ir import Call, GlobalVar
 
+from tvm_insta.passes.rewriter import Expr, op_name, variables
 from tvm_insta.schedules.driver import kind_of
-
-Expr = Any  # tvm.ir expressions carry no type information for mypy
 
 _BROADCAST = 1
 """TVM's operator pattern up to which an element-wise kernel reads its input pixel on pixel."""
@@ -73,7 +72,7 @@ def kernel(value: Expr) -> tuple[Any, list[Expr]]:
     """Function and arguments of a kernel call, (None, []) for anything else."""
     if isinstance(value, Call) and isinstance(value.op, GlobalVar):
         return value.op, list(value.args)
-    if isinstance(value, Call) and isinstance(value.op, Op) and value.op.name == "relax.call_tir":
+    if op_name(value) == "relax.call_tir":
         single = isinstance(value.ty_args[0], relax.TensorType)
         return (value.args[0], list(value.args[1].fields)) if single else (None, [])
     return None, []
@@ -89,15 +88,6 @@ def packs(value: Expr) -> bool:
     """Whether a call is a `threshold_pack` of its own."""
     name, _ = kernel(value)
     return name is not None and operator(name) == "threshold_pack"
-
-
-def variables(value: Expr) -> list[Expr]:
-    """The variables that an expression reads."""
-    found: list[Expr] = []
-    relax.analysis.post_order_visit(
-        value, lambda expr: found.append(expr) if isinstance(expr, relax.Var) else None
-    )
-    return found
 
 
 def substitute(expr: Expr, env: dict[Expr, Expr]) -> Expr:

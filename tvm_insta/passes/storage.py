@@ -17,9 +17,9 @@ from typing import Any
 
 import tvm
 from tvm import relax, tirx
-from tvm.ir import Call, Op
+from tvm.ir import Call
 
-from tvm_insta.passes.rewriter import Expr, Rewriter, variables
+from tvm_insta.passes.rewriter import Expr, Rewriter, op_name, variables
 from tvm_insta.schedules import half
 
 Tensor = tuple[Expr, int]
@@ -114,9 +114,7 @@ def _is_image(ty: Expr) -> bool:
 
 
 def _is_kernel_call(value: Expr) -> bool:
-    return (
-        isinstance(value, Call) and isinstance(value.op, Op) and value.op.name == "relax.call_tir"
-    )
+    return op_name(value) == "relax.call_tir"
 
 
 def _outputs(call: Expr) -> list[Any]:

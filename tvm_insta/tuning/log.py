@@ -7,8 +7,8 @@
         meta.json                     target, CPU, versions, seeds, figures before and after
 
 The two tables are what counts; the other two explain them. Committed logs have the tables packed,
-see `lines`. A sweep holds a lock on the folder, and
-every trial is on disk before the next one begins.
+see `lines`. A sweep holds a lock on the folder, and every trial is on disk before the next one
+begins.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ class Task:
         key: hash of the workload.
         name: of the kernel in the network.
         mod: the workload, see `workload.canonical`.
-        rule: the schedule rule: "insta_bconv" and what begins with it, or "insta_fconv".
+        rule: the schedule rule: "insta_bconv" and what begins with it, "insta_fconv" or
+            "insta_pack".
         choices: all parameters that the rule accepts.
         default: the parameters it takes by itself.
         calls: how often the network calls the kernel for one image.
