@@ -93,9 +93,9 @@ def tiny_resnet(variant="insta", seed=0, **options):
     return model
 
 
-def phases(module, *inputs, last="lower", lanes=8, max_batch=4):
+def phases(module, *inputs, last="lower", lanes=8, max_batch=4, dynamic=True):
     """Run the phases up to ``last``; returns the module and the report."""
-    imported = import_torch(module, list(inputs), max_batch=max_batch, dynamic=True)
+    imported = import_torch(module, list(inputs), max_batch=max_batch, dynamic=dynamic)
     report = Report()
     mod = imported.mod
     for name, step in (

@@ -33,8 +33,8 @@ def network(variant, **options):
     return model, torch.randn(1, 3, 32, 32, generator=generator)
 
 
-def joined(model, x):
-    mod, report = phases(model, x)
+def joined(model, x, **options):
+    mod, report = phases(model, x, **options)
     return mod, fuse(mod, report, joins=True), report
 
 
@@ -50,9 +50,10 @@ def joined(model, x):
     ],
     ids=["baseline", "insta", "reuse"],
 )
-def test_kernels_of_a_block(variant, options, per_block):
+@pytest.mark.parametrize("dynamic", [True, False], ids=["any batch", "batch 1"])
+def test_kernels_of_a_block(variant, options, per_block, dynamic):
     model, x = network(variant, **options)
-    _, mod, _ = joined(model, x)
+    _, mod, _ = joined(model, x, dynamic=dynamic)
     names = kernels(mod)
     convs = [at for at, name in enumerate(names) if "bitserial_conv2d" in name]
     # Blocks 2 and 3 of the first stage have no shortcut kernels of their own.
@@ -62,11 +63,12 @@ def test_kernels_of_a_block(variant, options, per_block):
 
 @pytest.mark.parametrize("variant", ["baseline", "insta", "insta_plus"])
 @pytest.mark.parametrize("reuse", [False, True])
-def test_joining_changes_no_bit(variant, reuse):
+@pytest.mark.parametrize("dynamic", [True, False], ids=["any batch", "batch 1"])
+def test_joining_changes_no_bit(variant, reuse, dynamic):
     if variant == "baseline" and reuse:
         return  # has no statistics
     model, x = network(variant, **({"reuse_statistics": True} if reuse else {}))
-    lowered, mod, report = joined(model, x)
+    lowered, mod, report = joined(model, x, dynamic=dynamic)
     plain = fuse(lowered)
     # TVM's default pipeline: same TIR blocks, no schedule of ours.
     assert execute(mod, x).tobytes() == execute(plain, x).tobytes()

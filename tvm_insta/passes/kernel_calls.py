@@ -15,6 +15,9 @@ from tvm_insta.schedules.driver import kind_of
 _BROADCAST = 1
 """TVM's operator pattern up to which an element-wise kernel reads its input pixel on pixel."""
 
+_INJECTIVE = 2
+"""TVM's operator pattern up to which every element of the result is made of single elements."""
+
 
 class KernelCalls:
     """The bindings of ``main``.
@@ -55,11 +58,20 @@ class KernelCalls:
     def _find_kind(self, function: Expr) -> str:
         if isinstance(function, tirx.PrimFunc):
             kind = kind_of(function)
-            pattern = int((function.attrs or {}).get("op_pattern", _BROADCAST + 1))
-            return kind if kind != "elementwise" or pattern <= _BROADCAST else "other"
+            pattern = int((function.attrs or {}).get("op_pattern", _INJECTIVE + 1))
+            # One pixel, such as the thresholds of an image reshaped for a PReLU, is read by all
+            # pixels alike, however its channels came into place.
+            in_place = _INJECTIVE if _one_pixel(function) else _BROADCAST
+            return kind if kind != "elementwise" or pattern <= in_place else "other"
         inner = [self.kind(name) for name, _ in inner_calls(function)]
         special = [kind for kind in inner if kind != "elementwise"]
         return "elementwise" if not special else special[0] if len(special) == 1 else "other"
+
+
+def _one_pixel(function: tirx.PrimFunc) -> bool:
+    """Whether the result is one pixel of one image: (1, ..., 1, channels)."""
+    result = function.params[-1]
+    return all(isinstance(dim, tirx.IntImm) and int(dim) == 1 for dim in result.shape[:-1])
 
 
 def inner_calls(function: Expr) -> list[tuple[GlobalVar, list[Expr]]]:
