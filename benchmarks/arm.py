@@ -19,10 +19,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks import arm_mca
 from benchmarks.arm_qemu import CORES
 from tvm_insta import cli
 from tvm_insta.options import STORAGE
+from tvm_insta.tuning import llvm_mca
 
 # (image side, channels) of the binary 3x3 layers of ResNet-18.
 LAYERS = ((56, 64), (28, 128), (14, 256), (7, 512))
@@ -120,7 +120,7 @@ def _run(args: argparse.Namespace) -> int:
     from benchmarks.arm_layers import measure_layers
     from benchmarks.arm_models import measure_models, measure_onnx_runtime
 
-    mca = arm_mca.program()
+    mca = llvm_mca.find()
     print(_mca_line(mca))
     rows: list[Row] = []
     models: list[Model] = []
@@ -148,7 +148,7 @@ def _mca_line(mca: str | None) -> str:
     if mca is None:
         return f"{head} inner loop; no modelled cycles, for there is no llvm-mca (package llvm)."
     known = f"Larq: {LARQ_INSTRUCTIONS} instructions"
-    return f"{head} inner loop, and its cycles in llvm-mca {arm_mca.version(mca)}. {known}."
+    return f"{head} inner loop, and its cycles in llvm-mca {llvm_mca.version(mca)}. {known}."
 
 
 def layer_table(rows: Sequence[Row], *, header: bool) -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 import tvm
 from tvm_insta.schedules import schedule_module
 
-from benchmarks import arm_mca
 from benchmarks.arm import LARQ_CYCLES, Row
 from benchmarks.arm_qemu import Core, count_calls, kernel_main, link_static
 from benchmarks.kernels import binary_layer
@@ -17,6 +16,8 @@ from tvm_insta.codegen import raw
 from tvm_insta.codegen.parts import serial
 from tvm_insta.errors import ToolchainError
 from tvm_insta.passes.pipeline import fuse
+from tvm_insta.tuning import llvm_mca
+from tvm_insta.tuning.assembly import Loop, hot_loop
 
 CALLS = 10
 
@@ -25,6 +26,12 @@ def measure_layers(
     core: Core, layers: Sequence[tuple[int, int]], mca: str | None, folder: Path
 ) -> list[Row]:
     """Count and model the binary 3x3 layers (image side, channels) on a core.
+
+    Args:
+        core: to compile for.
+        layers: image side and channels of each.
+        mca: path of llvm-mca; None leaves out the cycles.
+        folder: for what is built.
 
     Raises:
         ToolchainError: there is no cross compiler or no emulator.
@@ -36,14 +43,14 @@ def measure_layers(
         for epilogue in (True, False):
             calls, assembly = _count(core, side, channels, epilogue, folder)
             counts[epilogue] = calls * 128 / products
-        loop = arm_mca.inner_loop(assembly)
+        loop = hot_loop(assembly, "insta_bconv")
         rows.append(
             Row(
                 core.name,
                 f"{side}x{side}x{channels}",
                 counts[False],
                 counts[True],
-                loop.instructions,
+                len(loop.lines) * 128 / loop.macs,
                 _cycles(mca, loop, core),
                 LARQ_CYCLES.get(core.name),
             )
@@ -51,11 +58,11 @@ def measure_layers(
     return rows
 
 
-def _cycles(mca: str | None, loop: arm_mca.Loop, core: Core) -> float | None:
+def _cycles(mca: str | None, loop: Loop, core: Core) -> float | None:
     if mca is None:
         return None
     try:
-        return arm_mca.cycles(mca, loop, core)
+        return llvm_mca.cycles(mca, core.parsed, loop) * 128 / loop.macs
     except ToolchainError:
         return None
 

@@ -1,4 +1,4 @@
-"""benchmarks.arm: the loop it looks for, its table, and counts of real programs where QEMU is."""
+"""benchmarks.arm: its table, and counts of real programs where QEMU is."""
 
 from __future__ import annotations
 
@@ -7,32 +7,10 @@ import shutil
 
 import pytest
 
-from benchmarks import arm, arm_mca, arm_qemu
+from benchmarks import arm, arm_qemu
+from tvm_insta.tuning import llvm_mca
 
-LOOP = """
-kernel:
-\tmov x0, #0
-.LBB0_1:
-\tadd x1, x1, #1
-.LBB0_2:
-\tldr q0, [x1]
-\tcnt v0.16b, v0.16b
-\tcnt v1.16b, v1.16b
-\tadd v2.16b, v2.16b, v0.16b
-\tb.ne .LBB0_2
-\tcbnz x0, .LBB0_1
-.LBB0_3:
-\tcnt v0.16b, v0.16b
-\tb.ne .LBB0_3
-"""
 ROW = arm.Row("cortex-a72", "56x56x64", 3.5, 4.4, 3.3, 1.55, 1.5)
-
-
-def test_the_inner_loop_is_the_innermost_one_that_counts_most():
-    loop = arm_mca.inner_loop(LOOP)
-    assert (len(loop.lines), loop.products, loop.instructions) == (5, 256, 2.5)
-    with pytest.raises(ValueError, match="no loop that counts bits"):
-        arm_mca.inner_loop("kernel:\n\tret\n")
 
 
 def test_table_and_json(tmp_path):
@@ -72,10 +50,10 @@ def test_instructions_of_a_layer(name, tmp_path):
     gcc = "aarch64-linux-gnu-gcc" if core.parsed.arch == "aarch64" else "arm-linux-gnueabihf-gcc"
     if not all(map(shutil.which, ("qemu-aarch64", "qemu-arm", gcc))):
         pytest.skip("QEMU's user emulation or the cross compiler is not installed")
-    mca = arm_mca.program()
+    mca = llvm_mca.find()
     first, row = measure_layers(core, [(56, 64), (14, 256)], mca, tmp_path)
     bare, fused, loop, cycles = LIMITS[name]
     assert 3 < row.loop <= loop and row.loop < row.bare <= bare, row
     assert row.bare < row.fused and first.bare < first.fused <= fused, (row, first)
-    if cycles is not None and mca is not None and arm_mca.version(mca) >= "15":
+    if cycles is not None and mca is not None and llvm_mca.version(mca) >= "15":
         assert 1 < row.cycles <= cycles, row

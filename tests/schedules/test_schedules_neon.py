@@ -9,10 +9,10 @@ from schedule_nets import legalise, module, only_primfunc
 from tvm_insta.schedules import Blocking, binary_blocking, schedule_module
 from tvm_insta.schedules.driver import family_of
 
-from benchmarks.arm_mca import inner_loop
 from tvm_insta import ops
 from tvm_insta.codegen import raw
 from tvm_insta.target import parse
+from tvm_insta.tuning.assembly import hot_loop
 
 CORES = {name: parse(name).tvm for name in ("cortex-a53", "cortex-a55", "cortex-a72", "armv7")}
 DOT = {name: parse(name).tvm for name in ("cortex-a76", "neoverse-n1")}
@@ -79,8 +79,8 @@ def test_uneven_rows_and_what_adds(name):
 def test_hardly_anything_goes_to_the_stack(name):
     """In the inner loop; plain additions instead, which LLVM regroups, reload 18 for 100 counts."""
     asm, _ = conv((CORES | DOT)[name], 14, 64)
-    loop = inner_loop(asm)
-    counts = loop.products // 128
+    loop = hot_loop(asm, "insta_bconv")
+    counts = loop.macs // 128
     spilled = [x for x in loop.lines if re.search(r"ld[rp]\s+q\d+,.* \[sp", x)]
     assert len(spilled) < 0.06 * counts, f"{len(spilled)} reloads for {counts} counts"
 

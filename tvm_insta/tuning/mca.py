@@ -11,22 +11,17 @@ schedule is right, not that the other CPU's code is.
 
 from __future__ import annotations
 
-import re
-import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tvm_insta.errors import ToolchainError, TuneError
 from tvm_insta.schedules import ConvTiles
 from tvm_insta.target import InstaTarget, parse
+from tvm_insta.tuning import llvm_mca
 from tvm_insta.tuning.assembly import Loop, hot_loop
 from tvm_insta.tuning.icount import IcountRunner
 from tvm_insta.tuning.runner import LocalRunner, Outcome, Runner, Workshop
 from tvm_insta.tuning.tasks import Task
-
-_ITERATIONS = 200
-_NAMES = ("llvm-mca", *(f"llvm-mca-{version}" for version in range(24, 13, -1)))
 
 
 class McaRunner:
@@ -47,7 +42,7 @@ class McaRunner:
     def __init__(
         self, target: InstaTarget, *, build_timeout: float = 60.0, run_timeout: float = 30.0
     ) -> None:
-        path = next(filter(None, map(shutil.which, _NAMES)), None)
+        path = llvm_mca.find()
         if path is None:
             raise TuneError(
                 "runner mca needs llvm-mca, which is not here: install LLVM's tools (package llvm "
@@ -58,15 +53,7 @@ class McaRunner:
                 f"runner mca models one CPU, but {target.text!r} names none: add -mcpu=NAME"
             )
         self.cpu = f"{Path(path).name} -mcpu={target.mcpu}"
-        self._command = [
-            path,
-            f"-mtriple={target.triple}",
-            f"-mcpu={target.mcpu}",
-            *([f"-mattr={','.join(target.mattr)}"] if target.mattr else []),
-            f"-iterations={_ITERATIONS}",
-            "-all-views=false",
-            "-summary-view",
-        ]
+        self._path, self._target = path, target
         self._cycles(Loop(("nop",), 1))
         self.workshop = Workshop(target, "assembly", timeout=build_timeout)
         try:
@@ -104,18 +91,10 @@ class McaRunner:
 
     def _cycles(self, loop: Loop) -> float:
         """Modelled cycles of one iteration."""
-        done = subprocess.run(
-            self._command,
-            input="\n".join(loop.lines) + "\n",
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        total = re.search(r"^Total Cycles:\s+(\d+)", done.stdout, re.MULTILINE)
-        said = (done.stderr.strip() or "no message").splitlines()[0]
-        if total is None or "is not a recognized processor" in done.stderr:
-            raise TuneError(f"{Path(self._command[0]).name} cannot model this: {said}")
-        return int(total[1]) / _ITERATIONS
+        try:
+            return llvm_mca.cycles(self._path, self._target, loop)
+        except ToolchainError as error:
+            raise TuneError(str(error)) from error
 
     def close(self) -> None:
         """See `Runner.close`."""
