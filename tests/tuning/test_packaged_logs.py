@@ -1,4 +1,4 @@
-"""The logs that ship with the package: sound, small, and enough for every binary layer."""
+"""The logs that ship with the package: sound, small, and enough for every convolution."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from tvm_insta.tuning import curate, lookup, meta
 from tvm_insta.tuning.log import TuningLog, folder_of
 
 ARM = ("cortex-a53", "cortex-a72", "cortex-a76")
+CLOCK = ("avx2", "avx512", "llvm -mcpu=znver4", "llvm -mcpu=znver5")
 PRESETS = {"rpi3": "cortex-a53", "rpi4": "cortex-a72", "pixel": "cortex-a76"}
-SIDES = {"resnet18": 224, "resnet20": 32}
+SIDES = {"resnet18": 224, "mobilenet_v1": 224, "resnet20": 32}
 
 
 @functools.cache
@@ -52,16 +53,8 @@ def test_a_log_is_sound_and_small(name):
     assert all(task.best.median <= task.default.median for task in about.tasks.values())
 
 
-@pytest.mark.parametrize(
-    ("model", "name"),
-    [
-        ("resnet18", "cortex-a72"),
-        ("resnet18", "cortex-a76"),
-        ("resnet18", "avx512"),
-        ("resnet20", "cortex-a72"),
-        ("resnet20", "avx2"),
-    ],
-)
+@pytest.mark.parametrize("model", SIDES)
+@pytest.mark.parametrize("name", (*ARM, *CLOCK))
 def test_every_convolution_is_tuned(model, name):
     """Another form of a network, or another schedule version, needs new logs."""
     target = parse(name)
@@ -74,7 +67,7 @@ def test_every_convolution_is_tuned(model, name):
     assert states and states == dict.fromkeys(states, "tuned")
 
 
-@pytest.mark.parametrize("name", ["avx2", "avx512"])
+@pytest.mark.parametrize("name", CLOCK)
 def test_a_log_by_the_clock_is_sound(name):
     _, about = sound(name)
     assert (about.runner, about.unit, about.threads) == ("local", "seconds", 1)
