@@ -62,7 +62,9 @@ class ConvolutionShape:
 
     Attributes:
         rule: "insta_bconv" or "insta_fconv".
-        at: position of its block in the function; the blocks before it are padding.
+        at: position of its block in the function; the blocks before it are padding, or count bits
+            that its own adds up.
+        padded: whether one is padding.
         height: output rows.
         width: output pixels of a row.
         out_blocks: vectors of `lanes` output channels.
@@ -73,6 +75,7 @@ class ConvolutionShape:
 
     rule: str
     at: int
+    padded: bool
     height: int
     width: int
     out_blocks: int
@@ -99,12 +102,14 @@ def convolution_shape(schedule: Schedule, lanes: int) -> ConvolutionShape:
     (at,) = found
     conv = every[at]
     _, row, column, out, *summed = schedule.get_loops(conv)
-    block_lanes = _weight_lanes(schedule, _reader(schedule, every[:at], conv))
+    reader = _reader(schedule, every[:at], conv)
+    block_lanes = _weight_lanes(schedule, reader)
     rule = rule_of(schedule, conv)
     lanes = largest_divisor(block_lanes, lanes) if rule == "insta_fconv" else block_lanes
     return ConvolutionShape(
         rule=rule,
         at=at,
+        padded=any(block is not reader for block in every[:at]),
         height=known_extent(schedule, row),
         width=known_extent(schedule, column),
         out_blocks=known_extent(schedule, out) // lanes,
@@ -144,7 +149,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
         height=shape.height,
         width=shape.width,
         out_blocks=shape.out_blocks,
-        padded=bool(before),
+        padded=shape.padded,
         word_vectors=max(WORD // lanes, 1) if in_place and readers.pack is not None else 1,
     )
 

@@ -154,9 +154,7 @@ def choose_tiles(wish: ConvTiles, shape: NeonShape, family: Family) -> ConvTiles
 def neon_choices(shape: NeonShape, family: Family) -> list[ConvTiles]:
     """All sizes worth a measurement, in a fixed order; `choose_tiles` takes each as it stands.
 
-    A band is never longer than the one that is taken by itself: that one leaves just enough tasks
-    for the threads, which a measurement in one thread, or of instructions, does not see. Much
-    shorter ones only begin more often.
+    Bands much shorter than the one that is taken by itself only begin more often.
     """
     budget = int(family.binary_sums * _OVER_BUDGET)
     words = [d for d in divisors(shape.words) if d <= _MOST_WORDS] if shape.step is DOT else [0]

@@ -99,7 +99,7 @@ def schedule_pack(kernel: Kernel) -> tuple[str, ConvTiles | None]:
 
 
 def pack_choices(kernel: Kernel) -> list[ConvTiles]:
-    """All sizes that `schedule_pack` applies as they stand, for a function that only packs.
+    """All sizes worth a measurement, for a function that only packs.
 
     `width_tile` is how many pixels are packed without a loop between them, `row_band` the rows of
     a task.
@@ -118,6 +118,7 @@ def pack_choices(kernel: Kernel) -> list[ConvTiles]:
         for across in divisors(size[1])
         if across <= _MOST_PIXELS
         for band in divisors(size[0])
+        if band <= band_height(size[0], 1)
     ]
 
 

@@ -104,7 +104,7 @@ def schedule_signs(kernel: Kernel) -> tuple[str, ConvTiles]:
 
 
 def tile_choices(kernel: Kernel) -> list[ConvTiles]:
-    """All sizes that `schedule_signs` applies as they stand.
+    """All sizes worth a measurement; `schedule_signs` applies each as it stands.
 
     Raises:
         NotApplicable: the function holds no such convolution, or the target has no tiles.
@@ -118,7 +118,7 @@ def tile_choices(kernel: Kernel) -> list[ConvTiles]:
         for deep in (1, 2)
         if shape.out_channels // CHANNELS % deep == 0
         for band in divisors(height)
-        if band % rows == 0
+        if band % rows == 0 and band <= _own_band(shape, deep, rows)
     ]
 
 
@@ -166,15 +166,21 @@ def _choose_tiles(wish: ConvTiles, shape: Geometry, rows: int) -> ConvTiles:
     deep = wish.out_tile or (2 if vectors % 2 == 0 else 1)
     if deep > 2 or vectors % deep:
         raise NotApplicable(f"out_tile {deep} is not 1 or 2, or does not divide {vectors} vectors")
-    wanted = -(-_TASKS // (vectors // deep))
-    bands = [d for d in divisors(height) if d % rows == 0]
-    band = wish.row_band or max((d for d in bands if height // d >= wanted), default=min(bands))
-    if band not in bands:
+    band = wish.row_band or _own_band(shape, deep, rows)
+    if band % rows or height % band:
         raise NotApplicable(f"row_band {band} is no multiple of {rows} that divides {height} rows")
     across = wish.width_tile or largest_divisor(width, _UNROLLED)
     if width % across:
         raise NotApplicable(f"width_tile {across} does not divide {width} pixels")
     return ConvTiles(across, deep, band)
+
+
+def _own_band(shape: Geometry, deep: int, rows: int) -> int:
+    """The longest band of groups of `rows` that leaves enough tasks, else one group."""
+    height = shape.out_image[0]
+    wanted = -(-_TASKS // (shape.out_channels // CHANNELS // deep))
+    bands = [d for d in divisors(height) if d % rows == 0]
+    return max((d for d in bands if height // d >= wanted), default=min(bands))
 
 
 def _join_readers(kernel: Kernel, readers: Readers, group: Any, tiles: ConvTiles) -> Any:

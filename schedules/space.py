@@ -28,7 +28,11 @@ _MOST_UNROLLED = 16
 
 
 def choices(function: tirx.PrimFunc, family: Family, lanes: int) -> list[ConvTiles]:
-    """All parameter sets that `schedule_module` applies to `function` as they stand.
+    """The parameter sets of a function that are worth a measurement.
+
+    `schedule_module` applies each as it stands. Bands of rows are never longer than those that the
+    rules take by themselves: those leave just enough tasks for the threads, which a measurement in
+    one thread, or of instructions, does not see.
 
     Args:
         function: a legalised and fused PrimFunc with static rows and columns.
@@ -51,11 +55,7 @@ def choices(function: tirx.PrimFunc, family: Family, lanes: int) -> list[ConvTil
     unrolls = (False, True) if shape.unrolled <= _MOST_UNROLLED else (False,)
 
     def longest(deep: int) -> int:
-        # Where instructions are counted, nothing speaks against one band that leaves no work for
-        # threads: on Arm none is longer than the one that is taken by itself.
-        if not family.strip:
-            return shape.height
-        return own_band(shape.height, shape.out_blocks // deep, padded=shape.at > 0)
+        return own_band(shape.height, shape.out_blocks // deep, padded=shape.padded)
 
     return [
         ConvTiles(across, deep, band, unroll)

@@ -151,9 +151,9 @@ def test_runners_that_know_no_time_leave_tiles_out(tmp_path):
 
 def test_the_evolutionary_search_takes_tiles(tmp_path):
     """The cost model reads the loops around tile instructions, too."""
-    tuned, _ = swept(tmp_path, Prices(), "amx", "evolutionary", layer="6", trials=12)
+    tuned, _ = swept(tmp_path, Prices(), "amx", "evolutionary", layer="6", trials=6)
     (state,) = tuned.states
-    assert state.task.tiles and len(state.curve) == 12 and state.best[1] <= state.default
+    assert state.task.tiles and len(state.curve) == 6 and state.best[1] <= state.default
 
 
 def test_choices_are_legal_and_exact(library, monkeypatch, target):

@@ -107,7 +107,7 @@ def test_a_word_is_two_mask_registers():
 @pytest.mark.parametrize(("channels", "bits"), [(64, 1), (48, 2)])
 def test_choices_pack_the_same_bits(rng, channels, bits):
     """Pixels unrolled and rows of a task, with a border; the flags of several bits come along."""
-    mod = pack(channels, height=4, width=6, bits=bits, batch=None, pad=(1, 0, 2, 3))
+    mod = pack(channels, height=16, width=6, bits=bits, batch=None, pad=(1, 0, 2, 3))
     plain = only_primfunc(legalise(mod))
     listed = choices(plain, family_of(AVX2), LANES[AVX2])
     assert len(listed) > 4 and len(set(listed)) == len(listed)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import tvm_ffi
-from tvm_insta.schedules import SCHEDULE_VERSION, ConvTiles
+from tvm_insta.schedules import SCHEDULE_VERSION, ConvTiles, choices
 
 from tests.tuning import tiny
 from tvm_insta.errors import LogError
@@ -213,9 +213,21 @@ def test_records_of_another_schedule_version_are_stale(logs, monkeypatch):
 
 
 def test_parameters_that_are_no_choice_any_more_are_stale(logs, monkeypatch):
-    monkeypatch.setattr(lookup, "choices", lambda *_: [ConvTiles(1, 1, 1)])
+    monkeypatch.setattr(lookup, "choices", lambda *_: [ConvTiles(99, 1, 1)])
     found = lookup.look_up(tiny.network(), tiny.NATIVE, logs)
     assert set(found.states.values()) == {lookup.STALE}
+
+
+def test_the_best_of_what_is_still_a_choice_counts(logs, monkeypatch):
+    before = lookup.look_up(tiny.network(), tiny.NATIVE, logs)
+    gone = set(before.parameters.values())
+    monkeypatch.setattr(
+        lookup, "choices", lambda *args: [tiles for tiles in choices(*args) if tiles not in gone]
+    )
+    found = lookup.look_up(tiny.network(), tiny.NATIVE, logs)
+    assert found.states == before.states and set(found.states.values()) == {lookup.TUNED}
+    assert not gone & set(found.parameters.values())
+    assert all(found.medians[name] > before.medians[name] for name in found.medians)
 
 
 def test_records_of_another_target_are_not_applied(tmp_path):

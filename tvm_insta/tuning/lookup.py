@@ -35,7 +35,8 @@ class Lookup:
     Attributes:
         parameters: for `schedule_module`, by kernel.
         states: "tuned" (there is a record, its parameters are used), "stale" (there is one, of
-            another schedule version) or "default", by kernel.
+            another schedule version or with parameters that are no choice any more) or "default",
+            by kernel.
         medians: of the tuned kernels with these parameters, in the log's unit.
     """
 
@@ -86,12 +87,12 @@ def look_up(mod: IRModule, target: InstaTarget, logs: Path | None = None) -> Loo
         if not records or not same(log.mod_of(key), workload):
             continue
         name = variable.name_hint
-        best = best_record([r for r in records if r.version == SCHEDULE_VERSION])
-        tiles = None if best is None else best.tiles
-        if best is not None and tiles is not None and tiles in listed:
-            found.parameters[name], found.states[name] = tiles, TUNED
+        usable = [r for r in records if r.version == SCHEDULE_VERSION and r.tiles in listed]
+        best = best_record(usable)
+        if best is not None and best.tiles is not None:
+            found.parameters[name], found.states[name] = best.tiles, TUNED
             found.medians[name] = best.median
-        elif best is not None or all(r.version != SCHEDULE_VERSION for r in records):
+        elif not usable:
             found.states[name] = STALE
     return found
 
