@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.arm_qemu import CORES
+from benchmarks.arm_qemu import CORES, emulator
 from tvm_insta import cli
 from tvm_insta.options import STORAGE
 from tvm_insta.tuning import llvm_mca
@@ -117,6 +117,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     cores = [core for core in CORES if core.name in args.cores]
+    for core in cores:
+        emulator(core)  # before minutes of compilation
     from benchmarks.arm_layers import measure_layers
     from benchmarks.arm_models import measure_models, measure_onnx_runtime
 

@@ -157,8 +157,8 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     tile, column = schedule.split(column, [None, tiles.width_tile])
     block, vector, lane = schedule.split(out, [None, tiles.out_tile, lanes])
     inner = [row, tile, *reduction, column, vector, lane]
-    # A padded band is shared by all channel blocks; else the channel blocks are tasks too.
-    outer = [batch, band, block] if before else [batch, block, band]
+    # Bands first: what a thread takes in a row then lies where it has read and will read again.
+    outer = [batch, band, block]
     schedule.reorder(*outer, *inner)
 
     for output in tail:
@@ -174,6 +174,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
         reduction = fetch_strip(schedule, conv, reduction, strip)
     for pad in before:
         schedule.compute_at(pad, band, preserve_unit_loops=True)
+    # A padded band is shared by all channel blocks; else the channel blocks are tasks too.
     parallelise(schedule, outer[:2] if before else outer)
 
     for output in tail:
