@@ -3,7 +3,7 @@
 A blocked convolution holds [pad], the reduction over [N, OH, OW, O], and element-wise blocks of the
 same shape behind it. The rule makes one loop nest of them:
 
-    parallel over images, blocks of output channels, bands of rows
+    parallel over images, bands of rows, blocks of output channels
       for each row, for each tile of `width_tile` pixels
         sums of width_tile x out_tile vectors, held in registers:
           for ky, kx, [plane], word (or channel): multiply-add or xor, popcount, add

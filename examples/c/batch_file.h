@@ -63,15 +63,15 @@ done:
   return result;
 }
 
-/* One line for each image: its number, the class of the largest logit, and all logits with the
- * nine digits that give every float32 back exactly. */
-static int print_logits(const float *logits, int32_t images, size_t classes) {
+/* One line for each image: its number (from `first` on), the class of the largest logit, and all
+ * logits with the nine digits that give every float32 back exactly. */
+static int print_logits(const float *logits, int32_t first, int32_t images, size_t classes) {
   for (int32_t image = 0; image < images; image++) {
     const float *row = logits + (size_t)image * classes;
     size_t best = 0;
     for (size_t i = 1; i < classes; i++)
       if (row[i] > row[best]) best = i;
-    printf("image %ld class %zu logits", (long)image, best);
+    printf("image %ld class %zu logits", (long)first + image, best);
     for (size_t i = 0; i < classes; i++) printf(" %.9g", (double)row[i]);
     printf("\n");
   }

@@ -52,7 +52,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "model_run: %s\n", model_error(code));
     goto done;
   }
-  if (print_logits(output, images, MODEL_OUTPUT_ELEMENTS) != 0) goto done;
+  if (print_logits(output, 0, images, MODEL_OUTPUT_ELEMENTS) != 0) goto done;
   status = EXIT_SUCCESS;
 done:
   free(output);

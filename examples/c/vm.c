@@ -10,7 +10,8 @@
  *   ./vm build/model/model.so batch.raw 3x32x32 2     (with two threads: the same bits)
  *
  * The third argument is the shape of one image, as in the manifest (`inputs`) without the batch; of a
- * network that takes bytes, `uint8:3x32x32`.
+ * network that takes bytes, `uint8:3x32x32`. A model that was compiled with --max-batch N needs
+ * -DMAX_BATCH=N.
  * --no-as-needed: the program calls nothing of libtvm_runtime, which registers the VM when loaded.
  * README.md says how batch.raw is made.
  */
@@ -22,6 +23,11 @@
 #include <tvm/ffi/c_api.h>
 
 #include "batch_file.h"
+
+/* Images of one call: as many as the model was compiled for (`compile --max-batch`). */
+#ifndef MAX_BATCH
+#define MAX_BATCH 64
+#endif
 
 enum { MAX_RANK = 8, POOLED_MEMORY = 2 };
 
@@ -126,6 +132,30 @@ static int parse_shape(const char *argument, int64_t *dims, size_t *elements) {
   }
 }
 
+/* Run the model on a tensor and print its logits; `first` is the number of the first image. */
+static int classify(TVMFFIAny run, DLTensor *tensor, int32_t first) {
+  int status = -1;
+  TVMFFIAny argument = nothing(), result = nothing();
+  argument.type_index = kTVMFFIDLTensorPtr;
+  argument.v_ptr = tensor;
+  if (call(run.v_obj, "main", &argument, 1, &result) != 0) goto done;
+  if (result.type_index != kTVMFFITensor) {
+    fprintf(stderr, "the model returned no tensor\n");
+    goto done;
+  }
+  const DLTensor *logits = (const DLTensor *)((char *)result.v_obj + sizeof(TVMFFIObject));
+  if (logits->ndim != 2 || logits->shape[0] != tensor->shape[0] ||
+      logits->dtype.code != kDLFloat || logits->dtype.bits != 32) {
+    fprintf(stderr, "the model returned something other than float32 logits [batch, classes]\n");
+    goto done;
+  }
+  const float *values = (const float *)((const char *)logits->data + logits->byte_offset);
+  status = print_logits(values, first, (int32_t)logits->shape[0], (size_t)logits->shape[1]);
+done:
+  release(&result);
+  return status;
+}
+
 int main(int argc, char **argv) {
   int status = EXIT_FAILURE;
   void *input = NULL;
@@ -134,7 +164,7 @@ int main(int argc, char **argv) {
   int64_t shape[MAX_RANK + 1];
   TVMFFIObjectHandle load = NULL, get = NULL;
   TVMFFIAny library = nothing(), make_vm = nothing(), vm = nothing(), init = nothing();
-  TVMFFIAny run = nothing(), ignored = nothing(), result = nothing();
+  TVMFFIAny run = nothing(), ignored = nothing();
 
   if (argc != 4 && argc != 5) {
     fprintf(stderr,
@@ -154,7 +184,7 @@ int main(int argc, char **argv) {
     return EXIT_FAILURE;
   }
   if (read_batch(argv[2], elements * element_bytes, &input, &images) != 0) goto done;
-  shape[0] = images;
+  shape[0] = MAX_BATCH;
 
   /* Load the library, make a virtual machine of it and initialise that on the CPU. */
   if (global("ffi.ModuleLoadFromFile", &load) != 0) goto done;
@@ -171,7 +201,6 @@ int main(int argc, char **argv) {
   if (call(init.v_obj, "vm_initialization", device, 3, &ignored) != 0) goto done;
   if (method(get, vm, "main", &run) != 0) goto done;
 
-  /* The VM reads the batch where it is; read_batch aligned it to the 64 bytes that kernels need. */
   int64_t strides[MAX_RANK + 1];
   strides[rank] = 1;
   for (int i = rank; i > 0; i--) strides[i - 1] = strides[i] * shape[i];
@@ -185,26 +214,17 @@ int main(int argc, char **argv) {
   tensor.dtype.lanes = 1;
   tensor.shape = shape;
   tensor.strides = strides;
-  TVMFFIAny argument = nothing();
-  argument.type_index = kTVMFFIDLTensorPtr;
-  argument.v_ptr = &tensor;
-  if (call(run.v_obj, "main", &argument, 1, &result) != 0) goto done;
-
-  if (result.type_index != kTVMFFITensor) {
-    fprintf(stderr, "the model returned no tensor\n");
-    goto done;
+  /* The VM reads images where they are, and kernels need them at a multiple of 64 bytes: read_batch
+   * put the first there, and those of later calls are moved to the same place. */
+  for (int32_t first = 0; first < images; first += MAX_BATCH) {
+    const int32_t count = images - first < MAX_BATCH ? images - first : MAX_BATCH;
+    const size_t image_bytes = elements * element_bytes;
+    memmove(input, (char *)input + (size_t)first * image_bytes, (size_t)count * image_bytes);
+    shape[0] = count;
+    if (classify(run, &tensor, first) != 0) goto done;
   }
-  const DLTensor *logits = (const DLTensor *)((char *)result.v_obj + sizeof(TVMFFIObject));
-  if (logits->ndim != 2 || logits->shape[0] != images || logits->dtype.code != kDLFloat ||
-      logits->dtype.bits != 32) {
-    fprintf(stderr, "the model returned something other than float32 logits [batch, classes]\n");
-    goto done;
-  }
-  const float *values = (const float *)((const char *)logits->data + logits->byte_offset);
-  if (print_logits(values, images, (size_t)logits->shape[1]) != 0) goto done;
   status = EXIT_SUCCESS;
 done:
-  release(&result);
   release(&ignored);
   release(&run);
   release(&init);

@@ -122,6 +122,7 @@ def test_vm_form_of_this_machine(tmp_path):
     if shutil.which("make") is None or shutil.which("gcc") is None:
         pytest.skip("make or gcc is not installed")
     folder = compile_bundle(tmp_path, "llvm", "vm")
+    assert "-DMAX_BATCH=64 " in (folder / "Makefile").read_text()
     assert {p.name for p in (folder / "lib").iterdir()} == {"libtvm_runtime.so", "libtvm_ffi.so"}
     moved = folder.rename(tmp_path / "elsewhere")
     subprocess.run(["make", "-C", moved, "CC=gcc"], check=True, capture_output=True)

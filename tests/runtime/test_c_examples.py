@@ -14,6 +14,7 @@ import pytest
 from tvm_insta import runtime
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "c"
+MAX_BATCH = 8  # of the networks in artefact_nets
 STRICT = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"]
 
 
@@ -43,7 +44,8 @@ def programs(built, tmp_path_factory) -> dict[str, list]:
     libraries = ["-L", tvm, "-L", ffi, "-Wl,--no-as-needed", "-ltvm_runtime", "-ltvm_ffi"]
     rpaths = [f"-Wl,-rpath,{tvm}", f"-Wl,-rpath,{ffi}"]
     source = EXAMPLES / "vm.c"
-    command = ["gcc", *STRICT, *includes, source, *libraries, *rpaths, "-o", folder / "vm"]
+    size = f"-DMAX_BATCH={MAX_BATCH}"
+    command = ["gcc", *STRICT, size, *includes, source, *libraries, *rpaths, "-o", folder / "vm"]
     subprocess.run(command, check=True)
     return {
         "static": [folder / "static"],
@@ -58,7 +60,7 @@ def run(program, *arguments):
 
 @pytest.mark.parametrize("program", ["static", "shared", "vm"])
 def test_same_bits_as_python(programs, built, tmp_path, program):
-    x = nets.images(5)
+    x = nets.images(2 * MAX_BATCH + 3)  # three calls of the VM
     x.tofile(tmp_path / "batch.f32")
     shape = ["8x8x16"] if program == "vm" else []
     done = run(programs[program], tmp_path / "batch.f32", *shape)
@@ -71,9 +73,12 @@ def test_same_bits_as_python(programs, built, tmp_path, program):
         assert refused.returncode == 1 and "no number of threads" in refused.stderr
     lines = [line.split() for line in done.stdout.splitlines()]
     logits = np.array([line[5:] for line in lines], np.float32)
-    expected = runtime.load(built["vm" if program == "vm" else "c"])(x)
+    module = runtime.load(built["vm" if program == "vm" else "c"])
+    assert module.manifest.max_batch == MAX_BATCH
+    parts = [x[at : at + MAX_BATCH] for at in range(0, len(x), MAX_BATCH)]
+    expected = np.concatenate([module(part) for part in parts])
     assert logits.tobytes() == expected.tobytes()
-    assert [line[:2] for line in lines] == [["image", str(i)] for i in range(5)]
+    assert [line[:2] for line in lines] == [["image", str(i)] for i in range(len(x))]
     assert [int(line[3]) for line in lines] == expected.argmax(1).tolist()
 
 

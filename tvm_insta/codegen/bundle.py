@@ -39,8 +39,8 @@ CC ?= cc
 CFLAGS ?= -O2
 
 {program}: main.c batch_file.h
-\t$(CC) -std=c11 $(CFLAGS) -isystem include main.c -Llib -Wl,--no-as-needed -ltvm_runtime \\
-\t    -ltvm_ffi -Wl,-rpath,'$$ORIGIN/lib' $(LDFLAGS) -o $@
+\t$(CC) -std=c11 $(CFLAGS) -DMAX_BATCH={batch} -isystem include main.c \\
+\t    -Llib -Wl,--no-as-needed -ltvm_runtime -ltvm_ffi -Wl,-rpath,'$$ORIGIN/lib' $(LDFLAGS) -o $@
 """
 
 
@@ -73,7 +73,7 @@ def write_bundle(artefact: Path, out: Path, target: InstaTarget) -> list[str]:
         (stage / "main.c").write_text(_renamed(source, manifest.name), encoding="utf-8")
         shutil.copyfile(_examples() / "batch_file.h", stage / "batch_file.h")
         makefile = _MAKE_C if manifest.form == "c" else _MAKE_VM
-        text = makefile.format(program=PROGRAM, name=manifest.name)
+        text = makefile.format(program=PROGRAM, name=manifest.name, batch=manifest.max_batch)
         (stage / "Makefile").write_text(text, encoding="utf-8")
         if manifest.form == "c":
             notes += _link(stage, manifest.name, target)
