@@ -7,7 +7,8 @@ libstdc++6 for arm64, `dpkg -x` unpacks them into ROOT, and
     pip download --no-deps --only-binary=:all: --platform manylinux_2_28_aarch64 onnxruntime numpy
 
 gives the wheels (with flatbuffers, protobuf and packaging), which are zip files to unpack into
-ROOT/usr/lib/python3/dist-packages.
+ROOT/usr/lib/python3/dist-packages. Under QEMU 7.2 onnxruntime 1.32 dies of SIGSEGV when it is
+imported; 1.23.2 runs.
 """
 
 from __future__ import annotations

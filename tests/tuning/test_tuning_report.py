@@ -80,7 +80,9 @@ def test_a_time_limit_is_the_estimate(task, clock):
     assert "[0] search (20 s, about 40 s to go)" in stream.getvalue()
 
 
-def test_plain_lines_are_few_and_name_failures(task, clock):
+def test_plain_lines_are_few_and_name_failures(clock):
+    task = tiny.tasks(side=24)[0]
+    assert len(task.choices) >= 32
     stream = io.StringIO()
     bar, state = SweepBar(stream=stream, clock=clock), state_of(task)
     bar.begin([state], 40, None)

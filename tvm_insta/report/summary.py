@@ -27,7 +27,7 @@ def compile_summary(folder: Path, manifest: Manifest) -> Iterator[str]:
     states = Counter(
         layer.schedule.rpartition(", ")[2] for layer in manifest.layers if layer.schedule
     )
-    if set(states) - {"default"}:
+    if states:
         yield "schedules: " + ", ".join(f"{count} {state}" for state, count in states.most_common())
     if manifest.working_set is not None:
         yield f"working set {manifest.working_set / 1e6:.2f} MB (weights and activations)"
