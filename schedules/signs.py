@@ -36,6 +36,7 @@ from .common import (
     ConvTiles,
     Kernel,
     NotApplicable,
+    band_height,
     blocks,
     divisors,
     is_among,
@@ -57,7 +58,6 @@ NEEDS = "tvm_insta.needs"
 """Attribute of a kernel: features of the CPU, in LLVM's names, that it uses by name; see
 `codegen.needs`, which reads it."""
 
-_TASKS = 8
 _UNROLLED, _MOST_UNROLLED = 8, 16  # pixels of the epilogue: by rule, and worth a measurement
 
 
@@ -177,10 +177,7 @@ def _choose_tiles(wish: ConvTiles, shape: Geometry, rows: int) -> ConvTiles:
 
 def _own_band(shape: Geometry, deep: int, rows: int) -> int:
     """The longest band of groups of `rows` that leaves enough tasks, else one group."""
-    height = shape.out_image[0]
-    wanted = -(-_TASKS // (shape.out_channels // CHANNELS // deep))
-    bands = [d for d in divisors(height) if d % rows == 0]
-    return max((d for d in bands if height // d >= wanted), default=min(bands))
+    return rows * band_height(shape.out_image[0] // rows, shape.out_channels // CHANNELS // deep)
 
 
 def _join_readers(kernel: Kernel, readers: Readers, group: Any, tiles: ConvTiles) -> Any:

@@ -54,16 +54,13 @@ def choices(function: tirx.PrimFunc, family: Family, lanes: int) -> list[ConvTil
     budget = register_budget(family, shape.rule) * _OVER_BUDGET
     unrolls = (False, True) if shape.unrolled <= _MOST_UNROLLED else (False,)
 
-    def longest(deep: int) -> int:
-        return own_band(shape.height, shape.out_blocks // deep, padded=shape.padded)
-
     return [
         ConvTiles(across, deep, band, unroll)
         for across in divisors(shape.width)
         for deep in divisors(shape.out_blocks)
         if across * deep <= budget
         for band in divisors(shape.height)
-        if band <= longest(deep)
+        if band <= own_band(shape.height, shape.out_blocks // deep, padded=shape.padded)
         for unroll in unrolls
     ]
 

@@ -13,7 +13,7 @@ from tvm_insta import nn, tune, tuner
 from tvm_insta.errors import TuneError
 from tvm_insta.passes.pipeline import run_pipeline
 from tvm_insta.target import parse
-from tvm_insta.tuning import lookup
+from tvm_insta.tuning import llvm_mca, lookup
 from tvm_insta.tuning.assembly import hot_loop
 from tvm_insta.tuning.icount import IcountRunner
 from tvm_insta.tuning.mca import McaRunner
@@ -21,9 +21,7 @@ from tvm_insta.tuning.options import SweepOptions
 from tvm_insta.tuning.runners import RUNNERS
 
 A72 = parse("rpi4")
-needs_mca = pytest.mark.skipif(
-    not any(map(shutil.which, ("llvm-mca", "llvm-mca-14", "llvm-mca-19"))), reason="no llvm-mca"
-)
+needs_mca = pytest.mark.skipif(llvm_mca.find() is None, reason="no llvm-mca")
 needs_qemu = pytest.mark.skipif(
     not all(map(shutil.which, ("qemu-aarch64", "aarch64-linux-gnu-gcc"))),
     reason="needs qemu-aarch64 and aarch64-linux-gnu-gcc",
