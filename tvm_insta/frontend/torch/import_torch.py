@@ -18,7 +18,12 @@ from tvm_insta.frontend.torch.to_relax import to_relax
 
 
 def import_torch(
-    module: nn.Module, example_inputs: Sequence[torch.Tensor], *, max_batch: int, dynamic: bool
+    module: nn.Module,
+    example_inputs: Sequence[torch.Tensor],
+    *,
+    max_batch: int,
+    dynamic: bool,
+    sign_of_zero: str = "exact",
 ) -> Imported:
     """Export ``module`` in eval mode and import it.
 
@@ -27,18 +32,26 @@ def import_torch(
         example_inputs: one tensor per input, float32 or uint8, batch first.
         max_batch: largest batch that the compiled module accepts.
         dynamic: batch is symbolic (1..max_batch); else it is that of ``example_inputs``.
+        sign_of_zero: see `normalise`.
 
     Raises:
         ImportModelError: the module cannot be exported, or uses an operator that is not supported.
     """
-    graph, found = rewritten_graph(module, example_inputs, max_batch=max_batch, dynamic=dynamic)
+    graph, found = rewritten_graph(
+        module, example_inputs, max_batch=max_batch, dynamic=dynamic, sign_of_zero=sign_of_zero
+    )
     mod = to_relax(graph, example_inputs, max_batch=max_batch, dynamic=dynamic)
     names = tuple(str(param.name) for param in mod["main"].params)
     return Imported(mod, tuple(found.layers), found.sites, names)
 
 
 def rewritten_graph(
-    module: nn.Module, example_inputs: Sequence[torch.Tensor], *, max_batch: int, dynamic: bool
+    module: nn.Module,
+    example_inputs: Sequence[torch.Tensor],
+    *,
+    max_batch: int,
+    dynamic: bool,
+    sign_of_zero: str = "exact",
 ) -> tuple[fx.GraphModule, Found]:
     """The graph that Relax imports: constants folded, layers and level tensors as our operators.
 
@@ -49,7 +62,7 @@ def rewritten_graph(
     for node in graph.graph.nodes:
         node.meta[SOURCE] = node.name
     fold_constants(graph)
-    normalise(graph)
+    normalise(graph, sign_of_zero=sign_of_zero)
     prefix = f"{NETWORK}." if isinstance(module, ByteInput) else ""
     return graph, rewrite_layers(graph, prefix=prefix)
 

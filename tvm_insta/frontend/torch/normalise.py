@@ -4,6 +4,7 @@
 - A tensor of one number (``ones_like(x)``, ``full_like(x, c)``, ``x.new_ones``) and an expanded
   constant (``b.expand_as(x)``) become the number or the constant itself where an element-wise
   operator broadcasts it anyway.
+- What is computed twice is computed once.
 - An assignment under a mask (``y[x >= 0] = 1``) is a choice between two tensors.
 """
 
@@ -31,11 +32,17 @@ _COPIES = frozenset(
 _ASSERTIONS = frozenset(
     {"aten._assert_tensor_metadata", "aten._assert_async", "aten._assert_scalar"}
 )
+_SIGNS = frozenset({"aten.sign", "aten.sgn"})
 _EXPANDED = frozenset({"aten.expand", "aten.expand_copy"})
 
 
-def normalise(module: fx.GraphModule) -> None:
-    """Rewrite a folded graph in place."""
+def normalise(module: fx.GraphModule, *, sign_of_zero: str = "exact") -> None:
+    """Rewrite a folded graph in place.
+
+    Args:
+        module: after `fold_constants`.
+        sign_of_zero: "exact" keeps ``sign(0) = 0``; "+1" takes the sign of 0 for +1.
+    """
     graph = module.graph
     for node in list(graph.nodes):
         if base_name(node) in _ASSERTIONS:
@@ -45,6 +52,11 @@ def normalise(module: fx.GraphModule) -> None:
             graph.erase_node(node)
         elif base_name(node) == "aten.index_put":
             _masked_assignment(node)
+        elif base_name(node) in _SIGNS and sign_of_zero == "+1":
+            _two_signs(node)
+        elif base_name(node) == "aten.view":
+            node.target = torch.ops.aten.reshape.default  # a view needs the strides of the copy
+    _share_equal(graph)
     uniform: dict[fx.Node, torch.Tensor] = {}
     for node in list(graph.nodes):
         if node.op != "call_function":
@@ -56,6 +68,37 @@ def normalise(module: fx.GraphModule) -> None:
             _without_expansions(node, uniform)
     graph.eliminate_dead_code()
     module.recompile()
+
+
+def _two_signs(node: fx.Node) -> None:
+    """``sign(x)`` -> ``where(x >= 0, 1, -1)``."""
+    (x,) = node.args
+    holds = call(node, torch.ops.aten.ge.Scalar, (x, 0))
+    high, low = (buffer(node, torch.tensor(value), "sign") for value in (1.0, -1.0))
+    chosen = call(
+        node, torch.ops.aten.where.self, (holds, high, low), source=node.meta.get(SOURCE, "")
+    )
+    node.replace_all_uses_with(chosen)
+    node.graph.erase_node(node)
+
+
+def _share_equal(graph: fx.Graph) -> None:
+    """Replace a call by an earlier one of the same operator and operands."""
+    known: dict[Any, fx.Node] = {}
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        key = repr((str(node.target), node.args, sorted(node.kwargs.items())))
+        earlier = known.setdefault(key, node)
+        if earlier is not node and _is_pure(node):
+            node.replace_all_uses_with(earlier)
+            graph.erase_node(node)
+
+
+def _is_pure(node: fx.Node) -> bool:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return True
+    return torch.Tag.nondeterministic_seeded not in node.target.tags
 
 
 def _is_copy(node: fx.Node) -> bool:

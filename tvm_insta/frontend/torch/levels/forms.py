@@ -37,6 +37,11 @@ class Form:
         """Whether the channels of the activations are their last dimension."""
         return True
 
+    @property
+    def pads(self) -> bool:
+        """Whether some products are left out at the border."""
+        return False
+
     def apply(self, before: fx.Node, data: fx.Node, weight: fx.Node, layer: str) -> fx.Node:
         """The layer without its bias, of other activations and weights."""
         raise NotImplementedError
@@ -89,6 +94,11 @@ class Convolution(Form):
     def channels_last(self) -> bool:
         """See `Form.channels_last`."""
         return False
+
+    @property
+    def pads(self) -> bool:
+        """See `Form.pads`."""
+        return any(self.padding)
 
     def apply(self, before: fx.Node, data: fx.Node, weight: fx.Node, layer: str) -> fx.Node:
         """See `Form.apply`."""

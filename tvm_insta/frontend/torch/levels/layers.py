@@ -32,6 +32,7 @@ from tvm_insta.frontend.torch.graph import (
 from tvm_insta.frontend.torch.levels.codes import Codes, codes_of
 from tvm_insta.frontend.torch.levels.compared import compared, roots_of
 from tvm_insta.frontend.torch.levels.forms import Form, form_of
+from tvm_insta.frontend.torch.levels.lattice import Lattice
 from tvm_insta.frontend.torch.levels.reasons import why_real
 from tvm_insta.frontend.torch.levels.steps import Steps
 from tvm_insta.frontend.torch.levels.values import Levels
@@ -108,6 +109,8 @@ class _Rewrite:
         notes: tuple[str, ...] = ()
         if not reasons and isinstance(planes, Planes) and isinstance(codes, Codes) and steps:
             result = self._binary(node, form, data, steps, codes, planes, name)
+            if planes.single and codes.plain:
+                self.levels.lattices.enter(result, _lattice(form, codes, planes))
             if scale is not None:
                 result = call(node, _aten.mul.Tensor, (result, scale))
         else:
@@ -258,6 +261,15 @@ def _instance_scale(form: Form, node: fx.Node) -> tuple[fx.Node | None, fx.Node]
         if constant(scale) is None and shape[1:] == [1, 1, 1] and shape_of(x) == shape_of(data):
             return scale, x
     return None, data
+
+
+def _lattice(form: Form, codes: Codes, planes: Planes) -> Lattice:
+    """The integers that a layer of one plane gives, and what they are multiplied by."""
+    taps = planes.signs[0][0].numel()
+    unit = planes.factors[0] * codes.factor
+    largest = (2**codes.bits - 1) * taps
+    odd = codes.bipolar and taps % 2 == 1 and not form.pads
+    return Lattice(unit, torch.zeros_like(unit), largest, odd)
 
 
 def _count(planes: Planes) -> int:

@@ -12,8 +12,9 @@ reconstruction is compared with the chain on thousands of numbers, NaN excepted.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx
@@ -27,9 +28,14 @@ from tvm_insta.frontend.torch.levels.elementwise import (
     tensor_operands,
     variable_operands,
 )
+from tvm_insta.frontend.torch.levels.lattice import Lattices
 from tvm_insta.frontend.torch.levels.ordered import LARGEST, first_reaching, from_order, to_order
 from tvm_insta.frontend.torch.levels.ranges import Range
 from tvm_insta.frontend.torch.levels.steps import MOST, Steps
+
+_LIMITED = ((-65536.0, 65536.0), (-4096.0, 4096.0))
+"""Where a chain is no staircase over all of float32, these ranges are tried: PACT's ``(|x| - |x - a|
++ a) / 2`` loses a in the rounding of numbers beyond 2**24 * a, which no activation reaches."""
 
 _LONGEST = 48
 """Operators of the longest chain that is followed."""
@@ -90,7 +96,7 @@ def chains(node: fx.Node) -> Iterator[Chain]:
             return
 
 
-def staircase(node: fx.Node, ranges: Range) -> Steps | None:
+def staircase(node: fx.Node, ranges: Range, lattices: Lattices) -> Steps | None:
     """The staircase that a node is, of the nearest tensor for which it is one; None if of none.
 
     The compared tensor is then moved up the chain as long as nobody else reads what is passed:
@@ -100,8 +106,12 @@ def staircase(node: fx.Node, ranges: Range) -> Steps | None:
     for chain in chains(node):
         if chain.root.meta["val"].dtype != torch.float32:
             continue
-        low, high = ranges.of(chain.root)
-        steps = _steps(chain, low, high)
+        steps = None
+        for limits in (ranges.of(chain.root), *_LIMITED):
+            steps = steps or _steps(chain, *limits)
+        if steps is not None and lattices.never_zero(chain.root):
+            steps = _without_zero(steps)
+        steps = None if steps is None else steps.without_subnormals()
         if found is None:
             found = steps
         elif steps is None or not chain.private or steps.values != found.values:
@@ -132,7 +142,21 @@ def _steps(chain: Chain, low: float, high: float) -> Steps | None:
     ordered = values if rising else values[::-1]
     thresholds = tuple(first_reaching(chain, value, *ends, rising=rising) for value in ordered[1:])
     steps = Steps(chain.root, "ge", tuple(map(_least_shape, thresholds)), tuple(ordered))
-    return steps.without_subnormals() if _agrees(chain, steps, low, high) else None
+    return steps if _agrees(chain, steps, low, high) else None
+
+
+def _without_zero(steps: Steps) -> Steps:
+    """Drop the level that only a 0 has: sign(0), where x is never 0."""
+    above = torch.nextafter(torch.zeros(()), torch.ones(()))
+    for at, (low, high) in enumerate(itertools.pairwise(steps.thresholds)):
+        if isinstance(low, torch.Tensor) and isinstance(high, torch.Tensor):
+            if bool((low == 0).all()) and bool((high == above).all()):
+                return replace(
+                    steps,
+                    thresholds=(*steps.thresholds[: at + 1], *steps.thresholds[at + 2 :]),
+                    values=(*steps.values[: at + 1], *steps.values[at + 2 :]),
+                )
+    return steps
 
 
 def _values(chain: Chain, low: torch.Tensor, high: torch.Tensor) -> list[float] | None:
@@ -175,8 +199,7 @@ def _agrees(chain: Chain, steps: Steps, low: float, high: float) -> bool:
     samples = _samples(steps, low, high)
     shape = chain.constants_shape()
     x = samples.reshape(-1, *[1] * (len(shape) - 1)).expand(-1, *shape[1:]).contiguous()
-    compare = torch.ge if steps.compare == "ge" else torch.gt
-    code = sum(compare(x, t).to(torch.int64) for t in steps.thresholds)
+    code = sum((x >= t).to(torch.int64) for t in steps.thresholds)
     table = torch.tensor(steps.values, dtype=torch.float32)
     return torch.equal(table[code].expand(chain(x).shape), chain(x))
 

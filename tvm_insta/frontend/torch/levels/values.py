@@ -22,6 +22,7 @@ from tvm_insta.frontend.torch.levels.elementwise import (
     same_shape,
     variable_operands,
 )
+from tvm_insta.frontend.torch.levels.lattice import Lattices
 from tvm_insta.frontend.torch.levels.linear import straight_through
 from tvm_insta.frontend.torch.levels.moves import moved_tensors, padding_value
 from tvm_insta.frontend.torch.levels.ranges import Range
@@ -38,6 +39,7 @@ class Levels:
 
     def __init__(self) -> None:
         self.ranges = Range()
+        self.lattices = Lattices()
         self._steps: dict[fx.Node, Steps | None] = {}
         self._values: dict[fx.Node, tuple[float, ...] | None] = {}
 
@@ -67,7 +69,7 @@ class Levels:
         if hard is not None:
             return self.steps(hard)
         found = self._computed_threshold(node) or self._table(node)
-        return found or staircase(node, self.ranges)
+        return found or staircase(node, self.ranges, self.lattices)
 
     def _computed_threshold(self, node: fx.Node) -> Steps | None:
         """A comparison with a threshold that the network computes for this instance."""

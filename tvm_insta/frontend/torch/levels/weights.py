@@ -92,7 +92,7 @@ def _grid(flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor,
     lowest, step, count = flat.amin(1), torch.zeros(len(flat), dtype=torch.float64), 1
     for channel, row in enumerate(flat):
         values = _distinct(row)
-        if values is None:
+        if values is None or len(values) * 2 > max(len(row), 4):
             return WhyFloat(
                 Reason.REAL_WEIGHTS,
                 f"its weights are real-valued ({len(row.abs().unique())} distinct magnitudes in "
