@@ -36,9 +36,34 @@ class Layer:
         return self.source.name
 
     @property
+    def op(self) -> str:
+        """Operation: "conv2d", "dense" or "matmul"."""
+        return self.source.op
+
+    @property
     def kind(self) -> str:
-        """ "binary" (computed on packed bits) or "float"."""
+        """How it is computed: "binary" (on packed bits) or "float"."""
         return "binary" if self.source.binary else "float"
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one image."""
+        return self.source.macs
+
+    @property
+    def bits(self) -> int:
+        """Bits of an activation of a binary layer, 0 for a float layer."""
+        return self.source.bits
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Of the weight: ``[O, KH, KW, C / groups]`` or ``[O, C]``."""
+        return self.source.weight_shape
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Of one image, channels last."""
+        return self.source.output_shape
 
     @property
     def reason(self) -> str:

@@ -7,13 +7,15 @@ made them: folded values may come from parameters, from constants made in ``forw
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import torch
 from torch import fx
 
 from tvm_insta.frontend.torch.graph import constant
+
+_PYTHON = ("_operator", "math", "torch")
+"""Modules of the functions that compute numbers from numbers, and take items of tuples."""
 
 _LARGEST = 1 << 28
 """Elements of the largest constant that is computed: 1 GiB of float32."""
@@ -52,7 +54,7 @@ def fold_constants(module: fx.GraphModule) -> None:
 def _foldable(node: fx.Node, values: dict[fx.Node, Any]) -> bool:
     if not all(source in values for source in node.all_input_nodes):
         return False
-    if node.target is operator.getitem:
+    if getattr(node.target, "__module__", "") in _PYTHON:
         return True
     if not isinstance(node.target, torch._ops.OpOverload):
         return False

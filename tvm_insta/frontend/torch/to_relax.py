@@ -106,6 +106,11 @@ def _linear(node: fx.Node, importer: Importer) -> relax.Expr:
     if len(shape) == 2:
         turned = build.emit(relax.op.permute_dims(weight, None))
         return build.emit(ops.dense(data, turned, layers=[layer]))  # type: ignore[arg-type]
+    if len(shape) == 1:
+        row = build.emit(relax.op.reshape(data, [1, *shape]))
+        turned = build.emit(relax.op.permute_dims(weight, None))
+        result = build.emit(ops.dense(row, turned, layers=[layer]))  # type: ignore[list-item]
+        return build.emit(relax.op.reshape(result, [weight.ty.shape.values[0]]))
     pixels = build.emit(relax.op.reshape(data, _as_pixels(shape)))
     out, channels = weight.ty.shape.values
     kernel = build.emit(relax.op.reshape(weight, [out, 1, 1, channels]))
