@@ -12,6 +12,15 @@ import torch.nn.functional as F
 Function = Callable[..., torch.Tensor]
 
 
+def _converted(name: str, dtype: torch.dtype) -> Function:
+    return {
+        "x": lambda x: x.to(dtype),
+        "i": lambda i: i.to(dtype),
+        "b": lambda b: b.to(dtype),
+        "u": lambda u: u.to(dtype),
+    }[name]
+
+
 def _assigned(x: torch.Tensor) -> torch.Tensor:
     y = x.clone()
     y[x >= 0] = 1.0
@@ -231,7 +240,7 @@ COMPARISONS: dict[str, Function] = {
         x >= 0, torch.full_like(x, 1.0), torch.full_like(x, -1.0)
     ),
     "where broadcast": lambda x, b: torch.where(b[:, :1], x, x[:, :, :1]),
-    "where nan": lambda x: torch.where(x == x, x, torch.zeros_like(x)),
+    "where nan": lambda x: torch.where(x.eq(x), x, torch.zeros_like(x)),
     "masked_fill": lambda x, b: x.masked_fill(b, -1.0),
     "masked_fill inf": lambda x, b: x.masked_fill(b, float("-inf")),
     "masked_fill int": lambda i, b: i.masked_fill(b, 7),
@@ -258,14 +267,7 @@ COMPARISONS: dict[str, Function] = {
 }
 
 CONVERSIONS: dict[str, Function] = {
-    f"{name} to {to}": (
-        lambda name=name, to=to: {
-            "x": lambda x: x.to(getattr(torch, to)),
-            "i": lambda i: i.to(getattr(torch, to)),
-            "b": lambda b: b.to(getattr(torch, to)),
-            "u": lambda u: u.to(getattr(torch, to)),
-        }[name]
-    )()
+    f"{name} to {to}": _converted(name, getattr(torch, to))
     for name in "xibu"
     for to in "float32 float64 float16 bfloat16 int8 int16 int32 int64 uint8 bool".split()
     if not (name == "x" and to in ("uint8", "int8"))

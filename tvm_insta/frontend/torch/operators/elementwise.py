@@ -10,6 +10,7 @@ import torch
 from tvm import relax
 
 from tvm_insta.frontend.torch.operators.converter import (
+    Bound,
     Call,
     Expr,
     compute_type,
@@ -331,3 +332,17 @@ def _to_copy(c: Call) -> Expr:
           "lift_fresh_copy.default")  # fmt: skip
 def _same(c: Call) -> Expr:
     return c["self"]
+
+
+def _check_shift(bound: Bound) -> tuple[str, str] | None:
+    shift = bound["other"]
+    if bound.value("self").dtype in _INTEGERS and isinstance(shift, int) and 0 <= shift < 8:
+        return None
+    return "by that many places", "multiply or divide by a power of two"
+
+
+@converts("__lshift__.Scalar", "__rshift__.Scalar", check=_check_shift)
+def _shift(c: Call) -> Expr:
+    left = "lshift" in str(c.node.target)
+    places = number(c["other"], c.result.dtype)
+    return c.emit((relax.op.left_shift if left else relax.op.right_shift)(c["self"], places))

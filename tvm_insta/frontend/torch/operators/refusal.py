@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import fx
 from tvm_insta.errors import ImportModelError
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
-_FOREIGN = ("/torch/", "\\torch\\", "<eval_with_key>", "<string>", "/tvm_insta/", "\\tvm_insta\\")
+_FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parents[3]), "<")
+"""How the files begin that are not the user's: torch, this package, generated code."""
 
 
 def refusal(node: fx.Node, what: str, instead: str) -> ImportModelError:
@@ -58,6 +60,6 @@ def line_of(stack: str) -> str:
     frames = [
         (match["file"], match["line"])
         for match in _FRAME.finditer(stack)
-        if not any(part in match["file"] for part in _FOREIGN)
+        if not match["file"].startswith(_FOREIGN)
     ]
     return f"{frames[-1][0]}, line {frames[-1][1]}" if frames else ""

@@ -11,10 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import fx
 
-from tvm_insta.frontend.torch.operators.converter import bind
+from tvm_insta.frontend.torch.operators.converter import bind, fake
 from tvm_insta.frontend.torch.operators.graph import Inserter, replace
 
 _aten = torch.ops.aten
@@ -51,14 +50,14 @@ def _antialiased(node: fx.Node) -> bool:
 
 def _linear(node: fx.Node, *, antialias: bool) -> bool:
     bound = bind(node)
-    value, result = bound.value("input"), node.meta["val"]
+    image: Any = bound["self" if antialias else "input"]
+    value, result = fake(image), node.meta["val"]
     sizes = list(zip(value.shape[2:], result.shape[2:], strict=True))
     if not all(isinstance(old, int) and isinstance(new, int) for old, new in sizes):
         return False
     if value.dtype != torch.float32:
         return False
     insert = Inserter(node)
-    image: Any = bound["input"]
     for number, (old, new) in enumerate(sizes):
         scale = _scale(bound.arguments, number)
         weights = _weights(old, new, bool(bound["align_corners"]), scale, antialias)
@@ -103,12 +102,6 @@ def _apply(insert: Inserter, image: fx.Node, axis: int, weights: torch.Tensor) -
         total = part if total is None else insert.call(_aten.add.Tensor, total, part)
     assert total is not None
     return total
-
-
-def nearest_index(old: int, new: int) -> torch.Tensor:
-    """The element of a row of ``old`` that each of ``new`` copies, as PyTorch chooses."""
-    row = torch.arange(old, dtype=torch.float32).view(1, 1, old)
-    return F.interpolate(row, size=new).flatten().long()
 
 
 RESAMPLING: dict[str, Callable[[fx.Node], bool]] = {
