@@ -28,13 +28,17 @@ GROUPS: dict[str, Mapping[str, Function]] = {
 FINITE = {
     "products", "convolutions", "resampling", "normalisations",
     # single cases: undefined in PyTorch, or a product of 0 and infinity in one of two orders
-    "to uint8", "to int8", "x to int16", "x to int32", "x to int64", "sign of negative zero", "var_mean", "std_mean",
+    "to uint8", "to int8", "x to int16", "x to int32", "x to int64",
+    "sign of negative zero", "var_mean", "std_mean",
+    "gelu", "gelu large",  # PyTorch 2.13 itself gives NaN for +inf
+    "max_unpool2d", "max_pool2d unbatched",
 }  # fmt: skip
 """Groups and cases that are not run on NaN and infinities."""
 
 TOLERANCE = {
     "var large mean": 1e-3,  # 1000 + x has 2**-14 as its last place
     "layer_norm large mean": 1e-3,
+    "tanh small": 1e-3,  # TVM's tanh is off by 1.5e-8 near 0
 }
 
 REFUSED = {
@@ -47,7 +51,7 @@ REFUSED = {
     "bilinear": "trilinear", "scatter": "scatter", "scatter_add": "scatter_add",
     "index_add": "index_put", "index_fill": "index_put", "index_copy": "index_put",
     "unfold dimension": "unfold", "fold": "index_put", "grid_sample": "grid_sampler_2d",
-    "max_pool2d indices": "whose indices are read", "max_unpool2d": "whose indices are read",
+    "max_pool2d unbatched": "rank 3", "max_pool2d indices": "whose indices are read", "max_unpool2d": "whose indices are read",
 }  # fmt: skip
 """Cases that are refused, with what the sentence must name."""
 

@@ -33,13 +33,14 @@ def multiply(c: Call, left: Expr, right: Expr) -> Expr:
 
     It is NaN for infinite x and -0.0 for negative x.
     """
-    sides = []
-    for side in (left, right):
-        value = side.value.numpy() if hasattr(side, "value") else None
-        if value is not None and value.ndim == 0 and value == 0 and value.dtype.kind == "f":
-            side = relax.const(value.reshape(1), str(value.dtype))
-        sides.append(side)
-    return c.emit(relax.op.multiply(*sides))
+    return c.emit(relax.op.multiply(_hidden_zero(left), _hidden_zero(right)))
+
+
+def _hidden_zero(side: Expr) -> Expr:
+    value = side.value.numpy() if hasattr(side, "value") else None
+    if value is None or value.ndim or value != 0 or value.dtype.kind != "f":
+        return side
+    return relax.const(value.reshape(1), str(value.dtype))
 
 
 @converts("add.Tensor", "add.Scalar")

@@ -1,4 +1,8 @@
-"""Reading by index."""
+"""Reading by index.
+
+Where PyTorch raises for an index outside of a dimension, the nearest one inside is read: a kernel
+neither raises nor reads what does not belong to it.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +23,12 @@ def _counted_from_front(c: Call, index: Expr, size: int) -> Expr:
 @converts("index_select.default", check=_check_along)
 def _index_select(c: Call) -> Expr:
     axis = int(c["dim"]) % c.fake("self").ndim
-    return c.emit(relax.op.take(c["self"], c["index"], axis=axis))
+    return c.emit(relax.op.take(c["self"], c["index"], axis=axis, mode="clip"))
 
 
 @converts("embedding.default")
 def _embedding(c: Call) -> Expr:
-    return c.emit(relax.op.take(c["weight"], c["indices"], axis=0))
+    return c.emit(relax.op.take(c["weight"], c["indices"], axis=0, mode="clip"))
 
 
 @converts("gather.default", check=_check_along)
@@ -36,7 +40,11 @@ def _gather(c: Call) -> Expr:
     ):
         if dim != axis and isinstance(own, int) and own != wanted:
             x = c.emit(relax.op.strided_slice(x, [dim], [0], [int(wanted)], [1]))
-    return c.emit(relax.op.gather_elements(x, c["index"], axis))
+    dtype = str(c["index"].ty.dtype.dtype)
+    last = relax.const(int(c.fake("self").shape[axis]) - 1, dtype)
+    index = c.emit(relax.op.maximum(c["index"], relax.const(0, dtype)))
+    index = c.emit(relax.op.minimum(index, last))  # as `take`: no index leaves the tensor
+    return c.emit(relax.op.gather_elements(x, index, axis))
 
 
 def _check_index(bound: Bound) -> tuple[str, str] | None:
@@ -60,14 +68,14 @@ def _index(c: Call) -> Expr:
     indices = c["indices"]
     axis = next(axis for axis, index in enumerate(indices) if index is not None)
     index = _counted_from_front(c, indices[axis], int(c.fake("self").shape[axis]))
-    return c.emit(relax.op.take(c["self"], index, axis=axis))
+    return c.emit(relax.op.take(c["self"], index, axis=axis, mode="clip"))
 
 
 @converts("take.default")
 def _take(c: Call) -> Expr:
     flat = c.emit(relax.op.reshape(c["self"], [-1]))
     index = _counted_from_front(c, c["index"], int(c.fake("self").numel()))
-    return c.emit(relax.op.take(flat, index, axis=0))
+    return c.emit(relax.op.take(flat, index, axis=0, mode="clip"))
 
 
 def _check_triangle(bound: Bound) -> tuple[str, str] | None:

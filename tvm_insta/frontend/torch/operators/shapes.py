@@ -305,7 +305,9 @@ def _diagonal(c: Call) -> Expr:
     rows, columns = int(shape[first]), int(shape[second])
     flat = c.emit(relax.op.reshape(turned, [*(shape[axis] for axis in order[:-2]), rows * columns]))
     picked = torch.arange(rows * columns).view(rows, columns).diagonal(int(c["offset"]))
-    return c.emit(relax.op.take(flat, relax.const(picked.numpy(), "int64"), axis=rank - 2))
+    return c.emit(
+        relax.op.take(flat, relax.const(picked.numpy(), "int64"), axis=rank - 2, mode="clip")
+    )
 
 
 @converts("sym_size.int")
