@@ -122,13 +122,15 @@ class _Reader:
                 "the function must return one tensor that a kernel computes, not a tuple, an input "
                 "or a constant"
             )
+        output = self.spec(self.values[result.index].name, body.body.ty)
+        _check_batch(inputs[0], output)
         return Program(
             inputs=tuple(inputs),
             constants=tuple(self.constants),
             values=tuple(self.values),
             calls=tuple(self.calls),
             result=result,
-            output=self.spec(self.values[result.index].name, body.body.ty),
+            output=output,
         )
 
     def bound(self, var: relax.Var, value: relax.Expr) -> Ref | tuple[Ref, ...]:
@@ -198,6 +200,17 @@ class _Reader:
             return BATCH
         text = str(dim)
         return text if self.batch is None else text.replace(self.batch.name, BATCH)
+
+
+def _check_batch(first: TensorSpec, output: TensorSpec) -> None:
+    """One result per image, so that a caller's buffer for n images holds n results."""
+    if not output.shape or not first.shape or output.shape[0] != first.shape[0]:
+        shape = ", ".join(map(str, output.shape))
+        raise CodegenError(
+            f"the network returns a tensor of shape [{shape}], but its first dimension must be the "
+            f"batch, {first.shape[0] if first.shape else 'which the input lacks'}: return one row "
+            "per image, e.g. by flatten(1) in place of flatten()"
+        )
 
 
 def _batch_var(func: relax.Function) -> tirx.Var | None:

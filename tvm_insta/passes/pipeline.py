@@ -24,6 +24,7 @@ from tvm import relax
 from tvm_insta.errors import ArtefactError
 from tvm_insta.frontend import Imported, Site
 from tvm_insta.ops._common import OPAQUE
+from tvm_insta.ops.legalise import LEGALISATIONS
 from tvm_insta.ops.packing import ZERO_CODE
 from tvm_insta.passes.calibrate import calibrate
 from tvm_insta.passes.fold_scales import fold_scales
@@ -209,7 +210,9 @@ def fuse(mod: tvm.IRModule, report: Report | None = None, *, joins: bool = False
         joins: not only element-wise epilogues, but also what `join` describes.
     """
     transform = relax.transform
-    legal = tvm.transform.Sequential([transform.LegalizeOps(), transform.AnnotateTIROpPattern()])
+    legal = tvm.transform.Sequential(
+        [transform.LegalizeOps(LEGALISATIONS), transform.AnnotateTIROpPattern()]
+    )
     mod, sites = join(transform.FuseOps()(_keep_concatenations(legal(mod))), joins=joins)
     if report is not None:
         report.packs = [

@@ -1,1 +1,3 @@
 """From PyTorch to Relax."""
+
+from __future__ import annotations

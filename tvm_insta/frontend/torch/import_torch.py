@@ -14,6 +14,11 @@ from tvm_insta.frontend.torch.fold import fold_constants
 from tvm_insta.frontend.torch.graph import SOURCE
 from tvm_insta.frontend.torch.levels.layers import Found, rewrite_layers
 from tvm_insta.frontend.torch.normalise import normalise
+from tvm_insta.frontend.torch.operators import (
+    prepare,
+    sequences_to_images,
+    transposed_to_plain,
+)
 from tvm_insta.frontend.torch.to_relax import to_relax
 
 
@@ -64,7 +69,11 @@ def rewritten_graph(
     fold_constants(graph)
     normalise(graph, sign_of_zero=sign_of_zero)
     prefix = f"{NETWORK}." if isinstance(module, ByteInput) else ""
-    return graph, rewrite_layers(graph, prefix=prefix)
+    sequences_to_images(graph)
+    transposed_to_plain(graph)
+    found = rewrite_layers(graph, prefix=prefix)
+    prepare(graph)
+    return graph, found
 
 
 def trace_and_fold(

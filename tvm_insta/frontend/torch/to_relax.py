@@ -16,6 +16,7 @@ from tvm.relax.frontend.torch import from_exported_program
 from tvm_insta import ops
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.torch.export import export_program, one_line
+from tvm_insta.frontend.torch.operators import CONVERTERS as OPERATORS
 
 Importer = Any  # TVM's importer: `env` maps fx nodes to Relax expressions
 
@@ -34,7 +35,7 @@ def to_relax(
             warnings.simplefilter("ignore")
             return from_exported_program(
                 program.run_decompositions({}),
-                custom_convert_map=CONVERTERS,
+                custom_convert_map={**OPERATORS, **CONVERTERS},
                 run_ep_decomposition=False,
                 unwrap_unit_return_tuple=True,
             )

@@ -1,0 +1,83 @@
+"""The allow-list: a graph holds nothing but operators that are known to be right, or is refused."""
+
+from __future__ import annotations
+
+import torch
+from torch import fx
+
+from tvm_insta.frontend.torch.operators.converter import TABLE, bind, known_type
+from tvm_insta.frontend.torch.operators.graph import name_of
+from tvm_insta.frontend.torch.operators.refusal import refusal
+from tvm_insta.frontend.torch.operators.rewrites import rewrite
+from tvm_insta.frontend.torch.operators.symbols import SYMBOLIC
+
+OWN = "tvm_insta."
+"""Operators of the front end itself."""
+
+_ORDER = "take amax, amin or argmax, or do it on the network's output"
+_SCATTER = "choose with torch.where, or join parts with torch.cat"
+_VALUES = "its result has as many elements as the values say: choose with torch.where"
+_RANDOM = "a network that draws random numbers has no one answer: draw them outside, as an input"
+
+INSTEAD = {
+    "sort": _ORDER, "topk": _ORDER, "argsort": _ORDER, "median": _ORDER, "kthvalue": _ORDER,
+    "mode": _ORDER, "quantile": _ORDER, "cummax": _ORDER, "cummin": _ORDER,
+    "logcumsumexp": "write it with exp, cumsum and log",
+    "scatter": _SCATTER, "scatter_add": _SCATTER, "scatter_reduce": _SCATTER,
+    "index_put": _SCATTER, "index_add": _SCATTER,
+    "nonzero": _VALUES, "masked_select": _VALUES, "unique": _VALUES, "_unique2": _VALUES,
+    "rand": _RANDOM, "randn": _RANDOM, "rand_like": _RANDOM, "randn_like": _RANDOM,
+    "bernoulli": _RANDOM, "randint": _RANDOM, "randperm": _RANDOM, "multinomial": _RANDOM,
+    "native_dropout": "call eval() on the module, and pass training=False to dropout",
+    "_native_batch_norm_legit_functional": "call eval() on the module that normalises",
+    "grid_sampler_2d": "use F.interpolate, or convolutions",
+    "_trilinear": "write it with torch.einsum or torch.matmul",
+    "searchsorted": "use torch.bucketize with fixed boundaries",
+    "_local_scalar_dense": "compute with the tensor itself, without .item()",
+    "erfc": "write 1 - torch.erf(x)",
+    "unfold": "use F.unfold, or slices",
+    "ldexp": "multiply by 2.0 ** exponent",
+}  # fmt: skip
+"""What to write in place of an operator that is refused."""
+
+_ELSE = "write that line with convolutions, products, pools, reductions or elementwise operators"
+
+
+def prepare(module: fx.GraphModule) -> None:
+    """Rewrite a graph into operators that have converters, and refuse every other, in place.
+
+    Args:
+        module: a graph of core ATen operators with fake values in ``node.meta["val"]``; constants
+            are folded. Operators of the namespace ``tvm_insta`` pass.
+
+    Raises:
+        ImportModelError: one sentence with operator, module path and line, and what to write.
+    """
+    rewrite(module)
+    for node in module.graph.nodes:
+        if node.op == "call_function":
+            _check(node)
+
+
+def _check(node: fx.Node) -> None:
+    if node.target in SYMBOLIC or name_of(node).startswith(OWN):
+        return
+    row = TABLE.get(name_of(node))
+    if row is None:
+        base = name_of(node).split(".")[1] if name_of(node) else ""
+        raise refusal(node, "", INSTEAD.get(base, _ELSE))
+    for value in _tensors(node):
+        if not known_type(value.dtype):
+            raise refusal(node, f"on {value.dtype}", "compute in float32")
+    if row.check is not None:
+        found = row.check(bind(node))
+        if found is not None:
+            raise refusal(node, *found)
+
+
+def _tensors(node: fx.Node) -> list[torch.Tensor]:
+    values = []
+    for each in (node, *node.all_input_nodes):
+        value = each.meta.get("val")
+        values += list(value) if isinstance(value, (list, tuple)) else [value]
+    return [value for value in values if isinstance(value, torch.Tensor)]

@@ -1,0 +1,199 @@
+"""Rewrites of ATen operators into ATen operators that Relax has, one node at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+from tvm_insta.frontend.torch.operators.converter import bind
+from tvm_insta.frontend.torch.operators.convolutions import (
+    sequence_to_image,
+    transposed_to_convolution,
+)
+from tvm_insta.frontend.torch.operators.graph import (
+    Inserter,
+    constant,
+    is_tensor,
+    name_of,
+    replace,
+)
+from tvm_insta.frontend.torch.operators.resampling import RESAMPLING
+
+_aten = torch.ops.aten
+
+_ASSERTIONS = frozenset(
+    f"aten.{name}"
+    for name in (
+        "_assert_tensor_metadata.default _assert_async.default _assert_async.msg "
+        "_assert_scalar.default sym_constrain_range.default sym_constrain_range_for_size.default"
+    ).split()
+)
+
+
+def rewrite(module: fx.GraphModule) -> None:
+    """Rewrite a graph in place, until nothing is left to do."""
+    graph = module.graph
+    for node in list(graph.nodes):
+        name = name_of(node)
+        if name in _ASSERTIONS:
+            graph.erase_node(node)
+    changed = True
+    while changed:
+        changed = False
+        for node in list(graph.nodes):
+            rule = _RULES.get(name_of(node))
+            if rule is not None and (node.users or name_of(node) not in _RULES):
+                changed = rule(node) or changed
+        graph.eliminate_dead_code()
+    for node in list(graph.nodes):
+        if name_of(node) in _BROADCASTING:
+            _without_expansions(node)
+    graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _convolution(node: fx.Node) -> bool:
+    bound = bind(node)
+    if bound.value("input").ndim == 3:
+        sequence_to_image(node)
+    elif bound["transposed"]:
+        transposed_to_convolution(node)
+    else:
+        return False
+    return True
+
+
+def _masked_assignment(node: fx.Node) -> bool:
+    """``index_put(y, [mask], value)`` is a choice between two tensors."""
+    given = bind(node).arguments
+    target, value, indices = given["self"], given["values"], given["indices"]
+    if given["accumulate"] or len(indices) != 1:
+        return False
+    (mask,) = indices
+    if not is_tensor(mask) or mask.meta["val"].dtype != torch.bool:
+        return False
+    if not is_tensor(value) or value.meta["val"].numel() != 1:
+        return False
+    insert = Inserter(node)
+    missing = target.meta["val"].ndim - mask.meta["val"].ndim
+    for _ in range(missing):
+        mask = insert.call(_aten.unsqueeze.default, mask, -1)
+    dtype = target.meta["val"].dtype
+    if value.meta["val"].dtype != dtype:
+        value = insert.call(_aten._to_copy.default, value, dtype=dtype)
+    replace(node, insert.call(_aten.where.self, mask, value, target))
+    return True
+
+
+def _constant_indices(node: fx.Node) -> bool:
+    """Reading by constant indices, several or negative ones too, is one index_select.
+
+    The indexed dimensions are brought side by side, in front where PyTorch puts them there, and
+    flattened; the indices into them are computed here.
+    """
+    given = bind(node).arguments
+    source, indices = given["self"], given["indices"]
+    used = {axis: index for axis, index in enumerate(indices) if index is not None}
+    values = {axis: constant(index) for axis, index in used.items()}
+    shape = source.meta["val"].shape
+    if any(value is None or value.dtype == torch.bool for value in values.values()):
+        return False
+    if not all(isinstance(shape[axis], int) for axis in used):
+        return False
+    axes = list(used)
+    together = axes == list(range(axes[0], axes[0] + len(axes)))
+    first = axes[0] if together else 0
+    insert = Inserter(node)
+    rest = [axis for axis in range(len(shape)) if axis not in used]
+    order = rest[:first] + axes + rest[first:]
+    moved = source
+    if order != list(range(len(shape))):
+        moved = insert.call(_aten.permute.default, source, order)
+    sizes = insert.sizes(moved)
+    joint = 1
+    flat = torch.zeros((), dtype=torch.int64)
+    for axis in axes:
+        size = int(shape[axis])
+        value = values[axis]
+        assert value is not None
+        flat = flat * size + value.long().where(value >= 0, value.long() + size)
+        joint *= size
+    before, behind = sizes[:first], sizes[first + len(axes) :]
+    if len(axes) > 1:
+        moved = insert.view(moved, [*before, joint, *behind])
+    chosen = insert.call(
+        _aten.index_select.default, moved, first, insert.constant(flat.reshape(-1), "index")
+    )
+    if flat.ndim != 1:
+        chosen = insert.view(chosen, [*before, *flat.shape, *behind])
+    replace(node, chosen)
+    return True
+
+
+def _sorted_boundaries(node: fx.Node) -> bool:
+    """``bucketize`` counts the boundaries below (``right``: at or below) each number."""
+    given = bind(node).arguments
+    x, boundaries = given["input"], given["boundaries"]
+    right, short = given["right"], given["out_int32"]
+    insert = Inserter(node)
+    compare = _aten.lt.Tensor if right else _aten.le.Tensor
+    wide = insert.call(_aten.unsqueeze.default, x, -1)
+    above = insert.call(_aten.logical_not.default, insert.call(compare, wide, boundaries))
+    count = insert.call(_aten.sum.dim_IntList, above, [-1])
+    if short:
+        count = insert.call(_aten._to_copy.default, count, dtype=torch.int32)
+    replace(node, count)
+    return True
+
+
+_RULES: dict[str, Callable[[fx.Node], bool]] = {
+    "aten.convolution.default": _convolution,
+    "aten.index_put.default": _masked_assignment,
+    "aten.index.Tensor": _constant_indices,
+    "aten.bucketize.Tensor": _sorted_boundaries,
+    **RESAMPLING,
+}
+
+_BROADCASTING = frozenset(
+    f"aten.{name}"
+    for name in (
+        "add.Tensor sub.Tensor mul.Tensor div.Tensor div.Tensor_mode maximum.default "
+        "minimum.default where.self eq.Tensor ne.Tensor lt.Tensor le.Tensor gt.Tensor ge.Tensor "
+        "logical_and.default logical_or.default logical_xor.default bitwise_and.Tensor "
+        "bitwise_or.Tensor bitwise_xor.Tensor pow.Tensor_Tensor atan2.default fmod.Tensor "
+        "remainder.Tensor clamp.Tensor copysign.Tensor fmax.default fmin.default"
+    ).split()
+)
+
+
+def _without_expansions(node: fx.Node) -> None:
+    """An element-wise operator broadcasts by itself: it reads what was expanded.
+
+    An expansion to the batch's size would be a kernel of its own, and in TVM 0.27's VM form one
+    that reads the batch before any tensor has told it.
+    """
+    for source in list(node.all_input_nodes):
+        if name_of(source) != "aten.expand.default":
+            continue
+        smaller: Any = source.args[0]
+        others = [each for each in node.all_input_nodes if is_tensor(each) and each is not source]
+        wanted = list(node.meta["val"].shape)
+        if (
+            smaller.meta["val"].dtype == source.meta["val"].dtype
+            and _broadcast([*others, smaller]) == wanted
+        ):
+            node.replace_input_with(source, smaller)
+
+
+def _broadcast(nodes: list[fx.Node]) -> list[Any] | None:
+    rank = max(node.meta["val"].ndim for node in nodes)
+    result: list[Any] = [1] * rank
+    for node in nodes:
+        shape = [1] * (rank - node.meta["val"].ndim) + list(node.meta["val"].shape)
+        for axis, size in enumerate(shape):
+            if not (isinstance(size, int) and size == 1):
+                result[axis] = size
+    return result
