@@ -159,7 +159,13 @@ def compile_module(
             progress(step, steps.index(step) + 1, len(steps))
 
     begin("export")
-    imported = import_torch(module, example_inputs, max_batch=options.max_batch, dynamic=True)
+    imported = import_torch(
+        module,
+        example_inputs,
+        max_batch=options.max_batch,
+        dynamic=True,
+        sign_of_zero=options.sign_of_zero,
+    )
     verify = _verifier(module, example_inputs, options, target)
 
     def after_phase(number: int, name: str, mod: tvm.IRModule) -> None:

@@ -112,7 +112,14 @@ def _binarisations(
     found = []
     for pack in compiled.report.packs:
         fields = dataclasses.asdict(pack)
-        found.append(manifests.Binarisation(calls[fields.pop("kernel")], **fields))
+        site = compiled.sites.get(fields.pop("site"))
+        found.append(
+            manifests.Binarisation(
+                calls[fields.pop("kernel")],
+                **fields,
+                site=None if site is None else manifests.Site(**dataclasses.asdict(site)),
+            )
+        )
     return tuple(found)
 
 
@@ -125,25 +132,23 @@ def _state(record: ScheduleRecord, tuned: Lookup) -> str:
 
 
 def _layers(compiled: Compiled, schedules: Mapping[str, str]) -> tuple[manifests.Layer, ...]:
-    layers = []
-    for layer, symbol in (
-        (each, name)
-        for group, name in kernels_of_layers(compiled.mod, compiled.report)
-        for each in group
-    ):
-        layers.append(
-            manifests.Layer(
-                name=layer.name,
-                op=layer.op,
-                kind=layer.kind,
-                shape=layer.output_shape,
-                weight=layer.weight_shape,
-                bits=layer.bits,
-                macs=layer.macs,
-                reason=layer.reason or None,
-                notes=layer.notes,
-                kernel=symbol,
-                schedule=schedules.get(symbol or ""),
-            )
+    return tuple(
+        manifests.Layer(
+            name=layer.name,
+            op=layer.source.op,
+            kind=layer.kind,
+            shape=layer.source.output_shape,
+            weight=layer.source.weight_shape,
+            bits=layer.source.bits,
+            macs=layer.source.macs,
+            reason=layer.reason or None,
+            reasons=tuple(why.code.value for why in layer.source.why_float),
+            line=layer.source.line,
+            weight_bits=layer.source.weight_bits,
+            planes=layer.source.planes,
+            notes=layer.notes,
+            kernel=symbols[0] if symbols else None,
+            schedule=schedules.get(symbols[0]) if symbols else None,
         )
-    return tuple(layers)
+        for layer, symbols in kernels_of_layers(compiled.mod, compiled.report)
+    )

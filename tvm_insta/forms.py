@@ -81,9 +81,9 @@ def _figures(
     """Shape and figure of each binary layer that has two forms, by its name; 0 if unknown."""
     medians = look_up(mod, target, logs).medians
     return {
-        group[0].name: (group[0].shape, medians.get(symbol or "", 0.0))
-        for group, symbol in kernels_of_layers(mod, report)
-        if group[0].shape is not None
+        layer.name: (layer.shape, sum(medians.get(symbol, 0.0) for symbol in symbols))
+        for layer, symbols in kernels_of_layers(mod, report)
+        if layer.shape is not None
     }
 
 

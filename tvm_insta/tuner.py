@@ -120,10 +120,11 @@ class Network:
             compare=compare,
         )
         layers: dict[str, list[LayerOf]] = {}
-        for group, symbol in kernels_of_layers(fused.mod, fused.report):
-            if symbol is not None:
-                macs = sum(layer.macs for layer in group)
-                layers.setdefault(symbol, []).extend(LayerOf(layer.name, macs) for layer in group)
+        macs = {layer.name: layer.source.macs for layer in fused.report.layers}
+        for layer, symbols in kernels_of_layers(fused.mod, fused.report):
+            together = sum(macs[name] for name in layer.together or (layer.name,))
+            for symbol in symbols:
+                layers.setdefault(symbol, []).append(LayerOf(layer.name, together))
         return extract_tasks(fused.mod, self.target, layers)
 
 

@@ -1,9 +1,24 @@
-"""From PyTorch to Relax: a plain module whose constants are folded and whose layers have names."""
+"""Front ends: a plain Relax module whose constants are folded and whose layers have names."""
 
 from __future__ import annotations
 
 from tvm_insta.frontend.byte_input import ByteInput
+from tvm_insta.frontend.imported import Imported
 from tvm_insta.frontend.inputs import random_tensors
-from tvm_insta.frontend.torch_module import Imported, import_torch, trace_and_fold
+from tvm_insta.frontend.layers import Reason, SourceLayer, WhyFloat
+from tvm_insta.frontend.sites import Site
+from tvm_insta.frontend.torch.export import export_graph
+from tvm_insta.frontend.torch.import_torch import import_torch, trace_and_fold
 
-__all__ = ["ByteInput", "Imported", "import_torch", "random_tensors", "trace_and_fold"]
+__all__ = [
+    "ByteInput",
+    "Imported",
+    "Reason",
+    "Site",
+    "SourceLayer",
+    "WhyFloat",
+    "export_graph",
+    "import_torch",
+    "random_tensors",
+    "trace_and_fold",
+]

@@ -14,8 +14,11 @@ from .bitserial_conv2d_signs import bitserial_conv2d_signs
 from .bitserial_dense import bitserial_dense
 from .conv2d import conv2d, conv2d_blocked
 from .conv2d_narrow import conv2d_narrow
+from .convolution import convolution
+from .dense import dense
 from .halving_pool import halving_pool
 from .instance_threshold import instance_threshold
+from .levels import levels
 from .moments import moment_mean, moment_rows, moments
 from .repeat_channels import repeat_channels
 from .threshold_pack import threshold_pack
@@ -28,8 +31,11 @@ __all__ = [
     "conv2d",
     "conv2d_blocked",
     "conv2d_narrow",
+    "convolution",
+    "dense",
     "halving_pool",
     "instance_threshold",
+    "levels",
     "moment_mean",
     "moment_rows",
     "moments",

@@ -66,7 +66,7 @@ def register(
 
 
 def make_call(
-    name: str, args: Sequence[relax.Expr], **attrs: int | float | str | list[int]
+    name: str, args: Sequence[relax.Expr], **attrs: int | float | str | list[int] | list[str]
 ) -> relax.Call:
     """A call of `relax.insta.<name>`; it gets its type from the block builder or the parser."""
     return relax.Call(

@@ -59,6 +59,7 @@ def bitserial_conv2d(
     in_channels: int,
     bits: int = 1,
     encoding: str = "bipolar",
+    layers: Sequence[str] = (),
 ) -> relax.Call:
     """Build the call; shapes and meaning are in the module's docstring.
 
@@ -72,6 +73,7 @@ def bitserial_conv2d(
         in_channels: C, the input channels of all groups together.
         bits: bits of an activation, 1..4.
         encoding: "bipolar" or "unsigned".
+        layers: names of the layers that are computed.
 
     Returns:
         A call of type [N, OH, OW, O] int32.
@@ -86,6 +88,7 @@ def bitserial_conv2d(
         in_channels=in_channels,
         bits=bits,
         encoding=encoding,
+        layers=list(layers),
     )
 
 

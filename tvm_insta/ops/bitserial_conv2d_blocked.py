@@ -65,6 +65,7 @@ def bitserial_conv2d_blocked(
     bits: int = 1,
     alpha: int = 2,
     byte_counts: bool = False,
+    layers: Sequence[str] = (),
 ) -> relax.Call:
     """Build the call; shapes and meaning are in the module's docstring.
 
@@ -83,6 +84,7 @@ def bitserial_conv2d_blocked(
         alpha: 2 for bipolar activations, 1 for unsigned ones.
         byte_counts: sum the bit counts of bytes, for CPUs that count no others; the result is the
             same. Only for a weight of words.
+        layers: names of the layers that are computed.
 
     Returns:
         A call of type [N, OH, OW, O] int32.
@@ -96,6 +98,7 @@ def bitserial_conv2d_blocked(
         bits=bits,
         alpha=alpha,
         byte_counts=int(byte_counts),
+        layers=list(layers),
     )
 
 

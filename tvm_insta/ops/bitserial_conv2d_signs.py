@@ -60,6 +60,7 @@ def bitserial_conv2d_signs(
     kernel_width: int,
     strides: Sequence[int] = (1, 1),
     padding: Sequence[int] = (0, 0, 0, 0),
+    layers: Sequence[str] = (),
 ) -> relax.Call:
     """Build the call; shapes and meaning are in the module's docstring.
 
@@ -70,6 +71,7 @@ def bitserial_conv2d_signs(
         kernel_width: KW.
         strides: vertical, horizontal.
         padding: top, left, bottom, right, in pixels of value 0.
+        layers: names of the layers that are computed.
 
     Returns:
         A call of type [N, OH, OW, O] int32.
@@ -81,6 +83,7 @@ def bitserial_conv2d_signs(
         kernel_width=kernel_width,
         strides=list(strides),
         padding=list(padding),
+        layers=list(layers),
     )
 
 

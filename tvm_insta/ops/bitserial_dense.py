@@ -7,6 +7,8 @@ the codes are those of `bitserial_conv2d`, of which this is the 1 x 1 case on on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tvm import relax, te, tirx
 
 from ._common import (
@@ -36,6 +38,7 @@ def bitserial_dense(
     in_channels: int,
     bits: int = 1,
     encoding: str = "bipolar",
+    layers: Sequence[str] = (),
 ) -> relax.Call:
     """Build the call; shapes and meaning are in the module's docstring.
 
@@ -45,6 +48,7 @@ def bitserial_dense(
         in_channels: C, the input features.
         bits: bits of an activation, 1..4.
         encoding: "bipolar" or "unsigned".
+        layers: names of the layers that are computed.
 
     Returns:
         A call of type [N, O] int32.
@@ -55,6 +59,7 @@ def bitserial_dense(
         in_channels=in_channels,
         bits=bits,
         encoding=encoding,
+        layers=list(layers),
     )
 
 

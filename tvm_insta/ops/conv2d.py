@@ -38,6 +38,7 @@ def conv2d(
     padding: Sequence[int] = (0, 0, 0, 0),
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
+    layers: Sequence[str] = (),
 ) -> relax.Call:
     """Build the canonical call.
 
@@ -48,6 +49,7 @@ def conv2d(
         padding: top, left, bottom, right, in pixels of value 0.
         dilation: vertical, horizontal.
         groups: convolution groups; O and C are multiples of it.
+        layers: names of the layers that are computed.
 
     Returns:
         A call of type [N, OH, OW, O] float32.
@@ -59,6 +61,7 @@ def conv2d(
         padding=list(padding),
         dilation=list(dilation),
         groups=groups,
+        layers=list(layers),
     )
 
 
@@ -70,6 +73,7 @@ def conv2d_blocked(
     padding: Sequence[int] = (0, 0, 0, 0),
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
+    layers: Sequence[str] = (),
 ) -> relax.Call:
     """Build the blocked call: as `conv2d`, but weight is [O / L, KH, KW, C / groups, L] float32."""
     return make_call(
@@ -79,6 +83,7 @@ def conv2d_blocked(
         padding=list(padding),
         dilation=list(dilation),
         groups=groups,
+        layers=list(layers),
     )
 
 

@@ -52,6 +52,7 @@ def conv2d_narrow(
     padding: Sequence[int] = (0, 0, 0, 0),
     scale: float = 1.0,
     zero: int = ZERO_CODE,
+    layers: Sequence[str] = (),
 ) -> relax.Call:
     """Build the call; shapes and meaning are in the module's docstring.
 
@@ -64,6 +65,7 @@ def conv2d_narrow(
         padding: top, left, bottom, right, in pixels of value 0.
         scale: steps of a code per unit of data, for kind "int8".
         zero: the code of 0, for kind "int8": 128 (codes are uint8) or 0 (codes are int8).
+        layers: names of the layers that are computed.
 
     Returns:
         A call of type [N, OH, OW, O], float32 or int32.
@@ -77,6 +79,7 @@ def conv2d_narrow(
         padding=list(padding),
         scale=float(scale),
         zero=zero,
+        layers=list(layers),
     )
 
 

@@ -57,6 +57,7 @@ def threshold_pack(
     compare: str = "ge",
     groups: int = 1,
     pad: Sequence[int] = (0, 0, 0, 0),
+    site: str = "",
 ) -> relax.Call:
     """Build the call; shapes and meaning are in the module's docstring.
 
@@ -67,6 +68,7 @@ def threshold_pack(
         compare: "ge", "gt", "le" or "lt": x <compare> threshold sets a level.
         groups: channel groups of the convolution that reads the result; each starts a new word.
         pad: zero words around the image: top, left, bottom, right.
+        site: which level tensor of the imported graph is packed, a key of `Imported.sites`.
 
     Returns:
         A call of type [N, H + top + bottom, W + left + right, bits * groups * Cwg] uint32.
@@ -78,6 +80,7 @@ def threshold_pack(
         compare=compare,
         groups=groups,
         pad=list(pad),
+        site=site,
     )
 
 

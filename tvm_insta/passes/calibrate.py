@@ -9,7 +9,7 @@ import tvm
 from tvm import relax
 from tvm.ir import Call
 
-from tvm_insta.passes.rewriter import Array, Expr, Rewriter, op_name, rank
+from tvm_insta.passes.rewriter import Array, Expr, Rewriter, names, op_name
 
 Prepare = Callable[[tvm.IRModule], tvm.IRModule]
 
@@ -19,7 +19,7 @@ def calibrate(
     samples: Sequence[Array],
     prepare: Prepare,
     target: tvm.target.Target,
-) -> tuple[float, ...]:
+) -> dict[str, float]:
     """Run the network and record the largest magnitude of each float layer's input.
 
     Args:
@@ -29,19 +29,23 @@ def calibrate(
         target: this machine.
 
     Returns:
-        One number per layer, in the order of the layers.
+        The number of each layer, by its name.
     """
     probe = _Probe(mod)
     probed = probe.run()
     if not probe.inputs:
-        return ()
+        return {}
     machine = relax.VirtualMachine(tvm.compile(prepare(probed), target), tvm.cpu())
     largest = np.zeros(len(probe.inputs))
     for index in range(len(samples[0])):
         image = [tvm.runtime.tensor(each[index : index + 1]) for each in samples]
         results = machine["main"](*image)
         largest = np.maximum(largest, [float(result.numpy()) for result in list(results)[1:]])
-    return tuple(map(float, largest))
+    return {
+        name: float(value)
+        for layers, value in zip(probe.layers, largest, strict=True)
+        for name in layers
+    }
 
 
 class _Probe(Rewriter):
@@ -50,10 +54,11 @@ class _Probe(Rewriter):
     def __init__(self, mod: tvm.IRModule) -> None:
         super().__init__(mod)
         self.inputs: list[Expr] = []
+        self.layers: list[list[str]] = []
 
     def visit(self, call: Call) -> Expr:
-        name = op_name(call)
-        if name == "relax.insta.conv2d" or (name == "relax.matmul" and rank(call.args[1]) == 2):
+        if op_name(call) in ("relax.insta.conv2d", "relax.insta.dense"):
+            self.layers.append(names(call.attrs["layers"]))
             magnitude = self.emit(relax.op.abs(call.args[0]))
             self.inputs.append(self.emit(relax.op.max(magnitude)))
         return call

@@ -25,7 +25,7 @@ from tvm_insta.passes.rewriter import (
     shape_of,
 )
 
-_FLOAT_LAYERS = ("relax.insta.conv2d", "relax.matmul")
+_FLOAT_LAYERS = ("relax.insta.conv2d", "relax.insta.dense")
 _INTEGER_LAYERS = (
     "relax.insta.bitserial_conv2d",
     "relax.insta.bitserial_dense",

@@ -12,10 +12,8 @@ from tvm_insta.passes.lower import weight_key
 from tvm_insta.passes.report import Layer, Report
 
 
-def kernels_of_layers(
-    mod: tvm.IRModule, report: Report
-) -> Iterator[tuple[list[Layer], str | None]]:
-    """The layers that one call computes, mostly one, with the name of its kernel or None.
+def kernels_of_layers(mod: tvm.IRModule, report: Report) -> Iterator[tuple[Layer, tuple[str, ...]]]:
+    """Every layer with the names of the kernels that compute it: several for several planes.
 
     Args:
         mod: fused, with or without schedules.
@@ -23,11 +21,14 @@ def kernels_of_layers(
     """
     kernels = _kernel_of_weight(mod)
     seen: Counter[str] = Counter()
-    for group in report.groups():
-        key = group[0].weight_key
-        symbols = kernels.get(key, [])
-        yield group, symbols[min(seen[key], len(symbols) - 1)] if symbols else None
-        seen[key] += 1
+    for layer in report.layers:
+        symbols = []
+        for key in layer.weight_keys:
+            found = kernels.get(key, [])
+            if found:
+                symbols.append(found[min(seen[key], len(found) - 1)])
+            seen[key] += 1
+        yield layer, tuple(symbols)
 
 
 def _kernel_of_weight(mod: tvm.IRModule) -> dict[str, list[str]]:

@@ -1,20 +1,18 @@
 """What is known of a tensor that comes from comparisons: levels, and the thresholds between them.
 
 A binarised activation is ``base + step * code`` where ``code`` counts how many thresholds ``x``
-passes. One comparison gives the 1-bit case; a sum of comparisons of the same ``x`` gives more bits.
+passes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tvm_insta.passes.rewriter import Array, Expr
 
-MIRRORED = {"ge": "le", "gt": "lt", "le": "ge", "lt": "gt"}
-NEGATED = {"ge": "lt", "gt": "le", "le": "gt", "lt": "ge"}
 _TOLERANCE = 1e-6  # relative; straight-through arithmetic (a - b) + b leaves rounding behind
 
 
@@ -43,7 +41,7 @@ class Levels:
         thresholds: one expression per level, each broadcastable to ``x``.
         base: value when no threshold is passed.
         step: value added by each threshold that is passed.
-        notes: sentences for the report.
+        site: key of `Imported.sites`.
     """
 
     x: Expr
@@ -51,42 +49,7 @@ class Levels:
     thresholds: tuple[Expr, ...]
     base: float
     step: float
-    notes: tuple[str, ...] = ()
-
-    @staticmethod
-    def of(x: Expr, compare: str, threshold: Expr, high: float, low: float) -> Levels | None:
-        """``high`` where the comparison holds, else ``low``; None where both are equal."""
-        if high == low:
-            return None
-        if high > low:
-            return Levels(x, compare, (threshold,), low, high - low)
-        return Levels(x, NEGATED[compare], (threshold,), high, low - high)
-
-    def scaled(self, factor: float) -> Levels | None:
-        """``factor * self``; a negative factor turns the comparisons round."""
-        if factor == 0:
-            return None
-        count = len(self.thresholds)
-        if factor > 0:
-            return replace(self, base=self.base * factor, step=self.step * factor)
-        top = (self.base + self.step * count) * factor
-        return replace(self, compare=NEGATED[self.compare], base=top, step=-self.step * factor)
-
-    def shifted(self, offset: float) -> Levels:
-        """``self + offset``."""
-        return replace(self, base=self.base + offset)
-
-    def plus(self, other: Levels) -> Levels | None:
-        """``self + other`` where both compare the same tensor in the same way."""
-        same = self.x.same_as(other.x) and self.compare == other.compare
-        if not same or self.step != other.step:
-            return None
-        return replace(
-            self,
-            thresholds=self.thresholds + other.thresholds,
-            base=self.base + other.base,
-            notes=self.notes + other.notes,
-        )
+    site: str = ""
 
     def encoding(self) -> Encoding | str:
         """How the values are packed, or the reason why they cannot be."""

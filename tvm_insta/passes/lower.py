@@ -15,8 +15,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import tvm
 from tvm import relax
@@ -32,8 +32,8 @@ from tvm_insta.passes.rewriter import (
     array,
     const,
     ints,
+    names,
     op_name,
-    rank,
     shape_of,
 )
 from tvm_insta.schedules import BinaryBlocking, BinaryLayer, UsesTiles
@@ -45,13 +45,12 @@ class Narrow:
 
     Attributes:
         kind: "bf16" or "int8".
-        largest: for "int8", the largest magnitude of the input of each float layer, in the order in
-            which `lower` meets them.
+        largest: for "int8", the largest magnitude of the input of each float layer, by its name.
         zero: for "int8", the code of 0, as the target's instructions want it: 128 or 0.
     """
 
     kind: str
-    largest: tuple[float, ...] = ()
+    largest: Mapping[str, float] = field(default_factory=dict)
     zero: int = packing.ZERO_CODE
 
 
@@ -93,6 +92,7 @@ def _packs(mod: tvm.IRModule) -> Iterator[Pack]:
                     compare=str(attrs["compare"]),
                     groups=int(attrs["groups"]),
                     pad=tuple(ints(attrs["pad"])),
+                    site=str(attrs["site"]),
                     thresholds=None if value is None else value.astype("<f4").tobytes().hex(),
                     threshold_shape=() if value is None else value.shape,
                 )
@@ -120,15 +120,14 @@ class _Lower(Rewriter):
         super().__init__(mod)
         self.tiles = tiles
         self.narrow = narrow
-        self.largest = iter(narrow.largest if narrow else ())
         self.lanes = lanes
         self.float_block = float_block
         self.blocking = blocking
-        self.layers = iter(report.groups())
+        self.report = report
         self.halves: dict[Expr, Expr] = {}  # expression -> one that is half of it
         self.rules = {
             "relax.insta.conv2d": self._conv2d,
-            "relax.matmul": self._matmul,
+            "relax.insta.dense": self._dense,
             "relax.insta.bitserial_conv2d": self._bitserial_conv2d,
             "relax.insta.bitserial_dense": self._bitserial_dense,
             "relax.astype": self._astype,
@@ -168,27 +167,29 @@ class _Lower(Rewriter):
             return packing.block_weight(weight, own.lanes), own.byte_counts
         return packing.block_pieces(weight, own.dtype, own.lanes, channels), False
 
-    def _next_layer(self, weight: Array, note: str = "", shape: BinaryLayer | None = None) -> None:
-        for layer in next(self.layers, ()):
-            layer.weight_key = weight_key(weight)
+    def _computed_with(
+        self, call: Call, weight: Array, note: str = "", shape: BinaryLayer | None = None
+    ) -> None:
+        """Tell the report which constant the kernel of a layer is called with."""
+        for layer in self.report.named(names(call.attrs["layers"])):
+            layer.weight_keys += (weight_key(weight),)
             own = note
             if shape is not None and self.tiles is not None and self.tiles.fits(shape):
                 layer.shape, own = shape, self.tiles.note(shape)
-            layer.notes += (own,) if own else ()
+            layer.notes += (own,) if own and own not in layer.notes else ()
 
     def _conv2d(self, call: Call) -> Expr | None:
         weight = array(call.args[1])
         if weight is None:
-            next(self.layers, None)
             return None
         attrs = call.attrs
         if ints(attrs["dilation"]) == [1, 1] and int(attrs["groups"]) == 1:
             strides, padding = ints(attrs["strides"]), ints(attrs["padding"])
-            result = self._narrow(call.args[0], weight, strides, padding)
+            result = self._narrow(call, call.args[0], weight, strides, padding)
             if result is not None:
                 return result
         blocked = self._block_floats(weight)
-        self._next_layer(blocked)
+        self._computed_with(call, blocked)
         return self.emit(
             ops.conv2d_blocked(
                 call.args[0],
@@ -197,37 +198,43 @@ class _Lower(Rewriter):
                 padding=ints(attrs["padding"]),
                 dilation=ints(attrs["dilation"]),
                 groups=int(attrs["groups"]),
+                layers=names(attrs["layers"]),
             )
         )
 
-    def _matmul(self, call: Call) -> Expr | None:
+    def _dense(self, call: Call) -> Expr | None:
         data, weight = call.args[0], array(call.args[1])
-        if rank(data) != 2 or rank(call.args[1]) != 2:
-            return None  # not counted as a layer
         if weight is None:
-            next(self.layers, None)
             return None
         canonical = weight.T[:, None, None, :]
         image = self._as_image(data)
-        narrow = self._narrow(image, canonical, [1, 1], [0, 0, 0, 0])
+        narrow = self._narrow(call, image, canonical, [1, 1], [0, 0, 0, 0])
         if narrow is not None:
             return self._as_vector(narrow)
         blocked = self._block_floats(canonical)
-        self._next_layer(blocked)
-        result = self.emit(ops.conv2d_blocked(image, const(blocked)))
+        self._computed_with(call, blocked)
+        result = self.emit(
+            ops.conv2d_blocked(image, const(blocked), layers=names(call.attrs["layers"]))
+        )
         return self._as_vector(result)
 
     def _narrow(
-        self, data: Expr, weight: Array, strides: Sequence[int], padding: Sequence[int]
+        self,
+        call: Call,
+        data: Expr,
+        weight: Array,
+        strides: Sequence[int],
+        padding: Sequence[int],
     ) -> Expr | None:
         """The float layer in narrow numbers; None where it stays in float32."""
         lanes = self._block(weight.shape[0], self.float_block)
-        largest = next(self.largest, 0.0)
         if self.narrow is None or lanes < _LEAST_LANES:
             return None
+        layers = names(call.attrs["layers"])
+        largest = max((self.narrow.largest.get(layer, 0.0) for layer in layers), default=0.0)
         kind = self.narrow.kind
         packed, sums, steps = packing.narrow_weight(weight, kind, lanes)
-        self._next_layer(packed, f"computed in {kind}")
+        self._computed_with(call, packed, f"computed in {kind}")
         scale = packing.LARGEST_CODE / max(largest, 1e-30) if kind == "int8" else 1.0
         result = self.emit(
             ops.conv2d_narrow(
@@ -239,6 +246,7 @@ class _Lower(Rewriter):
                 padding=padding,
                 scale=scale,
                 zero=self.narrow.zero,
+                layers=layers,
             )
         )
         if kind == "bf16":
@@ -253,17 +261,15 @@ class _Lower(Rewriter):
     def _bitserial_conv2d(self, call: Call) -> Expr | None:
         weight, packed = array(call.args[1]), self.calls.get(call.args[0])
         if weight is None or packed is None or op_name(packed) != "relax.insta.threshold_pack":
-            next(self.layers, None)
             return None
         attrs = call.attrs
         padding = ints(attrs["padding"])
         image = shape_of(call.args[0])[1:3]
         if not all(isinstance(size, int) for size in image):
-            next(self.layers, None)
             return None
         data, shape = call.args[0], _binary_layer(weight, image, call)
         if self.tiles is not None and self.tiles(shape):
-            return self._in_tiles(data, weight, shape)
+            return self._in_tiles(call, data, weight, shape)
         if any(padding):
             kept = packed.attrs
             data = self.emit(
@@ -273,14 +279,15 @@ class _Lower(Rewriter):
                     compare=str(kept["compare"]),
                     groups=int(kept["groups"]),
                     pad=padding,
+                    site=str(kept["site"]),
                 )
             )
         return self._blocked(data, weight, image, padding, call, shape)
 
-    def _in_tiles(self, data: Expr, weight: Array, shape: BinaryLayer) -> Expr:
+    def _in_tiles(self, call: Call, data: Expr, weight: Array, shape: BinaryLayer) -> Expr:
         """The binary convolution for AMX."""
         tiled = packing.tile_weight(weight, shape.channels)
-        self._next_layer(tiled, shape=shape)
+        self._computed_with(call, tiled, shape=shape)
         return self.emit(
             ops.bitserial_conv2d_signs(
                 data,
@@ -289,13 +296,13 @@ class _Lower(Rewriter):
                 kernel_width=weight.shape[2],
                 strides=shape.strides,
                 padding=shape.padding,
+                layers=names(call.attrs["layers"]),
             )
         )
 
     def _bitserial_dense(self, call: Call) -> Expr | None:
         weight = array(call.args[1])
         if weight is None:
-            next(self.layers, None)
             return None
         image = self._as_image(call.args[0])
         result = self._blocked(image, weight[:, None, None, :], [1, 1], [0, 0, 0, 0], call)
@@ -331,7 +338,7 @@ class _Lower(Rewriter):
         )
         channels = int(attrs["in_channels"]) // groups
         blocked, byte_counts = self._block_bits(weight, channels, groups, bits)
-        self._next_layer(blocked, shape=shape)
+        self._computed_with(call, blocked, shape=shape)
         alpha = 2 if encoding == "bipolar" else 1
         halve = alpha == 2 and not (base % 2).any()
         result = self.emit(
@@ -347,6 +354,7 @@ class _Lower(Rewriter):
                 bits=bits,
                 alpha=1 if halve else alpha,
                 byte_counts=byte_counts,
+                layers=names(attrs["layers"]),
             )
         )
         return self._doubled(result, const(2, "int32")) if halve else result

@@ -14,7 +14,6 @@ shortcut of its own for each branch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import tvm
@@ -22,7 +21,7 @@ import tvm_ffi
 from tvm.ir import Call
 
 from tvm_insta import ops
-from tvm_insta.passes.report import Layer, Report
+from tvm_insta.passes.report import Report
 from tvm_insta.passes.rewriter import (
     Array,
     Expr,
@@ -30,7 +29,8 @@ from tvm_insta.passes.rewriter import (
     array,
     const,
     dtype_of,
-    is_layer,
+    ints,
+    names,
     op_name,
     rank,
     read_twice,
@@ -62,13 +62,9 @@ def merge_parallel(mod: tvm.IRModule, report: Report) -> tvm.IRModule:
 
     Args:
         mod: after `fold_scales`.
-        report: its layers are put into the order of the new calls; those that share a call stand
-            one behind the other, see `Layer.with_previous`.
+        report: the layers of merged convolutions get a note.
     """
-    work = _MergeParallel(mod, report)
-    merged = work.run()
-    report.layers = [layer for group in work.layers.values() for layer in group]
-    return merged
+    return _MergeParallel(mod, report).run()
 
 
 class _MergeParallel(Rewriter):
@@ -76,8 +72,7 @@ class _MergeParallel(Rewriter):
         super().__init__(mod)
         self.twice = read_twice(mod)
         self.shared: set[Expr] = set()  # what `twice` became
-        self.groups = iter(report.groups())
-        self.layers: dict[Expr, list[Layer]] = {}  # new call -> the layers that it computes
+        self.report = report
 
     def bind(self, binding: Expr) -> None:
         super().bind(binding)
@@ -85,10 +80,6 @@ class _MergeParallel(Rewriter):
             self.shared.add(self.env[binding.var])
 
     def visit(self, call: Call) -> Expr:
-        if is_layer(call):
-            var = self.emit(call)
-            self.layers[var] = next(self.groups, [])
-            return var
         if op_name(call) == "relax.concat":
             merged = self._merge(list(call.args[0].fields), int(call.attrs.axis))
             if merged is not None:
@@ -114,8 +105,7 @@ class _MergeParallel(Rewriter):
             return None
 
         first = self.calls[convs[0]]
-        result = self.emit(Call(first.op, [first.args[0], const(weight, "uint32")], first.attrs))
-        self._report(result, convs)
+        result = self.emit(self._merged(first, weight, convs))
         for step, found in zip(steps, operands, strict=True):
             call = self.calls[step[0]]
             args = [
@@ -148,7 +138,7 @@ class _MergeParallel(Rewriter):
         same = all(
             call.args[0].same_as(first.args[0])
             and shape == shapes[0]
-            and tvm_ffi.structural_equal(call.attrs, first.attrs)
+            and _same_attributes(call, first)
             for call, shape in zip(calls, shapes, strict=True)
         )
         return np.concatenate(weights) if same else None  # type: ignore[arg-type]
@@ -203,9 +193,28 @@ class _MergeParallel(Rewriter):
         tensor, times = operand
         return self.emit(ops.repeat_channels(tensor, times=times))
 
-    def _report(self, result: Expr, convs: Sequence[Expr]) -> None:
-        together = [layer for conv in convs for layer in self.layers.pop(conv)]
-        self.layers[result] = [
-            replace(layer, with_previous=at > 0, notes=(*layer.notes, NOTE))
-            for at, layer in enumerate(together)
-        ]
+    def _merged(self, first: Call, weight: Array, convs: Sequence[Expr]) -> Call:
+        """The convolution of all branches."""
+        attrs = first.attrs
+        layers = [name for conv in convs for name in names(self.calls[conv].attrs["layers"])]
+        for layer in self.report.named(layers):
+            layer.notes += (NOTE,)
+            layer.together = tuple(layers)
+        return ops.bitserial_conv2d(
+            first.args[0],
+            const(weight, "uint32"),
+            strides=ints(attrs["strides"]),
+            padding=ints(attrs["padding"]),
+            dilation=ints(attrs["dilation"]),
+            groups=int(attrs["groups"]),
+            in_channels=int(attrs["in_channels"]),
+            bits=int(attrs["bits"]),
+            encoding=str(attrs["encoding"]),
+            layers=layers,
+        )
+
+
+def _same_attributes(one: Call, other: Call) -> bool:
+    """Whether two convolutions differ in their names only."""
+    keys = [key for key in one.attrs.keys() if key != "layers"]
+    return all(tvm_ffi.structural_equal(one.attrs[key], other.attrs[key]) for key in keys)

@@ -22,7 +22,7 @@ import tvm
 from tvm import relax
 
 from tvm_insta.errors import ArtefactError
-from tvm_insta.frontend import Imported
+from tvm_insta.frontend import Imported, Site
 from tvm_insta.ops._common import OPAQUE
 from tvm_insta.ops.legalise import LEGALISATIONS
 from tvm_insta.ops.packing import ZERO_CODE
@@ -83,11 +83,13 @@ class Compiled:
         mod: scheduled module, ready for code generation.
         report: one entry per layer.
         schedules: one record per kernel.
+        sites: the level tensors that packs name.
     """
 
     mod: tvm.IRModule
     report: Report
     schedules: list[ScheduleRecord]
+    sites: Mapping[str, Site]
 
 
 def run_pipeline(
@@ -125,7 +127,7 @@ def run_pipeline(
     Raises:
         InstaError: from a phase, or when ``dump_ir`` cannot be written.
     """
-    report = Report()
+    report = Report.of(imported.layers)
     records: list[ScheduleRecord] = []
 
     def schedule(mod: tvm.IRModule) -> tvm.IRModule:
@@ -166,7 +168,7 @@ def run_pipeline(
         "imported": lambda mod: mod,
         "simplify": simplify,
         "to_nhwc": to_nhwc,
-        "recognise": lambda mod: recognise(mod, report, imported.layer_names),
+        "recognise": lambda mod: recognise(mod, report),
         "fold_scales": lambda mod: merge_parallel(fold_scales(mod), report),
         "lower": lowered,
         "fuse": lambda mod: stored(fuse(mod, report, joins=target.kind == "llvm")),
@@ -179,7 +181,7 @@ def run_pipeline(
             _dump(mod, dump_ir, f"{number}_{name}.py")
         if after_phase is not None:
             after_phase(number, name, mod)
-    return Compiled(mod, report, records)
+    return Compiled(mod, report, records, imported.sites)
 
 
 def lower_for(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from tvm_insta.frontend import Reason, SourceLayer
 from tvm_insta.schedules import BinaryLayer
 
 _log = logging.getLogger("tvm_insta")
@@ -15,32 +17,33 @@ class Layer:
     """One convolution or matrix product of the model.
 
     Attributes:
-        name: module path in the PyTorch model.
-        op: "conv2d" or "dense".
-        kind: "binary" (runs on packed bits) or "float".
-        reason: why it stayed float, "" for a binary layer.
-        macs: multiply-accumulates for one image.
-        weight_shape: ``[O, KH, KW, C / groups]`` or ``[O, C]``.
-        output_shape: of one image, channels last.
-        bits: activation bits of a binary layer, 0 for a float layer.
-        notes: what a reader should know, e.g. that torch.sign(0) = 0 became +1.
-        weight_key: digest of the constant that the layer's kernel is called with, set by lowering.
-        with_previous: computed by the same call as the layer before it, see `merge_parallel`.
+        source: what the front end found out about it.
+        notes: what a reader should know of how it is computed.
+        together: names of all layers that one kernel computes, where it is more than this one.
+        weight_keys: digests of the constants that its kernels are called with, set by lowering.
         shape: of a binary layer that could be popcounts or AMX tiles, set by lowering.
     """
 
-    name: str
-    op: str
-    kind: str
-    reason: str
-    macs: int
-    weight_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
-    bits: int = 0
+    source: SourceLayer
     notes: tuple[str, ...] = ()
-    weight_key: str = ""
-    with_previous: bool = False
+    together: tuple[str, ...] = ()
+    weight_keys: tuple[str, ...] = ()
     shape: BinaryLayer | None = None
+
+    @property
+    def name(self) -> str:
+        """Module path in the network."""
+        return self.source.name
+
+    @property
+    def kind(self) -> str:
+        """ "binary" (computed on packed bits) or "float"."""
+        return "binary" if self.source.binary else "float"
+
+    @property
+    def reason(self) -> str:
+        """Why it stayed float, "" for a binary layer."""
+        return "; ".join(why.text for why in self.source.why_float)
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Pack:
         compare: "ge", "gt", "le" or "lt".
         groups: channel groups, each starting a new word.
         pad: zero words around the image: top, left, bottom, right.
+        site: key of `Imported.sites`.
         thresholds: constant thresholds ``[L, *B]``, little-endian float32 as hexadecimal digits
             (JSON has no infinity); None where they depend on the instance.
         threshold_shape: their shape, empty where they depend on the instance.
@@ -67,6 +71,7 @@ class Pack:
     compare: str
     groups: int
     pad: tuple[int, ...]
+    site: str = ""
     thresholds: str | None = None
     threshold_shape: tuple[int, ...] = ()
     kernel: int = 0
@@ -87,15 +92,20 @@ class Report:
     layers: list[Layer] = field(default_factory=list)
     packs: list[Pack] = field(default_factory=list)
 
-    def groups(self) -> list[list[Layer]]:
-        """The layers of each call of an operator, in the order of the calls."""
-        found: list[list[Layer]] = []
-        for layer in self.layers:
-            if layer.with_previous:
-                found[-1].append(layer)
-            else:
-                found.append([layer])
-        return found
+    @staticmethod
+    def of(layers: Iterable[SourceLayer]) -> Report:
+        """The report of a network that no pass has touched yet."""
+        return Report([Layer(source, source.notes) for source in layers])
+
+    def named(self, names: Iterable[str]) -> list[Layer]:
+        """The layers of these names."""
+        wanted = set(names)
+        return [layer for layer in self.layers if layer.name in wanted]
+
+    def absorbed(self, names: Iterable[str]) -> None:
+        """Layers that became part of another kernel are no layers of their own any more."""
+        gone = set(names)
+        self.layers = [layer for layer in self.layers if layer.name not in gone]
 
     def log(self) -> None:
         """Say why each float layer stayed float, and what the notes are.
@@ -105,8 +115,9 @@ class Report:
         """
         for layer in self.layers:
             if layer.kind == "float":
-                expected = layer.reason.startswith("its weights are real-valued")
-                level = logging.INFO if expected else logging.WARNING
-                _log.log(level, "%s (%s) stays float: %s", layer.name, layer.op, layer.reason)
+                meant = any(why.code is Reason.REAL_WEIGHTS for why in layer.source.why_float)
+                level = logging.INFO if meant else logging.WARNING
+                op = layer.source.op
+                _log.log(level, "%s (%s) stays float: %s", layer.name, op, layer.reason)
             for note in layer.notes:
                 _log.info("%s: %s", layer.name, note)

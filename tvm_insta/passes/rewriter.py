@@ -131,9 +131,9 @@ def op_name(expr: Expr) -> str:
 def is_layer(call: Call) -> bool:
     """Whether the report has a layer for the call."""
     name = op_name(call)
-    if name == "relax.matmul":
-        return rank(call.args[0]) == rank(call.args[1]) == 2
-    return name.startswith(("relax.insta.conv2d", "relax.insta.bitserial_"))
+    return name == "relax.insta.dense" or name.startswith(
+        ("relax.insta.conv2d", "relax.insta.bitserial_")
+    )
 
 
 def array(expr: Expr) -> Array | None:
@@ -170,3 +170,8 @@ def rank(expr: Expr) -> int:
 def ints(values: Sequence[Any]) -> list[int]:
     """An attribute's list of integers as Python ints."""
     return [int(value) for value in values]
+
+
+def names(values: Sequence[Any]) -> list[str]:
+    """An attribute's list of strings as Python strings."""
+    return [str(value) for value in values]

@@ -14,7 +14,17 @@ from tvm import relax, tirx
 from tvm.ir import Call
 
 from tvm_insta import ops
-from tvm_insta.passes.rewriter import Expr, Rewriter, array, const, ints, op_name, rank, shape_of
+from tvm_insta.passes.rewriter import (
+    Expr,
+    Rewriter,
+    array,
+    const,
+    ints,
+    names,
+    op_name,
+    rank,
+    shape_of,
+)
 
 _TO_LAST = (0, 2, 3, 1)
 _TO_FIRST = (0, 3, 1, 2)
@@ -45,7 +55,8 @@ class _ToNHWC(Rewriter):
         self.channels_last: set[Expr] = set()  # new variables whose old twin was NCHW
         self.converted: dict[tuple[Expr, bool], Expr] = {}
         self.rules: dict[str, Callable[[Call], Expr | None]] = {
-            "relax.nn.conv2d": self._conv2d,
+            "relax.insta.convolution": self._convolution,
+            "relax.insta.levels": self._levels,
             "relax.nn.max_pool2d": self._pool,
             "relax.nn.avg_pool2d": self._pool,
             "relax.nn.adaptive_avg_pool2d": self._adaptive_pool,
@@ -151,24 +162,33 @@ class _ToNHWC(Rewriter):
         result = make(self.last(data), axis=new_axes, keepdims=keepdims)
         return self.mark(result) if keepdims else result
 
-    def _conv2d(self, call: Call) -> Expr | None:
-        attrs = call.attrs
-        if str(attrs.data_layout) != "NCHW" or str(attrs.kernel_layout) != "OIHW":
-            return None
+    def _convolution(self, call: Call) -> Expr:
         data, weight = call.args
-        value = array(weight)
-        if value is None:
-            weight = self.emit(relax.op.permute_dims(weight, [0, 2, 3, 1]))
-        else:
-            weight = const(np.transpose(value, (0, 2, 3, 1)))
+        attrs = call.attrs
         return self.mark(
             ops.conv2d(
                 self.last(data),
-                weight,
-                strides=ints(attrs.strides),
-                padding=ints(attrs.padding),
-                dilation=ints(attrs.dilation),
-                groups=int(attrs.groups),
+                self.last(weight),
+                strides=ints(attrs["strides"]),
+                padding=ints(attrs["padding"]),
+                dilation=ints(attrs["dilation"]),
+                groups=int(attrs["groups"]),
+                layers=names(attrs["layers"]),
+            )
+        )
+
+    def _levels(self, call: Call) -> Expr | None:
+        x, *thresholds = call.args
+        if rank(x) != 4 or str(call.attrs["layout"]) == "NHWC":
+            return None
+        return self.mark(
+            ops.levels(
+                self.last(x),
+                *[self._broadcastable(threshold) for threshold in thresholds],
+                base=float(call.attrs["base"]),
+                step=float(call.attrs["step"]),
+                compare=str(call.attrs["compare"]),
+                site=str(call.attrs["site"]),
             )
         )
 

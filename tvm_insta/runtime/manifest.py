@@ -62,6 +62,14 @@ class Layer:
     notes: tuple[str, ...] = ()
     kernel: str | None = None
     schedule: str | None = None
+    reasons: tuple[str, ...] = ()
+    """Codes of the reasons, see `tvm_insta.frontend.Reason`."""
+    line: str = ""
+    """File name and line of the user's code."""
+    weight_bits: int = 0
+    """Bits of a weight of a binary layer; ternary weights have 2."""
+    planes: int = 0
+    """Kernels of +-1 weights that compute a binary layer."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,26 @@ class Kernel:
     args: tuple[str, ...]
     """`input:i`, `constant:i`, or `value:i`: the i-th kernel output counted over all calls."""
     outputs: tuple[TensorInfo, ...]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Which level tensor of the PyTorch network a compare-and-pack kernel packs.
+
+    Names are those of nodes in the graph that `tvm_insta.frontend.export_graph` gives.
+    """
+
+    compared: str | None
+    """The tensor that the kernel compares; None where it is not in that graph."""
+    roots: tuple[str, ...]
+    """The tensors from which the levels are computed."""
+    result: str
+    """The level tensor: `base + step * code`."""
+    base: float
+    step: float
+    axes: tuple[int, ...]
+    """Codes in the kernel's layout are transposed by these axes and then have the shape of
+    `result`."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +128,7 @@ class Binarisation:
     """The compared tensor: `argument:i` or `output:i` of the call."""
     threshold: str = "argument:1"
     """The thresholds, likewise; constant ones are in `thresholds`."""
+    site: Site | None = None
 
 
 @dataclass(frozen=True)

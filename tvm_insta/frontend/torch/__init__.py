@@ -1,1 +1,1 @@
-"""The PyTorch front end."""
+"""From PyTorch to Relax."""

@@ -1,0 +1,30 @@
+"""What a front end hands on to the passes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import tvm
+
+from tvm_insta.frontend.layers import SourceLayer
+from tvm_insta.frontend.sites import Site
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A network in Relax.
+
+    Attributes:
+        mod: Relax module, one function ``main``, NCHW as PyTorch has it, batch symbolic unless it
+            was fixed. Every layer carries its name as the attribute `layer`, and every level tensor
+            its key as the attribute `site`.
+        layers: every convolution and matrix product.
+        sites: level tensors by key.
+        input_names: names of the inputs of ``main``.
+    """
+
+    mod: tvm.IRModule
+    layers: tuple[SourceLayer, ...]
+    sites: Mapping[str, Site]
+    input_names: tuple[str, ...]

@@ -1,0 +1,103 @@
+"""torch.export: the graph of ATen operators that is compiled, and that the validator executes.
+
+The names of its nodes are the identities of tensors: torch.export is deterministic, so whoever
+exports the same module again finds the same names.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from tvm_insta.errors import ImportModelError
+
+_WHOLE = (
+    torch.ops.aten.linear.default,
+    torch.ops.aten.matmul.default,
+)
+"""Operators that are not decomposed: a product of rank 3 would come apart into views."""
+
+
+def export_graph(
+    module: nn.Module, example_inputs: Sequence[torch.Tensor], *, max_batch: int, dynamic: bool
+) -> fx.GraphModule:
+    """Export a module in eval mode and bring it into core ATen operators.
+
+    Args:
+        module: any PyTorch module that torch.export accepts.
+        example_inputs: one tensor per input, float32 or uint8, batch first.
+        max_batch: largest batch of the compiled module.
+        dynamic: the batch is symbolic (1..max_batch); else it is that of ``example_inputs``.
+
+    Raises:
+        ImportModelError: the module cannot be exported.
+    """
+    check_inputs(example_inputs)
+    was_training = module.training
+    module.eval()
+    try:
+        program = export_program(module, example_inputs, max_batch=max_batch, dynamic=dynamic)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations inside torch.export
+            table = torch.export.default_decompositions()
+            for operator in _WHOLE:
+                table.pop(operator, None)
+            return program.run_decompositions(table).module(check_guards=False)
+    finally:
+        module.train(was_training)
+
+
+def export_program(
+    module: nn.Module, example_inputs: Sequence[torch.Tensor], *, max_batch: int, dynamic: bool
+) -> torch.export.ExportedProgram:
+    """Call torch.export.
+
+    Raises:
+        ImportModelError: the module cannot be exported.
+    """
+    shapes: Any = None
+    if dynamic and max_batch == 1:
+        example_inputs = [_as_batch(tensor, 1) for tensor in example_inputs]
+    elif dynamic:  # torch.export specialises on a batch of 1, so it is shown a batch of 2
+        batch = torch.export.Dim("batch", min=1, max=max_batch)
+        shapes = tuple({0: batch} for _ in example_inputs)
+        example_inputs = [_as_batch(tensor, 2) for tensor in example_inputs]
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecations inside torch.export
+            return torch.export.export(module, tuple(example_inputs), dynamic_shapes=shapes)
+    except Exception as error:  # torch.export raises many unrelated types
+        raise ImportModelError(
+            f"torch.export cannot export {type(module).__name__} ({one_line(error)}): see that "
+            "torch.export.export takes it by itself, or fix the batch with max_batch=1"
+        ) from error
+
+
+def check_inputs(example_inputs: Sequence[torch.Tensor]) -> None:
+    """See that there are example inputs, tensors with a batch dimension.
+
+    Raises:
+        ImportModelError: there are none, or one is something else.
+    """
+    if not example_inputs:
+        raise ImportModelError("got no example input, but one tensor per input is needed")
+    for index, tensor in enumerate(example_inputs):
+        if not isinstance(tensor, torch.Tensor) or tensor.ndim < 2:
+            raise ImportModelError(
+                f"example input {index} must be a tensor with a batch dimension, got "
+                f"{tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor)}"
+            )
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an exception's text, cut to 200 characters."""
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:200]
+
+
+def _as_batch(tensor: torch.Tensor, size: int) -> torch.Tensor:
+    return tensor[:1].expand(size, *tensor.shape[1:]).contiguous()

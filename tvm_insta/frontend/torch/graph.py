@@ -1,0 +1,98 @@
+"""Small helpers for graphs of ATen operators."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+from tvm_insta.frontend.torch import custom_ops  # noqa: F401  (registers torch.ops.tvm_insta.*)
+
+SOURCE = "tvm_insta_source"
+"""Key of a node's meta data: the node of the exported graph whose value it has."""
+
+
+def name_of(node: Any) -> str:
+    """The operator's name of a call, ``"aten.add.Tensor"`` or ``"tvm_insta.levels.default"``."""
+    if not isinstance(node, fx.Node) or node.op != "call_function":
+        return ""
+    return str(node.target) if isinstance(node.target, torch._ops.OpOverload) else ""
+
+
+def base_name(node: Any) -> str:
+    """The operator's name without its overload, ``"aten.add"``."""
+    return name_of(node).rpartition(".")[0]
+
+
+def constant(node: Any) -> torch.Tensor | None:
+    """The value of a parameter or buffer, None for anything else."""
+    if not isinstance(node, fx.Node) or node.op != "get_attr":
+        return None
+    value = operator.attrgetter(str(node.target))(node.graph.owning_module)
+    return value.detach() if isinstance(value, torch.Tensor) else None
+
+
+def shape_of(node: fx.Node) -> list[Any]:
+    """The shape of a tensor: ints, and symbolic expressions of the batch."""
+    return list(value_of(node).shape)
+
+
+def value_of(node: fx.Node) -> torch.Tensor:
+    """The fake tensor that torch.export computed for a node."""
+    value = node.meta["val"]
+    assert isinstance(value, torch.Tensor), f"{node} is no tensor"
+    return value
+
+
+def is_tensor(node: Any) -> bool:
+    """Whether a node's value is a tensor."""
+    return isinstance(node, fx.Node) and isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def source_of(node: fx.Node) -> str:
+    """The name, in the exported graph, of a node with the same value; "" if there is none."""
+    return str(node.meta.get(SOURCE, ""))
+
+
+def call(
+    before: fx.Node, target: Callable[..., Any], args: Sequence[Any], *, source: str = ""
+) -> fx.Node:
+    """Insert a call in front of a node, with its fake value and the module path of that node."""
+    graph = before.graph
+    with graph.inserting_before(before):
+        node = graph.call_function(target, tuple(args))
+    node.meta = {
+        key: before.meta[key] for key in ("nn_module_stack", "stack_trace") if key in before.meta
+    }
+    fakes = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+    mode = _fake_mode(graph)
+    with mode, torch.no_grad():
+        node.meta["val"] = target(*fakes[0], **fakes[1])
+    node.meta[SOURCE] = source
+    return node
+
+
+def buffer(before: fx.Node, value: torch.Tensor, hint: str) -> fx.Node:
+    """Insert a constant in front of a node."""
+    graph = before.graph
+    module = graph.owning_module
+    number = 0
+    while hasattr(module, f"_{hint}_{number}"):
+        number += 1
+    name = f"_{hint}_{number}"
+    module.register_buffer(name, value.detach().clone())
+    with graph.inserting_before(before):
+        node = graph.get_attr(name)
+    node.meta["val"] = _fake_mode(graph).from_tensor(value.detach(), static_shapes=True)
+    return node
+
+
+def _fake_mode(graph: fx.Graph) -> Any:
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch._subclasses.FakeTensor):
+            return value.fake_mode
+    raise AssertionError("an exported graph holds fake tensors")

@@ -1,0 +1,80 @@
+"""PyTorch module in, Relax module out: the front end's one way, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import fx, nn
+
+from tvm_insta.frontend.byte_input import NETWORK, ByteInput
+from tvm_insta.frontend.imported import Imported
+from tvm_insta.frontend.torch.export import export_graph
+from tvm_insta.frontend.torch.fold import fold_constants
+from tvm_insta.frontend.torch.graph import SOURCE
+from tvm_insta.frontend.torch.levels.layers import Found, rewrite_layers
+from tvm_insta.frontend.torch.normalise import normalise
+from tvm_insta.frontend.torch.to_relax import to_relax
+
+
+def import_torch(
+    module: nn.Module,
+    example_inputs: Sequence[torch.Tensor],
+    *,
+    max_batch: int,
+    dynamic: bool,
+    sign_of_zero: str = "exact",
+) -> Imported:
+    """Export ``module`` in eval mode and import it.
+
+    Args:
+        module: any PyTorch module that torch.export accepts.
+        example_inputs: one tensor per input, float32 or uint8, batch first.
+        max_batch: largest batch that the compiled module accepts.
+        dynamic: batch is symbolic (1..max_batch); else it is that of ``example_inputs``.
+        sign_of_zero: see `normalise`.
+
+    Raises:
+        ImportModelError: the module cannot be exported, or uses an operator that is not supported.
+    """
+    graph, found = rewritten_graph(
+        module, example_inputs, max_batch=max_batch, dynamic=dynamic, sign_of_zero=sign_of_zero
+    )
+    mod = to_relax(graph, example_inputs, max_batch=max_batch, dynamic=dynamic)
+    names = tuple(str(param.name) for param in mod["main"].params)
+    return Imported(mod, tuple(found.layers), found.sites, names)
+
+
+def rewritten_graph(
+    module: nn.Module,
+    example_inputs: Sequence[torch.Tensor],
+    *,
+    max_batch: int,
+    dynamic: bool,
+    sign_of_zero: str = "exact",
+) -> tuple[fx.GraphModule, Found]:
+    """The graph that Relax imports: constants folded, layers and level tensors as our operators.
+
+    Raises:
+        ImportModelError: as `import_torch`.
+    """
+    graph = export_graph(module, example_inputs, max_batch=max_batch, dynamic=dynamic)
+    for node in graph.graph.nodes:
+        node.meta[SOURCE] = node.name
+    fold_constants(graph)
+    normalise(graph, sign_of_zero=sign_of_zero)
+    prefix = f"{NETWORK}." if isinstance(module, ByteInput) else ""
+    return graph, rewrite_layers(graph, prefix=prefix)
+
+
+def trace_and_fold(
+    module: nn.Module, example_inputs: Sequence[torch.Tensor], *, max_batch: int, dynamic: bool
+) -> fx.GraphModule:
+    """The exported graph with its constants computed, in which nothing is recognised yet.
+
+    Raises:
+        ImportModelError: the module cannot be exported.
+    """
+    graph = export_graph(module, example_inputs, max_batch=max_batch, dynamic=dynamic)
+    fold_constants(graph)
+    return graph

@@ -1,0 +1,1 @@
+"""Tensors of few values: found in the exported graph, and written as comparisons and planes."""

@@ -1,0 +1,80 @@
+"""How the values of a level tensor become codes: integers that are packed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from tvm_insta.frontend.layers import Reason, WhyFloat
+from tvm_insta.frontend.torch.levels.steps import MOST, Steps
+
+_NEGATED = {"ge": "lt", "gt": "le", "le": "gt", "lt": "ge"}
+_EVEN = 1e-5
+"""Largest distance of a value from the even grid, relative to its step: scales such as 1 / 3 are
+rounded to float32."""
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A level tensor as ``value_base + value_step * code``, with value_step > 0.
+
+    Attributes:
+        compare: which comparisons the code counts.
+        thresholds: ``2**bits - 1`` of them; those beyond the last value never hold.
+        bits: of the code.
+        value_base: the value of code 0.
+        value_step: from one value to the next.
+        bipolar: the packed integers are ``2 * code - (2**bits - 1)``, else the codes themselves.
+        base: what is added to ``factor`` times the packed integers.
+        factor: what the packed integers are multiplied by.
+    """
+
+    compare: str
+    thresholds: tuple[torch.Tensor | fx.Node, ...]
+    bits: int
+    value_base: float
+    value_step: float
+    bipolar: bool
+    base: float
+    factor: float
+
+    @property
+    def plain(self) -> bool:
+        """Whether the values are a multiple of the packed integers."""
+        return self.base == 0.0
+
+    @property
+    def integers(self) -> tuple[float, float]:
+        """Base and step of the packed integers."""
+        return (-(2.0**self.bits - 1), 2.0) if self.bipolar else (0.0, 1.0)
+
+
+def codes_of(steps: Steps) -> Codes | WhyFloat:
+    """The codes of a level tensor, or why it has none."""
+    values, compare = steps.values, steps.compare
+    count = len(values)
+    if count > MOST:
+        return WhyFloat(
+            Reason.MANY_LEVELS,
+            f"its input has {count} levels, but at most {MOST} are packed",
+        )
+    if values[0] > values[-1]:
+        values, compare = values[::-1], _NEGATED[compare]
+    step = (values[-1] - values[0]) / (count - 1)
+    if any(abs(v - values[0] - step * at) > _EVEN * step for at, v in enumerate(values)):
+        listed = ", ".join(f"{value:g}" for value in values)
+        return WhyFloat(
+            Reason.UNEVEN_LEVELS,
+            f"its input takes the values {listed}, which are not evenly spaced",
+        )
+    bits = (count - 1).bit_length()
+    missing = 2**bits - count
+    never = torch.tensor(torch.inf if compare in ("ge", "gt") else -torch.inf)
+    thresholds = (*steps.thresholds, *[never] * missing)
+    middle = (values[0] + values[-1]) / 2
+    if missing == 0 and values[0] != 0.0:
+        base, factor = (0.0 if abs(middle) <= _EVEN * step else middle), step / 2
+        return Codes(compare, thresholds, bits, values[0], step, True, base, factor)
+    return Codes(compare, thresholds, bits, values[0], step, False, values[0], step)

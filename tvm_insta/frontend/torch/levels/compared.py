@@ -1,0 +1,105 @@
+"""How the input of a layer is had from a comparison: directly, behind moves, or by its values."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+from torch import fx
+
+from tvm_insta.frontend.torch.graph import call, constant, is_tensor, shape_of, source_of
+from tvm_insta.frontend.torch.levels.moves import commutes, moved_tensors
+from tvm_insta.frontend.torch.levels.steps import Steps
+from tvm_insta.frontend.torch.levels.values import Levels
+
+
+def compared(node: fx.Node, levels: Levels) -> Steps | None:
+    """A level tensor as comparisons of one tensor; None where its values are not few.
+
+    Where the levels were moved about, the compared tensor is moved instead, if the thresholds allow
+    it; else the levels themselves are compared with the middles between their values.
+    """
+    steps = _behind_moves(node, levels)
+    if steps is not None:
+        return steps
+    values = levels.values(node)
+    if values is None or len(values) < 2 or node.meta["val"].dtype != torch.float32:
+        return None
+    middles = tuple(
+        torch.tensor((a + b) / 2, dtype=torch.float32) for a, b in itertools.pairwise(values)
+    )
+    return Steps(node, "ge", middles, values)
+
+
+def _behind_moves(node: fx.Node, levels: Levels) -> Steps | None:
+    steps = levels.steps(node)
+    if steps is not None:
+        return steps if len(steps.values) > 1 else None
+    moved = moved_tensors(node)
+    if moved is None or len(moved) != 1:
+        return None
+    (source,) = moved
+    inner = _behind_moves(source, levels)
+    if inner is None or inner.computed:
+        return None
+    rising = inner.compare in ("ge", "gt") and inner.values[0] < inner.values[-1]
+    per_channel = not inner.uniform()
+    if not commutes(node, per_channel=per_channel, rising=rising):
+        return None
+    if per_channel and any(
+        isinstance(t, torch.Tensor) and t.numel() > 1 and not _one_per_channel(t, source)
+        for t in inner.thresholds
+    ):
+        return None
+    again = _apply(node, source, inner.x)
+    return None if again is None else Steps(again, inner.compare, inner.thresholds, inner.values)
+
+
+def _one_per_channel(threshold: torch.Tensor, x: fx.Node) -> bool:
+    shape = shape_of(x)
+    if len(shape) != 4:
+        return False
+    padded = [1] * (4 - threshold.ndim) + list(threshold.shape)
+    return padded == [1, shape[1], 1, 1]
+
+
+def _apply(node: fx.Node, source: fx.Node, x: fx.Node) -> fx.Node | None:
+    """The same move, of another tensor of the same shape."""
+    if node.args and isinstance(node.args[0], fx.Node) and not is_tensor(node.args[0]):
+        several = _apply_call(node.args[0], source, x)
+        if several is None:
+            return None
+        return call(node, node.target, (several, *node.args[1:]))  # type: ignore[arg-type]
+    return _apply_call(node, source, x)
+
+
+def _apply_call(node: fx.Node, source: fx.Node, x: fx.Node) -> fx.Node | None:
+    if node.kwargs:
+        return None
+    args = fx.map_arg(node.args, lambda arg: x if arg is source else arg)
+    return call(node, node.target, args)  # type: ignore[arg-type]
+
+
+def roots_of(node: fx.Node, levels: Levels) -> tuple[str, ...]:
+    """Names, in the exported graph, of the tensors whose comparison gives a level tensor."""
+    found: dict[str, None] = {}
+    seen: set[fx.Node] = set()
+
+    def visit(each: fx.Node) -> None:
+        if each in seen or constant(each) is not None:
+            return
+        seen.add(each)
+        steps = levels.steps(each)
+        if steps is not None:
+            found[source_of(steps.x)] = None
+            for threshold in steps.thresholds:
+                if isinstance(threshold, fx.Node):
+                    seen.add(threshold)
+        elif levels.values(each) is None and is_tensor(each):
+            found[source_of(each)] = None
+        else:
+            for source in each.all_input_nodes:
+                visit(source)
+
+    visit(node)
+    return tuple(name for name in found if name)

@@ -1,0 +1,96 @@
+"""Operators that move elements about, repeat or choose them, and change none.
+
+A tensor of few values keeps them through these; and a threshold may be applied behind them as well
+as in front, where it is one number for all elements.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import fx
+
+from tvm_insta.frontend.torch.graph import base_name, is_tensor
+
+_ONE_INPUT = frozenset(
+    f"aten.{name}"
+    for name in (
+        "view _unsafe_view reshape permute transpose t squeeze unsqueeze slice select narrow "
+        "index_select gather index expand repeat tile flip roll pixel_shuffle pixel_unshuffle "
+        "channel_shuffle upsample_nearest1d upsample_nearest2d alias clone detach flatten unfold "
+        "reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d _unsafe_index "
+        "max_pool2d_with_indices max_pool2d amax amin adaptive_max_pool2d max_pool1d contiguous "
+        "as_strided unbind split split_with_sizes chunk sort topk cummax diagonal copy lift_fresh_copy"
+    ).split()
+)
+_MANY = frozenset({"aten.cat", "aten.stack", "aten.maximum", "aten.minimum"})
+_MONOTONE_ONLY = frozenset(
+    {
+        "aten.max_pool2d_with_indices",
+        "aten.max_pool2d",
+        "aten.max_pool1d",
+        "aten.amax",
+        "aten.adaptive_max_pool2d",
+    }
+)
+_KEEPS_CHANNELS = frozenset(
+    f"aten.{name}"
+    for name in (
+        "max_pool2d_with_indices max_pool2d adaptive_max_pool2d upsample_nearest2d "
+        "reflection_pad2d replication_pad2d clone"
+    ).split()
+)
+"""Of ``[N, C, H, W]``: the elements of a channel stay in it, and every channel is treated alike."""
+
+
+def moved_tensors(node: fx.Node) -> list[fx.Node] | None:
+    """The tensors whose elements a node's elements are, None where the operator computes.
+
+    Padding with a number is told by `padding_value`.
+    """
+    name = base_name(node)
+    if str(node.target) == "<built-in function getitem>":
+        source = node.args[0]
+        if isinstance(source, fx.Node) and node.args[1] == 0:
+            return moved_tensors(source)
+        return moved_tensors(source) if base_name(source) in _LISTS else None  # type: ignore[arg-type]
+    if name in _ONE_INPUT or name == "aten.constant_pad_nd":
+        source = node.args[0]
+        return [source] if isinstance(source, fx.Node) and is_tensor(source) else None
+    if name in _MANY:
+        sources = node.args[0] if isinstance(node.args[0], (list, tuple)) else node.args
+        return [each for each in sources if isinstance(each, fx.Node)]
+    return None
+
+
+_LISTS = frozenset({"aten.split", "aten.split_with_sizes", "aten.unbind", "aten.chunk"})
+
+
+def padding_value(node: fx.Node) -> float | None:
+    """The number that a node pads with, None where it does not pad with a number."""
+    if base_name(node) != "aten.constant_pad_nd":
+        return None
+    value = node.args[2] if len(node.args) > 2 else 0.0
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
+def commutes(node: fx.Node, *, per_channel: bool, rising: bool) -> bool:
+    """Whether ``move(levels(x))`` is ``levels(move(x))`` with the same thresholds.
+
+    Args:
+        node: an operator of one tensor that moves elements.
+        per_channel: the thresholds differ from channel to channel.
+        rising: the levels increase with x, as a maximum demands.
+    """
+    source = node
+    if str(node.target) == "<built-in function getitem>":
+        assert isinstance(node.args[0], fx.Node)
+        source = node.args[0]
+    name = base_name(source)
+    if name == "aten.constant_pad_nd" or name not in _ONE_INPUT or name == "aten.amin":
+        return False
+    if name in ("aten.sort", "aten.topk", "aten.cummax"):
+        return False
+    if name in _MONOTONE_ONLY and not rising:
+        return False
+    return not per_channel or name in _KEEPS_CHANNELS

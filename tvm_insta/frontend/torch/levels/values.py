@@ -1,0 +1,189 @@
+"""Which tensors of a graph have few values, and how each is had from comparisons.
+
+`Levels.steps` gives a tensor as a function of comparisons of one tensor, where it is one.
+`Levels.values` gives the numbers that occur, for many more tensors: whatever boolean condition
+chose between +1 and -1, however levels were added, concatenated or padded. Such a tensor can be
+compared with the middles between its own values, which is exact too.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import torch
+from torch import fx
+
+from tvm_insta.frontend.torch.graph import base_name, constant, is_tensor, shape_of
+from tvm_insta.frontend.torch.levels.elementwise import (
+    evaluate,
+    is_elementwise,
+    same_shape,
+    variable_operands,
+)
+from tvm_insta.frontend.torch.levels.lattice import Lattices
+from tvm_insta.frontend.torch.levels.linear import straight_through
+from tvm_insta.frontend.torch.levels.moves import moved_tensors, padding_value
+from tvm_insta.frontend.torch.levels.ranges import Range
+from tvm_insta.frontend.torch.levels.staircase import staircase
+from tvm_insta.frontend.torch.levels.steps import MOST, Steps
+
+_COMPARE = {"aten.ge": "ge", "aten.gt": "gt", "aten.le": "le", "aten.lt": "lt"}
+_MIRRORED = {"ge": "le", "gt": "lt", "le": "ge", "lt": "gt"}
+_MOST_COMBINATIONS = 4096
+
+
+class Levels:
+    """What is known of the tensors of one graph; computed when asked, and kept."""
+
+    def __init__(self) -> None:
+        self.ranges = Range()
+        self.lattices = Lattices()
+        self._steps: dict[fx.Node, Steps | None] = {}
+        self._values: dict[fx.Node, tuple[float, ...] | None] = {}
+
+    def steps(self, node: fx.Node) -> Steps | None:
+        """The node as a function of comparisons of one tensor, None where it is none."""
+        if node not in self._steps:
+            self._steps[node] = None
+            self._steps[node] = self._find_steps(node)
+        return self._steps[node]
+
+    def values(self, node: fx.Node) -> tuple[float, ...] | None:
+        """All values that elements of the node may have, ascending; None where not known to be few.
+
+        More may be listed than occur.
+        """
+        if node not in self._values:
+            self._values[node] = None
+            self._values[node] = self._find_values(node)
+        return self._values[node]
+
+    # -- functions of comparisons ----------------------------------------------------------------
+
+    def _find_steps(self, node: fx.Node) -> Steps | None:
+        if not is_tensor(node) or not is_elementwise(node):
+            return None
+        hard = straight_through(node, self)
+        if hard is not None:
+            return self.steps(hard)
+        found = self._computed_threshold(node) or self._table(node)
+        return found or staircase(node, self.ranges, self.lattices)
+
+    def _computed_threshold(self, node: fx.Node) -> Steps | None:
+        """A comparison with a threshold that the network computes for this instance."""
+        compare = _COMPARE.get(base_name(node))
+        operands = variable_operands(node)
+        if compare is None or len(operands) != 2:
+            return None
+        left, right = operands if node.args[0] is operands[0] else reversed(operands)
+        if any(each.meta["val"].dtype != torch.float32 for each in operands):
+            return None
+        if not same_shape(left, node) or _size(left) < _size(right):
+            left, right, compare = right, left, _MIRRORED[compare]
+        if not same_shape(left, node):
+            return None
+        return Steps(left, compare, (right,), (0.0, 1.0))
+
+    def _table(self, node: fx.Node) -> Steps | None:
+        """An element-wise function of levels of one and the same code."""
+        operands = variable_operands(node)
+        known = [self.steps(operand) for operand in operands]
+        first = known[0] if known else None
+        if first is None or not same_shape(operands[0], node):
+            return None
+        for steps in known[1:]:
+            if steps is None or not steps.same_code(first):
+                return None
+        if not all(_is_number(each) for each in node.all_input_nodes if each not in operands):
+            return None
+        tables = {
+            operand: _column(steps.values, operand)
+            for operand, steps in zip(operands, known, strict=True)
+            if steps is not None
+        }
+        result = evaluate(node, tables).to(torch.float32).flatten()
+        values = result.expand(len(first.values)).tolist()
+        if not all(map(math.isfinite, values)):
+            return None
+        return first.with_values(tuple(values)) if _monotone(values) else None
+
+    # -- values ----------------------------------------------------------------------------------
+
+    def _find_values(self, node: fx.Node) -> tuple[float, ...] | None:
+        value = constant(node)
+        if value is not None:
+            few = value.numel() <= 1 << 22 and not value.is_complex()
+            return _set(value.to(torch.float32).unique().tolist()) if few else None
+        steps = self.steps(node)
+        if steps is not None:
+            return _set(steps.values)
+        if is_tensor(node) and node.meta["val"].dtype == torch.bool:
+            return (0.0, 1.0)
+        if is_elementwise(node):
+            hard = straight_through(node, self)
+            return self.values(hard) if hard is not None else self._combined(node)
+        moved = moved_tensors(node)
+        if not moved:
+            return None
+        found: list[float] = []
+        for source in moved:
+            values = self.values(source)
+            if values is None:
+                return None
+            found += values
+        padding = padding_value(node)
+        return _set(found if padding is None else [*found, padding])
+
+    def _combined(self, node: fx.Node) -> tuple[float, ...] | None:
+        """What an element-wise operator makes of all combinations of its operands' values."""
+        if base_name(node) == "aten.where":
+            choices = [self._operand_values(arg) for arg in node.args[1:]]
+            if any(choice is None for choice in choices):
+                return None
+            return _set([value for choice in choices for value in choice or ()])
+        operands = [each for each in node.all_input_nodes if is_tensor(each)]
+        sets = [self.values(operand) for operand in operands]
+        if not sets or any(each is None for each in sets):
+            return None
+        if math.prod(len(each or ()) for each in sets) > _MOST_COMBINATIONS:
+            return None
+        rows = list(itertools.product(*[each or () for each in sets]))
+        columns = {
+            operand: _column(tuple(row[at] for row in rows), operand)
+            for at, operand in enumerate(operands)
+        }
+        return _set(evaluate(node, columns).to(torch.float32).flatten().tolist())
+
+    def _operand_values(self, arg: Any) -> tuple[float, ...] | None:
+        if isinstance(arg, fx.Node):
+            return self.values(arg)
+        return (float(arg),)
+
+
+def _column(values: tuple[float, ...], like: fx.Node) -> torch.Tensor:
+    """Values as a tensor of a node's element type."""
+    return torch.tensor(values, dtype=torch.float32).to(like.meta["val"].dtype)
+
+
+def _set(values: Any) -> tuple[float, ...] | None:
+    found = sorted({float(value) + 0.0 for value in values})
+    if not found or len(found) > MOST or not all(map(math.isfinite, found)):
+        return None
+    return tuple(found)
+
+
+def _monotone(values: list[float]) -> bool:
+    pairs = list(itertools.pairwise(values))
+    return all(a <= b for a, b in pairs) or all(a >= b for a, b in pairs)
+
+
+def _is_number(node: fx.Node) -> bool:
+    value = constant(node)
+    return value is not None and value.numel() == 1
+
+
+def _size(node: fx.Node) -> float:
+    """Elements of a tensor, a symbolic batch counting as large as it may be."""
+    return math.prod(dim if isinstance(dim, int) else 1 << 20 for dim in shape_of(node))

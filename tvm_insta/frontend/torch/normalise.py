@@ -1,0 +1,189 @@
+"""A graph of ATen operators in fewer spellings, before anything is recognised in it.
+
+- Copies are dropped: ``clone``, ``detach``, ``contiguous``, casts to the same type.
+- A tensor of one number (``ones_like(x)``, ``full_like(x, c)``, ``x.new_ones``) and an expanded
+  constant (``b.expand_as(x)``) become the number or the constant itself where an element-wise
+  operator broadcasts it anyway.
+- What is computed twice is computed once.
+- An assignment under a mask (``y[x >= 0] = 1``) is a choice between two tensors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from tvm_insta.frontend.torch.graph import (
+    SOURCE,
+    base_name,
+    buffer,
+    call,
+    constant,
+    is_tensor,
+    shape_of,
+)
+from tvm_insta.frontend.torch.levels.elementwise import is_elementwise
+
+_COPIES = frozenset(
+    f"aten.{name}" for name in "clone alias detach lift_fresh_copy contiguous positive".split()
+)
+_ASSERTIONS = frozenset(
+    {"aten._assert_tensor_metadata", "aten._assert_async", "aten._assert_scalar"}
+)
+_SIGNS = frozenset({"aten.sign", "aten.sgn"})
+_EXPANDED = frozenset({"aten.expand", "aten.expand_copy"})
+
+
+def normalise(module: fx.GraphModule, *, sign_of_zero: str = "exact") -> None:
+    """Rewrite a folded graph in place.
+
+    Args:
+        module: after `fold_constants`.
+        sign_of_zero: "exact" keeps ``sign(0) = 0``; "+1" takes the sign of 0 for +1.
+    """
+    graph = module.graph
+    for node in list(graph.nodes):
+        if base_name(node) in _ASSERTIONS:
+            graph.erase_node(node)
+        elif _is_copy(node):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+        elif base_name(node) == "aten.index_put":
+            _masked_assignment(node)
+        elif base_name(node) in _SIGNS and sign_of_zero == "+1":
+            _two_signs(node)
+        elif base_name(node) == "aten.view":
+            node.target = torch.ops.aten.reshape.default  # a view needs the strides of the copy
+    _share_equal(graph)
+    uniform: dict[fx.Node, torch.Tensor] = {}
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        number = _uniform_value(node, uniform)
+        if number is not None:
+            uniform[node] = number
+        elif is_elementwise(node):
+            _without_expansions(node, uniform)
+    graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _two_signs(node: fx.Node) -> None:
+    """``sign(x)`` -> ``where(x >= 0, 1, -1)``."""
+    (x,) = node.args
+    holds = call(node, torch.ops.aten.ge.Scalar, (x, 0))
+    high, low = (buffer(node, torch.tensor(value), "sign") for value in (1.0, -1.0))
+    chosen = call(
+        node, torch.ops.aten.where.self, (holds, high, low), source=node.meta.get(SOURCE, "")
+    )
+    node.replace_all_uses_with(chosen)
+    node.graph.erase_node(node)
+
+
+def _share_equal(graph: fx.Graph) -> None:
+    """Replace a call by an earlier one of the same operator and operands."""
+    known: dict[Any, fx.Node] = {}
+    for node in list(graph.nodes):
+        if node.op != "call_function":
+            continue
+        key = repr((str(node.target), node.args, sorted(node.kwargs.items())))
+        earlier = known.setdefault(key, node)
+        if earlier is not node and _is_pure(node):
+            node.replace_all_uses_with(earlier)
+            graph.erase_node(node)
+
+
+def _is_pure(node: fx.Node) -> bool:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return True
+    return torch.Tag.nondeterministic_seeded not in node.target.tags
+
+
+def _is_copy(node: fx.Node) -> bool:
+    if base_name(node) in _COPIES:
+        return True
+    if base_name(node) != "aten._to_copy" or not is_tensor(node.args[0]):
+        return False
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    return bool(source.meta["val"].dtype == node.meta["val"].dtype)
+
+
+def _masked_assignment(node: fx.Node) -> None:
+    """``index_put(y, [mask], value)`` -> ``where(mask, value, y)``."""
+    target, indices, value, *rest = node.args
+    if any(rest) or not isinstance(indices, (list, tuple)) or len(indices) != 1:
+        return
+    (mask,) = indices
+    if not is_tensor(mask) or not is_tensor(value) or not is_tensor(target):
+        return
+    assert isinstance(mask, fx.Node) and isinstance(value, fx.Node) and isinstance(target, fx.Node)
+    if mask.meta["val"].dtype != torch.bool or shape_of(mask) != shape_of(target):
+        return
+    if value.meta["val"].numel() != 1:
+        return
+    chosen = call(
+        node, torch.ops.aten.where.self, (mask, value, target), source=node.meta.get(SOURCE, "")
+    )
+    node.replace_all_uses_with(chosen)
+    node.graph.erase_node(node)
+
+
+def _uniform_value(node: fx.Node, uniform: dict[fx.Node, torch.Tensor]) -> torch.Tensor | None:
+    """The number that all elements of a tensor are, as a tensor without dimensions."""
+    if not is_tensor(node):
+        return None
+    dtype = node.meta["val"].dtype
+    if base_name(node) in ("aten.full", "aten.full_like"):
+        number = node.args[1]
+        return torch.tensor(number, dtype=dtype) if isinstance(number, (int, float)) else None
+    known: dict[fx.Node, torch.Tensor] = {}
+    if not is_elementwise(node) and base_name(node) not in _EXPANDED:
+        return None
+    for source in node.all_input_nodes:
+        if not is_tensor(source):
+            continue
+        value = constant(source)
+        if source in uniform:
+            known[source] = uniform[source]
+        elif value is not None and value.numel() == 1:
+            known[source] = value.reshape(())
+        else:
+            return None
+    if not known:
+        return None
+    if base_name(node) in _EXPANDED:
+        return next(iter(known.values()))
+    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: known[source])
+    with torch.no_grad():
+        result = node.target(*args, **kwargs)  # type: ignore[operator]
+    return result.reshape(()).to(dtype)  # type: ignore[no-any-return]
+
+
+def _without_expansions(node: fx.Node, uniform: dict[fx.Node, torch.Tensor]) -> None:
+    """Read numbers and expanded tensors as they are, if the result stays the same."""
+    whole = [s for s in node.all_input_nodes if is_tensor(s) and s not in uniform]
+    for source in node.all_input_nodes:
+        if source in uniform:
+            if any(shape_of(each) == shape_of(node) for each in whole):
+                _replace(node, source, buffer(node, uniform[source], "number"))
+        elif base_name(source) in _EXPANDED:
+            smaller = source.args[0]
+            others = [each for each in whole if each is not source]
+            if any(shape_of(each) == shape_of(node) for each in others):
+                _replace(node, source, smaller)
+
+
+def _replace(node: fx.Node, old: fx.Node, new: Any) -> None:
+    """Exchange an operand; undone where the type of the result would be another."""
+    args, kwargs = node.args, node.kwargs
+    node.replace_input_with(old, new)
+    fake_args, fake_kwargs = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
+    mode = node.meta["val"].fake_mode
+    with mode, torch.no_grad():
+        result = node.target(*fake_args, **fake_kwargs)  # type: ignore[operator]
+    same = result.dtype == node.meta["val"].dtype and list(result.shape) == shape_of(node)
+    if not same:
+        node.args, node.kwargs = args, kwargs
