@@ -16,6 +16,7 @@ from tvm.relax.frontend.torch import from_exported_program
 from tvm_insta import ops
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.torch.export import export_program, one_line
+from tvm_insta.frontend.torch.operators import convert_map
 
 Importer = Any  # TVM's importer: `env` maps fx nodes to Relax expressions
 
@@ -119,9 +120,11 @@ def _matmul(node: fx.Node, importer: Importer) -> relax.Expr:
     return importer.block_builder.emit(product)
 
 
-CONVERTERS = {
-    "levels.default": _levels,
-    "convolution.default": _convolution,
-    "linear.default": _linear,
-    "matmul.default": _matmul,
-}
+CONVERTERS = convert_map(
+    {
+        "tvm_insta.levels.default": _levels,
+        "tvm_insta.convolution.default": _convolution,
+        "tvm_insta.linear.default": _linear,
+        "tvm_insta.matmul.default": _matmul,
+    }
+)

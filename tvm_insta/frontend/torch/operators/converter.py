@@ -22,6 +22,7 @@ from tvm_insta.frontend.torch.operators.symbols import shape_in_relax
 
 Expr = Any  # Relax expressions carry no type information for mypy
 Importer = Any  # TVM's importer: `env` maps fx nodes to Relax expressions
+Convert = Callable[[fx.Node, Importer], Any]
 Check = Callable[["Bound"], "tuple[str, str] | None"]
 """What of a call cannot be compiled and what to write instead, or None."""
 
@@ -193,7 +194,7 @@ def converters() -> dict[str, Callable[[fx.Node, Importer], Any]]:
     return {name.removeprefix("aten."): _guarded(name, row.convert) for name, row in TABLE.items()}
 
 
-def _guarded(name: str, convert: Callable[[Call], Any]) -> Callable[[fx.Node, Importer], Any]:
+def _guarded(name: str, convert: Callable[[Call], Any]) -> Convert:
     def run(node: fx.Node, importer: Importer) -> Any:
         try:
             return convert(Call(node, importer))
