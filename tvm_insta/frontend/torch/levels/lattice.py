@@ -50,7 +50,7 @@ class Lattice:
     def never_zero(self) -> bool:
         """Whether no admissible k gives 0, by a margin that no rounding bridges."""
         unit = torch.where(self.unit == 0, 1e-300, self.unit)
-        exact = (-self.offset / unit).clamp(-2.0**40, 2.0**40)
+        exact = (-self.offset / unit).clamp(-(2.0**40), 2.0**40)
         step, shift = (2, 1) if self.odd else (1, 0)
         nearest = ((exact - shift) / step).round() * step + shift
         nearest = nearest.clamp(-self.most, self.most)
