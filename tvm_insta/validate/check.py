@@ -1,41 +1,61 @@
 """The comparison of an artefact with PyTorch, image by image and binarisation by binarisation.
 
-Three things are established for every image:
+The reference is PyTorch: the exported graph, executed by PyTorch's operators, and the module
+itself. Nothing of the compiler is used but what the artefact's manifest says: which tensor of that
+graph each kernel packs. Three things are established for every image:
 
 1. The packed bits are exactly the comparisons of the artefact's own activations and thresholds.
-2. With the artefact's bits forced upon PyTorch, every activation that is compared agrees to within
-   float rounding; a single wrong integer in a binary convolution would move it by a whole step.
-   Where PyTorch's comparison then gives another bit, the activation lies that close to its
-   threshold: each such flip is counted, and its distance is checked.
-3. The logits agree: within rounding for the same bits; and running free, the best class is another
-   one only where a bit flipped.
+2. Every activation that is compared, and the output, is PyTorch's for the same bits, and the packed
+   levels are PyTorch's function of the artefact's activations; see `replay`.
+3. Running free, the output is the module's, or differs by what rounding makes of it.
+
+What cannot be judged is listed in `Findings.not_judged`; the artefact is then not called valid.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import fx, nn
 
-from tvm_insta.frontend import trace_and_fold
-from tvm_insta.runtime import Module
-from tvm_insta.validate.findings import Findings, SiteFindings
-from tvm_insta.validate.packed import Packed, read_packed
-from tvm_insta.validate.reference import Reference, Site
+from tvm_insta.frontend import export_graph
+from tvm_insta.runtime.manifest import Manifest
+from tvm_insta.runtime.trace import TraceEntry
+from tvm_insta.validate import eager
+from tvm_insta.validate.findings import DISTANCE, HALF, LOGITS, Findings, SiteFindings
+from tvm_insta.validate.graph import Graph, layers_in
+from tvm_insta.validate.packed import read_packed
+from tvm_insta.validate.replay import Replay
+from tvm_insta.validate.rounding import Outcome, apart, judge
 
 Array = npt.NDArray[Any]
 
 
+class Artefact(Protocol):
+    """What is compared: `runtime.Module`, or whatever else runs an artefact."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the artefact says of itself."""
+
+    def __call__(self, *inputs: Any) -> Array:
+        """The output of a batch."""
+
+    def trace(self, *inputs: Any) -> list[TraceEntry]:
+        """What every kernel read and wrote."""
+
+
 def validate(
-    artefact: Module,
+    artefact: Artefact,
     module: nn.Module,
     inputs: Sequence[torch.Tensor],
     *,
     progress: Callable[[int, int], None] | None = None,
+    graph: fx.GraphModule | None = None,
 ) -> Findings:
     """Compare a loaded artefact with the PyTorch module it was compiled from.
 
@@ -44,83 +64,167 @@ def validate(
         module: the same network in PyTorch.
         inputs: one tensor per input, ``[images, ...]``.
         progress: called with the number of the image that begins and the number of images.
+        graph: what `export_graph` gives for the module; None exports it.
 
     Raises:
         InputError: the inputs do not fit.
+        ImportModelError: the module cannot be exported.
     """
-    count = int(inputs[0].shape[0])
-    examples = [tensor[:1] for tensor in inputs]
-    reference = Reference(trace_and_fold(module, examples, max_batch=2, dynamic=True))
-    options = artefact.manifest.options
-    stem, storage = (str(options.get(name, "fp32")) for name in ("stem", "storage"))
-    findings = Findings(images=count, stem=stem, storage=storage)
-    agree, agree_forced, free, forced = 0, 0, [], []
-    for index in range(count):
-        if progress is not None:
-            progress(index + 1, count)
-        image = [tensor[index : index + 1] for tensor in inputs]
-        ours = artefact(*[tensor.numpy() for tensor in image])
-        expected = reference.evaluate(image).numpy()
+    return _Validation(artefact, module, inputs, graph).run(inputs, progress)
+
+
+class _Validation:
+    def __init__(
+        self,
+        artefact: Artefact,
+        module: nn.Module,
+        inputs: Sequence[torch.Tensor],
+        graph: fx.GraphModule | None,
+    ) -> None:
+        self.artefact, self.module = artefact, module
+        manifest = artefact.manifest
+        if graph is None:
+            examples = [tensor[:1] for tensor in inputs]
+            graph = export_graph(module, examples, max_batch=manifest.max_batch, dynamic=True)
+        self.graph = Graph(graph)
+        self.packs = manifest.binarisations
+        stem, storage = (str(manifest.options.get(n, "fp32")) for n in ("stem", "storage"))
+        self.findings = Findings(int(inputs[0].shape[0]), stem=stem, storage=storage)
+        self.findings.sites = [SiteFindings(f"kernel {pack.kernel}") for pack in self.packs]
+        if storage == "fp16":
+            self.findings.distance_limit = self.findings.logits_limit = HALF
+        self.told = _narrow_nodes(self.graph, manifest)
+        self.undecided: list[str] = []
+
+    def run(
+        self, inputs: Sequence[torch.Tensor], progress: Callable[[int, int], None] | None
+    ) -> Findings:
+        findings, count = self.findings, self.findings.images
+        same, same_forced = 0, 0
+        for index in range(count):
+            if progress is not None:
+                progress(index + 1, count)
+            image = [tensor[index : index + 1] for tensor in inputs]
+            one, forced = self._image(image)
+            same += one
+            same_forced += forced
+        findings.top1 = same / count
+        judged = max(findings.outputs_judged, 1)
+        findings.top1_forced = same_forced / judged if findings.outputs_judged else 1.0
+        self._leave_out()
+        return findings
+
+    def _image(self, image: Sequence[torch.Tensor]) -> tuple[bool, bool]:
+        arrays = [tensor.numpy() for tensor in image]
+        ours = torch.from_numpy(np.asarray(self.artefact(*arrays)))
+        trace = self.artefact.trace(*arrays) if self.packs else []
+        limits = (DISTANCE, LOGITS)
+        if self.findings.storage == "fp16":
+            limits = (HALF, HALF)
+        replay = Replay(self.graph, self.findings, limits, self.told)
+        before = self.findings.flips
+        packed = [(pack, read_packed(trace[pack.kernel], pack)) for pack in self.packs]
+        replay.run(image, packed)
+        forced = self._judge_output(replay, ours)
+        return self._judge_free(image, ours, self.findings.flips > before), forced
+
+    def _judge_output(self, replay: Replay, ours: torch.Tensor) -> bool:
+        findings, node = self.findings, self.graph.output
+        theirs = replay.values[node][0]
+        if ours.shape != theirs.shape:
+            findings.output_failure = (
+                f"the output has the shape {list(ours.shape)}, in PyTorch {list(theirs.shape)}"
+            )
+            return False
+        nodes = self.graph.slice(node, replay.cut)
+        difference = eager.relative(ours, theirs)
+        same = _best(ours) == _best(theirs)
+        if self.told.intersection(nodes):
+            findings.outputs_judged += 1
+            findings.logits_forced = max(findings.logits_forced, difference)
+            return same
+        allowed = replay.logits_limit * _largest(theirs)
+        if bool(apart(ours, theirs, allowed).any()):
+            judged = judge(
+                self.graph, replay.values, node, replay.cut, ours, allowed, lambda v: v[0]
+            )
+            if judged.outcome is Outcome.UNDECIDED or replay.undecided:
+                self.undecided.append(replay.undecided or judged.outcome.value)
+                return False
+            if judged.outcome is Outcome.WRONG:
+                layers = layers_in(nodes)
+                by = f"; it is computed by {', '.join(layers)}" if layers else ""
+                findings.output_failure = (
+                    f"the output differs from PyTorch's by {difference:.2e} of the largest for the "
+                    f"same bits, allowed are {judged.allowed / _largest(theirs):.1e}{by}"
+                )
+            same = same or judged.outcome is Outcome.EXCUSED
+        findings.outputs_judged += 1
+        findings.logits_forced = max(findings.logits_forced, difference)
+        return same
+
+    def _judge_free(self, image: Sequence[torch.Tensor], ours: torch.Tensor, flipped: bool) -> bool:
+        findings = self.findings
+        expected = eager.outputs(self.module, image)[0]
+        if ours.shape != expected.shape:
+            findings.free_failure = (
+                f"the output has the shape {list(ours.shape)}, PyTorch's has {list(expected.shape)}"
+            )
+            return False
+        if ours.dtype != expected.dtype:
+            findings.free_failure = f"the output is {ours.dtype}, PyTorch's is {expected.dtype}"
+        difference = eager.relative(ours, expected)
+        findings.logits_free = max(findings.logits_free, difference)
         same = _best(ours) == _best(expected)
-        agree += same
-        free.append(_relative(ours, expected))
-        flips = findings.flips
-        replayed = _replay(artefact, reference, image, findings)
-        if replayed is None:
-            replayed = expected
-        else:
-            forced.append(_relative(ours, replayed))
-        agree_forced += _best(ours) == _best(replayed)
-        findings.unexplained += not same and findings.flips == flips
-    findings.top1, findings.top1_forced = agree / count, agree_forced / count
-    findings.logits_free, findings.logits_forced = max(free), max(forced, default=0.0)
-    return findings
+        if difference <= findings.logits_limit:
+            return same
+        exported = self.graph.run(image)[self.graph.output][0]
+        apart_by = eager.relative(exported, expected)
+        if apart_by > LOGITS and not eager.is_rounding(self.graph, image, apart_by):
+            findings.free_failure = (
+                f"the module's output differs from that of its exported graph by {apart_by:.2e} of "
+                "the largest: torch.export changes what it computes"
+            )
+        elif not flipped and not self.told and findings.storage == "fp32":
+            if not eager.is_rounding(self.graph, image, difference):
+                findings.free_failure = (
+                    f"running free, the output differs from the module's by {difference:.2e} of "
+                    "the largest though no bit flipped"
+                )
+        return same
+
+    def _leave_out(self) -> None:
+        """What no image could judge."""
+        findings = self.findings
+        for pack, found in zip(self.packs, findings.sites, strict=True):
+            if pack.site is not None and not found.judged and not found.failure:
+                findings.leave_out(f"{found.name}: on no input could its levels be compared")
+        if not findings.outputs_judged and not findings.output_failure:
+            why = f": {self.undecided[0]}" if self.undecided else ""
+            findings.leave_out(f"on no input could the output be compared{why}")
 
 
-def _replay(
-    artefact: Module, reference: Reference, image: Sequence[torch.Tensor], findings: Findings
-) -> Array | None:
-    """Force the artefact's bits upon PyTorch, compare on the way; returns PyTorch's output."""
-    packs = artefact.manifest.binarisations
-    comparisons = sum(2**pack.bits - 1 for pack in packs)
-    if len(reference.sites) != comparisons:
-        findings.note = (
-            f"the artefact packs {comparisons} comparisons, PyTorch makes {len(reference.sites)}: "
-            "some feed float layers, so bits are not compared one by one"
-        )
-        return None
-    trace = artefact.trace(*[tensor.numpy() for tensor in image])
-    packed = [read_packed(trace[pack.kernel], pack) for pack in packs]
-    bits = [torch.from_numpy(level) for each in packed for level in each.levels]
-    output = reference.evaluate(image, bits).numpy()
-    start = 0
-    for number, each in enumerate(packed):
-        if number == len(findings.sites):
-            findings.sites.append(SiteFindings(reference.sites[start].name))
-        for level in range(len(each.levels)):
-            _compare(findings.sites[number], reference.sites[start + level], each, level)
-        start += len(each.levels)
-    return output
+def _best(logits: torch.Tensor) -> int:
+    return int(logits.reshape(-1).to(torch.float64).argmax()) if logits.numel() else 0
 
 
-def _best(logits: Array) -> int:
-    return int(logits.reshape(-1).argmax())
+def _largest(value: torch.Tensor) -> float:
+    finite = value.double()[torch.isfinite(value.double())]
+    return max(float(finite.abs().max()) if finite.numel() else 0.0, 1e-30)
 
 
-def _relative(ours: Array, expected: Array) -> float:
-    return float(np.abs(ours - expected).max() / max(float(np.abs(expected).max()), 1e-30))
+def _narrow_nodes(graph: Graph, manifest: Manifest) -> set[fx.Node]:
+    """Nodes of layers that the artefact computes in bf16 or int8."""
+    names = {
+        layer.name.split("#")[0]
+        for layer in manifest.layers
+        if any(note.startswith("computed in") for note in layer.notes)
+    }
+    return {node for node in graph.nodes if names.intersection(_paths(node))}
 
 
-def _compare(found: SiteFindings, site: Site, packed: Packed, level: int) -> None:
-    x, threshold = site.x.numpy(), np.broadcast_to(site.threshold.numpy(), site.x.shape)
-    rms = max(float(np.sqrt(np.mean(np.square(x, dtype=np.float64)))), 1e-30)
-    bits = packed.levels[level]
-    flipped = bits != site.bits.numpy()
-    found.bits += bits.size
-    found.flips += int(flipped.sum())
-    if flipped.any():
-        found.distance = max(found.distance, float(np.abs(x - threshold)[flipped].max()) / rms)
-    # An offset may have moved from the activation into the threshold: their difference is the same.
-    deviation = np.abs((packed.x - packed.thresholds[level]) - (x - threshold)).max()
-    found.deviation = max(found.deviation, float(deviation) / rms)
-    found.wrong_bits += packed.wrong_bits(level)
+def _paths(node: fx.Node) -> list[str]:
+    """The innermost module's path, and the node's own name."""
+    paths = [str(entry[0]) for entry in (node.meta.get("nn_module_stack") or {}).values()]
+    inner = next((path for path in reversed(paths) if path), "")
+    return [inner, inner.removeprefix("network."), str(node.name)]
