@@ -31,6 +31,7 @@ COMMANDS = {
     "model_inputs",
     "option_checks",
     "run",
+    "self_check",
     "tune",
     "tuner",
 }

@@ -25,7 +25,7 @@ from tvm_insta.codegen.staging import staged  # noqa: E402
 from tvm_insta.describe import Source, describe  # noqa: E402
 from tvm_insta.errors import InstaError  # noqa: E402
 from tvm_insta.forms import compare  # noqa: E402
-from tvm_insta.frontend import import_torch  # noqa: E402
+from tvm_insta.frontend import Imported, import_torch  # noqa: E402
 from tvm_insta.model_inputs import samples, take_bytes  # noqa: E402
 from tvm_insta.option_checks import check_binary, check_stem, check_storage  # noqa: E402
 from tvm_insta.options import CompileOptions  # noqa: E402
@@ -33,8 +33,17 @@ from tvm_insta.passes.pipeline import PHASES, AfterPhase, run_pipeline  # noqa: 
 from tvm_insta.passes.report import Report  # noqa: E402
 from tvm_insta.runtime import manifest as manifests  # noqa: E402
 from tvm_insta.schedules import ConvTiles  # noqa: E402
+from tvm_insta.self_check import (  # noqa: E402
+    SKIPPED,
+    SelfCheck,
+    check_artefact,
+    check_imported,
+    inputs_for,
+    runs_here,
+)
 from tvm_insta.target import InstaTarget, parse  # noqa: E402
 from tvm_insta.tuning.lookup import Lookup, look_up  # noqa: E402
+from tvm_insta.validate.batch import Batch, check_batch, refuse_mixed  # noqa: E402
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the step that begins, its number and the number of steps."""
@@ -151,7 +160,10 @@ def compile_module(
     check_binary(options.binary, target)
     check_storage(options.storage, target)
     images = samples(options, source.preprocessing, example_inputs)
-    steps = ["export", *PHASES, "generate code"]
+    mixed = check_batch(module, example_inputs, options.max_batch) is Batch.MIXED
+    if mixed and options.runtime == "c":
+        raise refuse_mixed(module)
+    steps = ["export", *PHASES, "generate code", "check"]
     started = time.perf_counter()
 
     def begin(step: str) -> None:
@@ -201,7 +213,37 @@ def compile_module(
         seconds = time.perf_counter() - started
         manifest = describe(stage, compiled, tuned, form, target, options, source, seconds)
         manifests.write(stage, manifest)
+        begin("check")
+        check = SelfCheck(SKIPPED, "nothing", 0.0)
+        if options.check:
+            check = _check(stage, manifest, module, example_inputs, imported, images)
+        manifests.write(stage, _checked(manifest, check))
     return Artefact(out_dir, compiled.report)
+
+
+def _check(
+    stage: Path,
+    manifest: manifests.Manifest,
+    module: nn.Module,
+    example_inputs: Sequence[torch.Tensor],
+    imported: Imported,
+    samples: Sequence[Any],
+) -> SelfCheck:
+    """The artefact against PyTorch where it runs here, else the imported module."""
+    inputs = inputs_for(example_inputs, [torch.from_numpy(each) for each in samples])
+    if runs_here(manifest):
+        return check_artefact(stage, module, inputs, imported.exported)
+    return check_imported(imported.mod, module, inputs, imported.exported)
+
+
+def _checked(manifest: manifests.Manifest, check: SelfCheck) -> manifests.Manifest:
+    """The manifest with what became of the check."""
+    told = {
+        "check": check.state,
+        "check_of": check.what,
+        "check_seconds": round(check.seconds, 2),
+    }
+    return dataclasses.replace(manifest, options={**manifest.options, **told})
 
 
 def _verifier(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import tvm
+from torch import fx
 
 from tvm_insta.frontend.layers import SourceLayer
 from tvm_insta.frontend.sites import Site
@@ -22,9 +23,11 @@ class Imported:
         layers: every convolution and matrix product.
         sites: level tensors by key.
         input_names: names of the inputs of ``main``.
+        exported: `export_graph`'s graph, for the judge; nothing of it was changed.
     """
 
     mod: tvm.IRModule
     layers: tuple[SourceLayer, ...]
     sites: Mapping[str, Site]
     input_names: tuple[str, ...]
+    exported: fx.GraphModule

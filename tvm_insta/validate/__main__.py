@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns 0 if everything holds, 1 if not, 2 for an error."""
+    """Run the command line: 0 if all was judged and holds, 1 if not, 2 for an error."""
     return cli.run(_validate, parser(), argv)
 
 
@@ -75,11 +75,12 @@ def _validate(args: argparse.Namespace) -> int:
         print(line)
     if args.json is not None:
         args.json.write_text(json.dumps(dataclasses.asdict(findings), indent=1) + "\n", "utf-8")
-    failures = findings.failures()
-    for failure in failures:
+    for failure in findings.failures():
         print(f"FAILED: {failure}")
-    print("invalid" if failures else "valid")
-    return 1 if failures else 0
+    for reason in findings.not_judged:
+        print(f"not judged: {reason}")
+    print(findings.verdict)
+    return 0 if findings.verdict == "valid" else 1
 
 
 if __name__ == "__main__":

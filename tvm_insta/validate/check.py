@@ -91,6 +91,7 @@ class _Validation:
         stem, storage = (str(manifest.options.get(n, "fp32")) for n in ("stem", "storage"))
         self.findings = Findings(int(inputs[0].shape[0]), stem=stem, storage=storage)
         self.findings.sites = [SiteFindings(f"kernel {pack.kernel}") for pack in self.packs]
+        self.findings.sign_of_zero = str(manifest.options.get("sign_of_zero", "exact"))
         if storage == "fp16":
             self.findings.distance_limit = self.findings.logits_limit = HALF
         self.told = _narrow_nodes(self.graph, manifest)
@@ -122,11 +123,15 @@ class _Validation:
         if self.findings.storage == "fp16":
             limits = (HALF, HALF)
         replay = Replay(self.graph, self.findings, limits, self.told)
-        before = self.findings.flips
+        before = self._turned()
         packed = [(pack, read_packed(trace[pack.kernel], pack)) for pack in self.packs]
         replay.run(image, packed)
         forced = self._judge_output(replay, ours)
-        return self._judge_free(image, ours, self.findings.flips > before), forced
+        return self._judge_free(image, ours, self._turned() > before), forced
+
+    def _turned(self) -> int:
+        """Bits that are not PyTorch's, so far."""
+        return self.findings.flips + sum(site.zeros for site in self.findings.sites)
 
     def _judge_output(self, replay: Replay, ours: torch.Tensor) -> bool:
         findings, node = self.findings, self.graph.output

@@ -27,6 +27,7 @@ class SiteFindings:
         bits: how many were compared; an activation of b bits counts 2**b - 1 comparisons.
         wrong_bits: packed codes that are not the comparison of the artefact's own values.
         wrong_levels: values that are not PyTorch's function of the artefact's own activations.
+        zeros: values +1 where torch.sign gives 0, as ``sign_of_zero="+1"`` asks for.
         flips: comparisons that PyTorch decides otherwise, given the same bits in earlier layers.
         distance: how far activations had to be moved to explain the flips, in units of their rms.
         deviation: largest difference from PyTorch's of a compared activation, likewise.
@@ -39,6 +40,7 @@ class SiteFindings:
     bits: int = 0
     wrong_bits: int = 0
     wrong_levels: int = 0
+    zeros: int = 0
     flips: int = 0
     distance: float = 0.0
     deviation: float = 0.0
@@ -70,6 +72,7 @@ class Findings:
         logits_limit: see `LOGITS`.
         stem: numbers of the artefact's float layers. What comes straight from a layer in other
             numbers than "fp32" is told and not judged; what comes from packed bits is judged.
+        sign_of_zero: option of the artefact; "+1" changes zeros, which are counted.
         storage: how the artefact stores images between kernels; "fp16" widens the limits.
     """
 
@@ -87,6 +90,7 @@ class Findings:
     logits_limit: float = LOGITS
     stem: str = "fp32"
     storage: str = "fp32"
+    sign_of_zero: str = "exact"
 
     @property
     def flips(self) -> int:

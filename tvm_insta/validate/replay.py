@@ -182,10 +182,15 @@ class Replay:
         found.bits += levels.numel() * (2**each.pack.bits - 1)
         tolerance = _LEVEL * float(theirs.abs().max()) + _EPSILON * _largest(own)
         wrong = apart(levels, theirs, tolerance)
+        if self.findings.sign_of_zero == "+1":  # the user gave up the third value: counted
+            given_up = wrong & (theirs.abs() <= tolerance) & (levels > 0)
+            found.zeros += int(given_up.sum())
+            wrong &= ~given_up
         exact = each.compared is not None and graph.exact(nodes, each.roots)
         if bool(wrong.any()):
             limit = 0.0 if exact else self.distance_limit
-            explained = explain(graph, nodes, node, self.values, roots, levels, tolerance, limit)
+            held = torch.where(wrong, levels, theirs)
+            explained = explain(graph, nodes, node, self.values, roots, held, tolerance, limit)
             self._note(found, each, levels, theirs, wrong, explained)
         self._count_flips(node, nodes, each, levels, theirs, tolerance)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -38,13 +39,12 @@ def import_torch(
     Raises:
         ImportModelError: the module cannot be exported, or uses an operator that is not supported.
     """
-    graph, found = rewritten_graph(
-        module, example_inputs, max_batch=max_batch, dynamic=dynamic, sign_of_zero=sign_of_zero
-    )
+    exported = export_graph(module, example_inputs, max_batch=max_batch, dynamic=dynamic)
+    graph, found = _rewrite(module, _copy(exported), sign_of_zero)
     prepare(graph)
     mod = to_relax(graph, example_inputs, max_batch=max_batch, dynamic=dynamic)
     names = tuple(str(param.name) for param in mod["main"].params)
-    return Imported(mod, tuple(found.layers), found.sites, names)
+    return Imported(mod, tuple(found.layers), found.sites, names, exported)
 
 
 def rewritten_graph(
@@ -60,7 +60,18 @@ def rewritten_graph(
     Raises:
         ImportModelError: as `import_torch`.
     """
-    graph = export_graph(module, example_inputs, max_batch=max_batch, dynamic=dynamic)
+    exported = export_graph(module, example_inputs, max_batch=max_batch, dynamic=dynamic)
+    return _rewrite(module, exported, sign_of_zero)
+
+
+def _copy(module: fx.GraphModule) -> fx.GraphModule:
+    """Another graph on the same parameters; a rewrite adds and replaces attributes, no values."""
+    return fx.GraphModule(module, copy.deepcopy(module.graph))
+
+
+def _rewrite(
+    module: nn.Module, graph: fx.GraphModule, sign_of_zero: str
+) -> tuple[fx.GraphModule, Found]:
     for node in graph.graph.nodes:
         node.meta[SOURCE] = node.name
     fold_constants(graph)

@@ -1,0 +1,156 @@
+"""What every compilation ends with: what was compiled against PyTorch, by the validator's rules."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tvm
+from torch import fx, nn
+from tvm import relax
+
+from tvm_insta import runtime
+from tvm_insta.errors import ValidationError
+from tvm_insta.runtime import cpu
+from tvm_insta.runtime.manifest import Manifest
+from tvm_insta.validate import eager, validate
+from tvm_insta.validate.findings import LOGITS
+from tvm_insta.validate.graph import Graph
+
+PASSED = "passed"
+SKIPPED = "skipped"
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """The outcome.
+
+    Attributes:
+        state: `PASSED`, `SKIPPED`, or "not judged: " and what could not be compared.
+        what: "artefact", or "imported module" where the artefact does not run on this machine.
+        seconds: what it took.
+    """
+
+    state: str
+    what: str
+    seconds: float
+
+
+def inputs_for(
+    example_inputs: Sequence[torch.Tensor], samples: Sequence[torch.Tensor] = ()
+) -> list[torch.Tensor]:
+    """The inputs of the check, one tensor per input, ``[images, ...]``.
+
+    The first image of the example, one of random numbers, one of zeros, and one whose numbers are
+    multiples of 1/2, a third of them 0: comparisons are wrong first where both sides are equal.
+    Where there are `samples` (calibration images), one of them stands in place of random numbers.
+    """
+    found = []
+    for index, example in enumerate(example_inputs):
+        own = example[:1]
+        generator = torch.Generator().manual_seed(index)
+        if own.is_floating_point():
+            normal = torch.randn(own.shape, generator=generator).to(own.dtype)
+            ties = (torch.randn(own.shape, generator=generator) * 1.5).round().to(own.dtype) / 2
+        else:
+            high = 256 if own.dtype == torch.uint8 else max(int(example.max()), 0) + 1
+            normal = torch.randint(0, high, own.shape, generator=generator).to(own.dtype)
+            ties = normal * (normal % 2)
+        if samples:
+            normal = samples[index][:1].to(own.dtype)
+        rows = [own, normal, ties]
+        if bool((own != 0).any()):
+            rows.append(torch.zeros_like(own))
+        found.append(torch.cat(rows))
+    return found
+
+
+def check_artefact(
+    folder: Path, module: nn.Module, inputs: Sequence[torch.Tensor], graph: fx.GraphModule | None
+) -> SelfCheck:
+    """Compare an artefact that runs on this machine with PyTorch.
+
+    Args:
+        folder: of the artefact.
+        module: what was compiled.
+        inputs: from `inputs_for`.
+        graph: the exported graph, where it is at hand.
+
+    Raises:
+        ValidationError: they differ; the message names the first layer.
+    """
+    started = time.perf_counter()
+    # One thread of its own: the pool of the caller's thread is left as it was.
+    loaded = runtime.load(folder, threads=1)
+    findings = validate(loaded, module, inputs, graph=graph)
+    failures = findings.failures()
+    if failures:
+        raise ValidationError(
+            f"the compiled network is not what PyTorch computes: {failures[0]}; nothing was "
+            "written: please report it, or compile with check=False (--no-check) to look into it"
+        )
+    _check_whole_batch(loaded, module, inputs)
+    state = f"not judged: {findings.not_judged[0]}" if findings.not_judged else PASSED
+    return SelfCheck(state, "artefact", time.perf_counter() - started)
+
+
+def check_imported(
+    mod: tvm.IRModule, module: nn.Module, inputs: Sequence[torch.Tensor], graph: fx.GraphModule
+) -> SelfCheck:
+    """Compare the imported module, executed on this machine, with PyTorch.
+
+    Args:
+        mod: Relax module of plain and of our operators, batch symbolic or 1.
+        module: what is compiled.
+        inputs: from `inputs_for`.
+        graph: the exported graph.
+
+    Raises:
+        ValidationError: they differ.
+    """
+    started = time.perf_counter()
+    machine = relax.VirtualMachine(tvm.compile(mod, target=tvm.target.Target("llvm")), tvm.cpu())
+    reference = Graph(graph)
+    for index in range(len(inputs[0])):
+        image = [tensor[index : index + 1] for tensor in inputs]
+        result = machine["main"](*[tvm.runtime.tensor(tensor.numpy()) for tensor in image])
+        expected = eager.outputs(module, image)[0]
+        difference = eager.relative(torch.from_numpy(result.numpy()), expected)
+        if difference > LOGITS and not eager.is_rounding(reference, image, difference):
+            raise ValidationError(
+                "the imported network is not what PyTorch computes: its output differs by "
+                f"{difference:.2e} of the largest; nothing was written: please report it, or "
+                "compile with check=False (--no-check) to look into it"
+            )
+    return SelfCheck(PASSED, "imported module", time.perf_counter() - started)
+
+
+def runs_here(manifest: Manifest) -> bool:
+    """Whether this machine can load an artefact."""
+    if '"cuda"' in manifest.target or not manifest.library.endswith(".so"):
+        return False
+    return manifest.machine == cpu.machine() and not cpu.missing(manifest.needs)
+
+
+def _check_whole_batch(
+    loaded: runtime.Module, module: nn.Module, inputs: Sequence[torch.Tensor]
+) -> None:
+    """All images in one call: each row must be that of the image alone, at any position."""
+    count = min(len(inputs[0]), loaded.manifest.max_batch)
+    if count < 2:
+        return
+    batch = [tensor[:count] for tensor in inputs]
+    together = torch.from_numpy(loaded(*[tensor.numpy() for tensor in batch]))
+    for index in range(count):
+        alone = torch.from_numpy(loaded(*[tensor[index : index + 1].numpy() for tensor in batch]))
+        if eager.relative(together[index : index + 1], alone) > 0.0:
+            expected = eager.outputs(module, batch)[0]
+            if eager.relative(together, expected) > LOGITS:
+                raise ValidationError(
+                    f"image {index} of a batch of {count} gets another output than alone, and "
+                    "another than in PyTorch; nothing was written: please report it, or compile "
+                    "with max_batch=1"
+                )
