@@ -104,7 +104,7 @@ class Findings:
 
     @property
     def verdict(self) -> str:
-        """ "invalid" (a promise is broken), "not validated" (a part was not judged), "valid"."""
+        """One of "valid", "invalid" (a promise is broken), "not validated" (a part is not judged)."""
         if self.failures():
             return "invalid"
         return "not validated" if self.not_judged else "valid"
