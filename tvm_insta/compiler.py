@@ -232,7 +232,8 @@ def _check(
     """The artefact against PyTorch where it runs here, else the imported module."""
     inputs = inputs_for(example_inputs, [torch.from_numpy(each) for each in samples])
     if runs_here(manifest):
-        return check_artefact(stage, module, inputs, imported.exported)
+        calibrated = bool(samples)
+        return check_artefact(stage, module, inputs, imported.exported, calibrated=calibrated)
     return check_imported(imported.mod, module, inputs, imported.exported)
 
 

@@ -46,8 +46,10 @@ def inputs_for(
 
     The first image of the example, one of random numbers, one of zeros, and one whose numbers are
     multiples of 1/2, a third of them 0: comparisons are wrong first where both sides are equal.
-    Where there are `samples` (calibration images), one of them stands in place of random numbers.
+    Where there are `samples` (calibration images), three of them are taken: int8 clips others.
     """
+    if samples:
+        return [each[:3].to(own.dtype) for each, own in zip(samples, example_inputs, strict=True)]
     found = []
     for index, example in enumerate(example_inputs):
         own = example[:1]
@@ -59,8 +61,6 @@ def inputs_for(
             high = 256 if own.dtype == torch.uint8 else max(int(example.max()), 0) + 1
             normal = torch.randint(0, high, own.shape, generator=generator).to(own.dtype)
             ties = normal * (normal % 2)
-        if samples:
-            normal = samples[index][:1].to(own.dtype)
         rows = [own, normal, ties]
         if bool((own != 0).any()):
             rows.append(torch.zeros_like(own))
@@ -69,7 +69,12 @@ def inputs_for(
 
 
 def check_artefact(
-    folder: Path, module: nn.Module, inputs: Sequence[torch.Tensor], graph: fx.GraphModule | None
+    folder: Path,
+    module: nn.Module,
+    inputs: Sequence[torch.Tensor],
+    graph: fx.GraphModule,
+    *,
+    calibrated: bool = False,
 ) -> SelfCheck:
     """Compare an artefact that runs on this machine with PyTorch.
 
@@ -77,7 +82,8 @@ def check_artefact(
         folder: of the artefact.
         module: what was compiled.
         inputs: from `inputs_for`.
-        graph: the exported graph, where it is at hand.
+        graph: the exported graph.
+        calibrated: the inputs are those that int8 layers were calibrated with.
 
     Raises:
         ValidationError: they differ; the message names the first layer.
@@ -85,7 +91,7 @@ def check_artefact(
     started = time.perf_counter()
     # One thread of its own: the pool of the caller's thread is left as it was.
     loaded = runtime.load(folder, threads=1)
-    findings = validate(loaded, module, inputs, graph=graph)
+    findings = validate(loaded, module, inputs, graph=graph, calibrated=calibrated)
     failures = findings.failures()
     if failures:
         raise ValidationError(

@@ -26,9 +26,7 @@ EXAMPLE = torch.randn(SHAPE, generator=torch.Generator().manual_seed(7))
 @functools.cache
 def imported(sign_of_zero="exact"):
     """The export knows nothing of the passes: one serves all faults in them."""
-    return ORIGINAL(
-        Everything(), [EXAMPLE], max_batch=4, dynamic=True, sign_of_zero=sign_of_zero
-    )
+    return ORIGINAL(Everything(), [EXAMPLE], max_batch=4, dynamic=True, sign_of_zero=sign_of_zero)
 
 
 ORIGINAL = compiler.import_torch
@@ -72,7 +70,7 @@ def op(name):
 
 def with_attrs(call, **changed):
     """The call with other attributes."""
-    attrs = {key: call.attrs[key] for key in call.attrs.keys()}  # noqa: SIM118 (a TVM map)
+    attrs = {key: call.attrs[key] for key in call.attrs.keys()}
     return relax.Call(call.op, list(call.args), tvm.ir.make_node("ir.DictAttrs", **attrs | changed))
 
 
@@ -98,8 +96,10 @@ def roll_vector(_, call):
 
 def reversed_words(words):
     bits = np.unpackbits(np.ascontiguousarray(words, "<u4").view(np.uint8), bitorder="little")
-    return np.packbits(bits.reshape(-1, 32)[:, ::-1], bitorder="little").view("<u4").reshape(
-        words.shape
+    return (
+        np.packbits(bits.reshape(-1, 32)[:, ::-1], bitorder="little")
+        .view("<u4")
+        .reshape(words.shape)
     )
 
 
@@ -194,7 +194,7 @@ def test_faults_in_passes(fault, tmp_path, monkeypatch):
         return Change(original(mod, *args, **options), wanted, change, *number).applied()
 
     monkeypatch.setattr(pipeline, step, planted)
-    with pytest.raises(ValidationError, match="not what PyTorch computes|another output") as error:
+    with pytest.raises(ValidationError, match=r"not what PyTorch computes|another output") as error:
         build(tmp_path)
     assert not (tmp_path / "out").exists(), "something was left behind"
     print(error.value)

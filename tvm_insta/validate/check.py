@@ -26,8 +26,9 @@ from tvm_insta.frontend import export_graph
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.runtime.trace import TraceEntry
 from tvm_insta.validate import eager
-from tvm_insta.validate.findings import DISTANCE, HALF, LOGITS, Findings, SiteFindings
+from tvm_insta.validate.findings import HALF, LOGITS, Findings, SiteFindings
 from tvm_insta.validate.graph import Graph, layers_in
+from tvm_insta.validate.narrow import narrow_layers
 from tvm_insta.validate.packed import read_packed
 from tvm_insta.validate.replay import Replay
 from tvm_insta.validate.rounding import Outcome, apart, judge
@@ -56,6 +57,7 @@ def validate(
     *,
     progress: Callable[[int, int], None] | None = None,
     graph: fx.GraphModule | None = None,
+    calibrated: bool = False,
 ) -> Findings:
     """Compare a loaded artefact with the PyTorch module it was compiled from.
 
@@ -65,12 +67,13 @@ def validate(
         inputs: one tensor per input, ``[images, ...]``.
         progress: called with the number of the image that begins and the number of images.
         graph: what `export_graph` gives for the module; None exports it.
+        calibrated: no input goes beyond those that int8 layers were calibrated with.
 
     Raises:
         InputError: the inputs do not fit.
         ImportModelError: the module cannot be exported.
     """
-    return _Validation(artefact, module, inputs, graph).run(inputs, progress)
+    return _Validation(artefact, module, inputs, graph, calibrated).run(inputs, progress)
 
 
 class _Validation:
@@ -80,7 +83,9 @@ class _Validation:
         module: nn.Module,
         inputs: Sequence[torch.Tensor],
         graph: fx.GraphModule | None,
+        calibrated: bool,
     ) -> None:
+        self.calibrated = calibrated
         self.artefact, self.module = artefact, module
         manifest = artefact.manifest
         if graph is None:
@@ -94,7 +99,7 @@ class _Validation:
         self.findings.sign_of_zero = str(manifest.options.get("sign_of_zero", "exact"))
         if storage == "fp16":
             self.findings.distance_limit = self.findings.logits_limit = HALF
-        self.told = _narrow_nodes(self.graph, manifest)
+        self.narrow = narrow_layers(self.graph, manifest)
         self.undecided: list[str] = []
 
     def run(
@@ -119,10 +124,7 @@ class _Validation:
         arrays = [tensor.numpy() for tensor in image]
         ours = torch.from_numpy(np.asarray(self.artefact(*arrays)))
         trace = self.artefact.trace(*arrays) if self.packs else []
-        limits = (DISTANCE, LOGITS)
-        if self.findings.storage == "fp16":
-            limits = (HALF, HALF)
-        replay = Replay(self.graph, self.findings, limits, self.told)
+        replay = Replay(self.graph, self.findings, self.narrow, calibrated=self.calibrated)
         before = self._turned()
         packed = [(pack, read_packed(trace[pack.kernel], pack)) for pack in self.packs]
         replay.run(image, packed)
@@ -144,11 +146,13 @@ class _Validation:
         nodes = self.graph.slice(node, replay.cut)
         difference = eager.relative(ours, theirs)
         same = _best(ours) == _best(theirs)
-        if self.told.intersection(nodes):
+        if self.narrow.keys() & set(nodes):
             findings.outputs_judged += 1
             findings.logits_forced = max(findings.logits_forced, difference)
+            clause = replay.judge_narrow(node, nodes, ours, lambda value: value[0])
+            findings.output_failure = findings.output_failure or clause
             return same
-        allowed = replay.logits_limit * _largest(theirs)
+        allowed = findings.logits_limit * _largest(theirs)
         if bool(apart(ours, theirs, allowed).any()):
             judged = judge(
                 self.graph, replay.values, node, replay.cut, ours, allowed, lambda v: v[0]
@@ -190,7 +194,7 @@ class _Validation:
                 f"the module's output differs from that of its exported graph by {apart_by:.2e} of "
                 "the largest: torch.export changes what it computes"
             )
-        elif not flipped and not self.told and findings.storage == "fp32":
+        elif not flipped and not self.narrow and findings.storage == "fp32":
             if not eager.is_rounding(self.graph, image, difference):
                 findings.free_failure = (
                     f"running free, the output differs from the module's by {difference:.2e} of "
@@ -216,20 +220,3 @@ def _best(logits: torch.Tensor) -> int:
 def _largest(value: torch.Tensor) -> float:
     finite = value.double()[torch.isfinite(value.double())]
     return max(float(finite.abs().max()) if finite.numel() else 0.0, 1e-30)
-
-
-def _narrow_nodes(graph: Graph, manifest: Manifest) -> set[fx.Node]:
-    """Nodes of layers that the artefact computes in bf16 or int8."""
-    names = {
-        layer.name.split("#")[0]
-        for layer in manifest.layers
-        if any(note.startswith("computed in") for note in layer.notes)
-    }
-    return {node for node in graph.nodes if names.intersection(_paths(node))}
-
-
-def _paths(node: fx.Node) -> list[str]:
-    """The innermost module's path, and the node's own name."""
-    paths = [str(entry[0]) for entry in (node.meta.get("nn_module_stack") or {}).values()]
-    inner = next((path for path in reversed(paths) if path), "")
-    return [inner, inner.removeprefix("network."), str(node.name)]

@@ -104,7 +104,7 @@ class Findings:
 
     @property
     def verdict(self) -> str:
-        """One of "valid", "invalid" (a promise is broken), "not validated" (a part is not judged)."""
+        """One of "valid", "invalid" and "not validated": a part could not be judged."""
         if self.failures():
             return "invalid"
         return "not validated" if self.not_judged else "valid"

@@ -28,6 +28,9 @@ _MOVES = frozenset(
 """Operators that only move values, or make constants: their result has no rounding."""
 
 
+_LAYERS = ("convolution", "linear", "matmul", "addmm", "mm", "bmm", "baddbmm", "conv2d")
+
+
 class Graph:
     """A graph of ATen operators.
 
@@ -78,6 +81,7 @@ class Graph:
         replaced: Mapping[fx.Node, Any],
         change: Change | None = None,
         read: Callable[[Any], Any] | None = None,
+        operands: Callable[[fx.Node, tuple[Any, ...]], tuple[Any, ...]] | None = None,
     ) -> Values:
         """Execute some nodes anew.
 
@@ -87,6 +91,7 @@ class Graph:
             replaced: values that stand in place of the known ones.
             change: see `Change`.
             read: applied to each known value that a node reads.
+            operands: gives the arguments that a node gets in place of its own.
         """
         values: Values = dict(replaced)
 
@@ -97,14 +102,21 @@ class Graph:
 
         with torch.no_grad():
             for node in nodes:
-                value = self._execute(node, value_of)
+                value = self._execute(node, value_of, operands)
                 values[node] = value if change is None else change(node, value)
         return values
 
-    def _execute(self, node: fx.Node, value_of: Callable[[fx.Node], Any]) -> Any:
+    def _execute(
+        self,
+        node: fx.Node,
+        value_of: Callable[[fx.Node], Any],
+        operands: Callable[[fx.Node, tuple[Any, ...]], tuple[Any, ...]] | None = None,
+    ) -> Any:
         if node.op == "get_attr":
             return operator.attrgetter(str(node.target))(self.module)
         args, kwargs = fx.map_arg((node.args, node.kwargs), value_of)
+        if operands is not None:
+            args = operands(node, args)
         if node.op == "output":
             return _flat(args[0])
         if node.op == "call_module":
@@ -160,17 +172,27 @@ def base_name(node: fx.Node) -> str:
     return "" if schema is None else str(schema.name).split("::")[-1]
 
 
+def is_layer(node: fx.Node) -> bool:
+    """Whether a node is a convolution or a product."""
+    return base_name(node) in _LAYERS
+
+
+def paths(node: fx.Node) -> list[str]:
+    """The innermost module's path, with and without our wrapper of pixels, and the own name."""
+    stack = [str(entry[0]) for entry in (node.meta.get("nn_module_stack") or {}).values()]
+    inner = next((path for path in reversed(stack) if path), "")
+    return [path for path in (inner.removeprefix("network."), inner, str(node.name)) if path]
+
+
 def place(node: fx.Node) -> str:
     """Module path and name of a node, for messages."""
-    paths = [str(entry[0]) for entry in (node.meta.get("nn_module_stack") or {}).values()]
-    path = next((path for path in reversed(paths) if path), "")
-    return f"{path} ({node.name})" if path else node.name
+    path = paths(node)[0]
+    return path if path == node.name else f"{path} ({node.name})"
 
 
 def layers_in(nodes: Iterable[fx.Node]) -> list[str]:
     """Places of the convolutions and products among nodes."""
-    names = ("convolution", "linear", "matmul", "addmm", "mm", "bmm", "baddbmm", "conv2d")
-    return [place(node) for node in nodes if base_name(node) in names]
+    return [place(node) for node in nodes if is_layer(node)]
 
 
 def _flat(value: Any) -> list[Any]:

@@ -57,10 +57,13 @@ def explain(
         tolerance: of a level.
         limit: how far the roots may be moved, in units of their rms; 0 for not at all.
     """
+    low: torch.Tensor
+    high: torch.Tensor
     low = high = graph.evaluate(nodes, known, roots)[node].double()
 
     def outside() -> torch.Tensor:
-        return ~((levels >= low - tolerance) & (levels <= high + tolerance))
+        inside: torch.Tensor = (levels >= low - tolerance) & (levels <= high + tolerance)
+        return ~inside
 
     def take(value: torch.Tensor) -> None:
         nonlocal low, high

@@ -8,7 +8,7 @@ that rounding turned round, hides behind an earlier one, and one wrong integer i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from tvm_insta.runtime.manifest import Binarisation
 from tvm_insta.validate.findings import Findings, SiteFindings
 from tvm_insta.validate.graph import Graph, Values, layers_in, place
 from tvm_insta.validate.levels import Explained, explain
+from tvm_insta.validate.narrow import TIMES, change_of
 from tvm_insta.validate.packed import Packed, arranged
 from tvm_insta.validate.rounding import Outcome, apart, distance, judge, rms
 
@@ -47,12 +48,18 @@ class Replay:
     """
 
     def __init__(
-        self, graph: Graph, findings: Findings, limits: tuple[float, float], told: set[fx.Node]
+        self,
+        graph: Graph,
+        findings: Findings,
+        narrow: Mapping[fx.Node, str],
+        *,
+        calibrated: bool,
     ) -> None:
         self.graph = graph
         self.findings = findings
-        self.distance_limit, self.logits_limit = limits
-        self.told = told
+        self.distance_limit = findings.distance_limit
+        self.narrow = narrow
+        self.calibrated = calibrated
         self.values: Values = {}
         self.free: Values = {}  # PyTorch's values of nodes that were replaced by the artefact's
         self.cut: list[fx.Node] = []
@@ -127,8 +134,9 @@ class Replay:
         scale = rms(theirs)
         deviation = distance(ours, theirs) / scale
         nodes = self.graph.slice(node, self.cut)
-        if self.told.intersection(nodes):
+        if self.narrow.keys() & set(nodes):
             found.told = max(found.told, deviation)
+            found.fail(self.judge_narrow(node, nodes, ours, _itself))
             return
         allowed = self.distance_limit * scale
         if bool(apart(ours, theirs, allowed).any()):
@@ -144,6 +152,28 @@ class Replay:
                     f"for the same bits, allowed are {judged.allowed / scale:.1e}{_made_by(nodes)}"
                 )
         found.deviation = max(found.deviation, deviation)
+
+    def judge_narrow(
+        self,
+        node: fx.Node,
+        nodes: Sequence[fx.Node],
+        ours: torch.Tensor,
+        pick: Callable[[Any], torch.Tensor],
+    ) -> str:
+        """What is wrong with a value straight from layers in bf16 or int8, "" for nothing."""
+        kinds = {self.narrow[each] for each in nodes if each in self.narrow}
+        if "int8" in kinds and not self.calibrated:
+            return ""
+        theirs = pick(self.values[node])
+        changed = pick(change_of(self.graph, self.values, node, nodes, self.narrow))
+        off, allowed = (rms(value.double() - theirs) for value in (ours, changed))
+        allowed = TIMES * allowed + self.distance_limit * rms(theirs)
+        if off <= allowed or not theirs.is_floating_point():
+            return ""
+        return (
+            f"{place(node)} differs from PyTorch's by {off / rms(theirs):.2e} (rms), allowed for "
+            f"{' and '.join(sorted(kinds))} is {allowed / rms(theirs):.1e}{_made_by(nodes)}"
+        )
 
     def _take_levels(self, node: fx.Node, packs: Sequence[_Pack]) -> None:
         taken = None
