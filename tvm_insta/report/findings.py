@@ -11,14 +11,12 @@ if TYPE_CHECKING:
 
 def findings_lines(findings: Findings, *, per_layer: bool) -> Iterator[str]:
     """Say what was compared and how far it agrees."""
-    if findings.note:
-        yield f"note: {findings.note}"
-    if not findings.judged:
+    if findings.narrow:
         named = (("stem", findings.stem), ("storage", findings.storage))
         chosen = ", ".join(f"{what} {value}" for what, value in named if value != "fp32")
         yield (
-            f"{chosen}: what it changes is told below and not judged; bits are packed exactly all "
-            "the same"
+            f"{chosen}: differences of up to {findings.narrow:g} rms are what these numbers do; bits "
+            "are packed exactly all the same"
         )
     if findings.sites:
         yield from _bit_lines(findings)
@@ -58,4 +56,4 @@ def _bit_lines(findings: Findings) -> Iterator[str]:
 
 
 def _allowed(findings: Findings, limit: float) -> str:
-    return f" (allowed {limit:.0e})" if findings.judged else ""
+    return f" (allowed {limit:.0e})" if not findings.narrow else ""

@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns 0 if everything holds, 1 if not, 2 for an error."""
+    """Run the command line; returns 0 if everything holds, 1 if not or if it cannot be judged, 2 for an error."""
     return cli.run(_validate, parser(), argv)
 
 
@@ -78,8 +78,10 @@ def _validate(args: argparse.Namespace) -> int:
     failures = findings.failures()
     for failure in failures:
         print(f"FAILED: {failure}")
-    print("invalid" if failures else "valid")
-    return 1 if failures else 0
+    for reason in findings.not_judged:
+        print(f"NOT JUDGED: {reason}")
+    print(findings.verdict)
+    return 0 if findings.verdict == "valid" else 1
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What one compare-and-pack kernel of an artefact read and wrote, in PyTorch's layout."""
+"""What one compare-and-pack kernel of an artefact read and wrote, in the kernel's layout."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Packed:
     """One binarisation of one image.
 
     Attributes:
-        x: the compared activations, ``[1, C, H, W]`` or ``[1, C]`` float32.
+        x: the compared activations, ``[1, H, W, C]`` or ``[1, C]`` float32.
         thresholds: one per level, each broadcastable to ``x``.
         compare: "ge", "gt", "le" or "lt".
         levels: for each level, whether the packed code says that x passes it, bool like ``x``.
@@ -38,6 +38,11 @@ class Packed:
     thresholds: tuple[Array, ...]
     compare: str
     levels: tuple[Array, ...]
+
+    @property
+    def codes(self) -> Array:
+        """How many comparisons hold, int64 like ``x``."""
+        return np.sum([level.astype(np.int64) for level in self.levels], axis=0)
 
     def wrong_bits(self, level: int) -> int:
         """How many packed bits are not the comparison of the artefact's own values."""
@@ -60,14 +65,14 @@ def read_packed(entry: TraceEntry, pack: Binarisation) -> Packed:
     else:
         values = np.frombuffer(bytes.fromhex(pack.thresholds), "<f4")
         own = values.reshape(pack.threshold_shape)
-    thresholds = tuple(_to_torch(level) for level in _as_levels(own, x, pack.bits))
+    thresholds = tuple(_as_levels(own, x, pack.bits))
     words = entry.outputs[pack.output]
     if words.ndim == 4:
         top, left, bottom, right = pack.pad
         words = words[:, top : words.shape[1] - bottom, left : words.shape[2] - right]
-    codes = _to_torch(packing.unpack_codes(words, pack.channels, pack.bits, pack.groups))
+    codes = packing.unpack_codes(words, pack.channels, pack.bits, pack.groups)
     levels = tuple(np.ascontiguousarray(codes > rank) for rank in _ranks(thresholds, pack.compare))
-    return Packed(_to_torch(x), thresholds, pack.compare, levels)
+    return Packed(x, thresholds, pack.compare, levels)
 
 
 def _named(entry: TraceEntry, place: str) -> Array | None:
@@ -96,7 +101,3 @@ def _ranks(thresholds: Sequence[Array], compare: str) -> list[Any]:
             rank = rank + (easier | ((other == one) & (other_at < at)))
         ranks.append(rank)
     return ranks
-
-
-def _to_torch(value: Array) -> Array:
-    return value.transpose(0, 3, 1, 2) if value.ndim == 4 else value
