@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tvm_insta import choose, cli
-from tvm_insta.options import BINARY, INPUTS, RANDOM, RUNTIMES, STEMS, STORAGE, CompileOptions
+from tvm_insta.options import (
+    BINARY,
+    INPUTS,
+    RANDOM,
+    RUNTIMES,
+    SIGN_OF_ZERO,
+    STEMS,
+    STORAGE,
+    CompileOptions,
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -81,6 +90,18 @@ def parser() -> argparse.ArgumentParser:
         help="execute the module after every phase and compare it with PyTorch",
     )
     result.add_argument(
+        "--no-check",
+        action="store_true",
+        help="do not compare the artefact with PyTorch before it is handed over",
+    )
+    result.add_argument(
+        "--sign-of-zero",
+        default="exact",
+        choices=SIGN_OF_ZERO,
+        help="exact: torch.sign(0) is 0, and activations whose sign may be 0 take two bits; +1: one "
+        "bit, validate counts what it changes",
+    )
+    result.add_argument(
         "--log-dir",
         type=Path,
         help="folder of tuning records (default: those that ship with the package)",
@@ -106,6 +127,8 @@ def _compile(args: argparse.Namespace) -> int:
         name=args.name,
         dump_ir=args.dump_ir,
         verify_stages=args.verify_stages,
+        check=not args.no_check,
+        sign_of_zero=args.sign_of_zero,
         log_dir=args.log_dir,
     )
     from tvm_insta.target import parse

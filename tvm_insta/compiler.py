@@ -7,6 +7,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,11 @@ from tvm_insta.passes.pipeline import PHASES, AfterPhase, run_pipeline  # noqa: 
 from tvm_insta.passes.report import Report  # noqa: E402
 from tvm_insta.runtime import manifest as manifests  # noqa: E402
 from tvm_insta.schedules import ConvTiles  # noqa: E402
+from tvm_insta.self_check import Checked, check_artefact, check_batch  # noqa: E402
 from tvm_insta.target import InstaTarget, parse  # noqa: E402
 from tvm_insta.tuning.lookup import Lookup, look_up  # noqa: E402
+
+CHECK = "check against PyTorch"
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the step that begins, its number and the number of steps."""
@@ -151,7 +155,7 @@ def compile_module(
     check_binary(options.binary, target)
     check_storage(options.storage, target)
     images = samples(options, source.preprocessing, example_inputs)
-    steps = ["export", *PHASES, "generate code"]
+    steps = ["export", *PHASES, "generate code", *([CHECK] if options.check else [])]
     started = time.perf_counter()
 
     def begin(step: str) -> None:
@@ -195,12 +199,20 @@ def compile_module(
         compare=compare(target, options.log_dir),
     )
     compiled.report.log()
+    if options.check:
+        check_batch(module, example_inputs, max_batch=options.max_batch, form=options.runtime)
     with staged(out_dir) as stage:
         generate = plain_c.c_form if options.runtime == "c" else relax_vm.vm_form
         form = generate(compiled.mod, target, stage, options.name, linker=linker)
         seconds = time.perf_counter() - started
         manifest = describe(stage, compiled, tuned, form, target, options, source, seconds)
         manifests.write(stage, manifest)
+        checked = Checked()
+        if options.check:
+            begin(CHECK)
+            checked = check_artefact(stage, module, example_inputs, imported, target, manifest)
+        known = {"checked": checked.state, "check_seconds": round(checked.seconds, 2)}
+        manifests.write(stage, replace(manifest, options={**manifest.options, **known}))
     return Artefact(out_dir, compiled.report)
 
 

@@ -41,6 +41,7 @@ class CompileOptions:
         name: prefix of the files and of the C functions.
         dump_ir: folder for one TVMScript file per phase, or None.
         verify_stages: execute the module after every phase and compare it with PyTorch.
+        check: compare the artefact with PyTorch before it is handed over.
         log_dir: folder of tuning records, one folder per target in it; None for the packaged ones.
     """
 
@@ -56,6 +57,7 @@ class CompileOptions:
     name: str = "model"
     dump_ir: Path | None = None
     verify_stages: bool = False
+    check: bool = True
     log_dir: Path | None = None
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import tvm
+from torch import fx
 
 from tvm_insta.frontend.layers import SourceLayer
 from tvm_insta.frontend.sites import Site
@@ -21,10 +22,12 @@ class Imported:
             its key as the attribute `site`.
         layers: every convolution and matrix product.
         sites: level tensors by key.
+        reference: the exported graph, as the validator executes it.
         input_names: names of the inputs of ``main``.
     """
 
     mod: tvm.IRModule
     layers: tuple[SourceLayer, ...]
     sites: Mapping[str, Site]
+    reference: fx.GraphModule
     input_names: tuple[str, ...]

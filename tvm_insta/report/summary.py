@@ -40,6 +40,10 @@ def compile_summary(folder: Path, manifest: Manifest) -> Iterator[str]:
         )
     seconds = manifest.options.get("compile_seconds")
     yield f"compiled in {seconds} s for {manifest.target}"
+    yield (
+        f"check against PyTorch: {manifest.options.get('checked')} "
+        f"({manifest.options.get('check_seconds')} s)"
+    )
     for name in [*sorted(manifest.files), "model.json"]:
         yield f"wrote {folder / name} ({(folder / name).stat().st_size / 1e6:.2f} MB)"
 

@@ -45,6 +45,7 @@ def validate(
     inputs: Sequence[torch.Tensor],
     *,
     progress: Callable[[int, int], None] | None = None,
+    graph: fx.GraphModule | None = None,
 ) -> Findings:
     """Compare a loaded artefact with the PyTorch module it was compiled from.
 
@@ -53,20 +54,27 @@ def validate(
         module: the same network in PyTorch.
         inputs: one tensor per input, ``[images, ...]``.
         progress: called with the number of the image that begins and the number of images.
+        graph: the module as `frontend.export_graph` exports it; None exports it here.
 
     Raises:
         InputError: the inputs do not fit.
     """
-    return _Validation(artefact, module, inputs).run(progress)
+    return _Validation(artefact, module, inputs, graph).run(progress)
 
 
 class _Validation:
-    def __init__(self, artefact: Module, module: nn.Module, inputs: Sequence[torch.Tensor]) -> None:
+    def __init__(
+        self,
+        artefact: Module,
+        module: nn.Module,
+        inputs: Sequence[torch.Tensor],
+        graph: fx.GraphModule | None,
+    ) -> None:
         self.artefact, self.module, self.inputs = artefact, module.eval(), inputs
         manifest = artefact.manifest
         examples = [tensor[:1] for tensor in inputs]
         self.replay = Replay(
-            export_graph(module, examples, max_batch=manifest.max_batch, dynamic=True)
+            graph or export_graph(module, examples, max_batch=manifest.max_batch, dynamic=True)
         )
         options = manifest.options
         stem, storage = (str(options.get(name, "fp32")) for name in ("stem", "storage"))

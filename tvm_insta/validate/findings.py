@@ -150,6 +150,11 @@ class Findings:
         return found
 
     @property
+    def first_failing(self) -> str | None:
+        """The first tensor that breaks a promise; None where only the output does, or nothing."""
+        return next((site.name for site in self.sites if self._site_failures(site)), None)
+
+    @property
     def verdict(self) -> str:
         """One of "valid", "invalid" and "not validated"."""
         if self.failures():
