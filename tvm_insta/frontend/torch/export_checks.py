@@ -250,7 +250,7 @@ def _without_device(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 def _is_other_device(value: Any) -> bool:
     if isinstance(value, torch.device):
-        return value.type != "cpu" and value.type != "meta"
+        return value.type not in ("cpu", "meta")
     return isinstance(value, str) and value.partition(":")[0] in ("cuda", "mps", "xpu")
 
 
