@@ -139,9 +139,24 @@ def _uniform_value(node: fx.Node, uniform: dict[fx.Node, torch.Tensor]) -> torch
     if base_name(node) in ("aten.full", "aten.full_like"):
         number = node.args[1]
         return torch.tensor(number, dtype=dtype) if isinstance(number, (int, float)) else None
-    known: dict[fx.Node, torch.Tensor] = {}
     if not is_elementwise(node) and base_name(node) not in _EXPANDED:
         return None
+    known = _uniform_operands(node, uniform)
+    if not known:
+        return None
+    if base_name(node) in _EXPANDED:
+        return next(iter(known.values()))
+    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: known[source])
+    with torch.no_grad():
+        result = node.target(*args, **kwargs)  # type: ignore[operator]
+    return result.reshape(()).to(dtype)  # type: ignore[no-any-return]
+
+
+def _uniform_operands(
+    node: fx.Node, uniform: dict[fx.Node, torch.Tensor]
+) -> dict[fx.Node, torch.Tensor]:
+    """The numbers that the tensors a node reads consist of; empty where one is not uniform."""
+    known: dict[fx.Node, torch.Tensor] = {}
     for source in node.all_input_nodes:
         if not is_tensor(source):
             continue
@@ -151,15 +166,8 @@ def _uniform_value(node: fx.Node, uniform: dict[fx.Node, torch.Tensor]) -> torch
         elif value is not None and value.numel() == 1:
             known[source] = value.reshape(())
         else:
-            return None
-    if not known:
-        return None
-    if base_name(node) in _EXPANDED:
-        return next(iter(known.values()))
-    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: known[source])
-    with torch.no_grad():
-        result = node.target(*args, **kwargs)  # type: ignore[operator]
-    return result.reshape(()).to(dtype)  # type: ignore[no-any-return]
+            return {}
+    return known
 
 
 def _without_expansions(node: fx.Node, uniform: dict[fx.Node, torch.Tensor]) -> None:
