@@ -1,3 +1,1 @@
 """From PyTorch to Relax."""
-
-from __future__ import annotations

@@ -14,11 +14,7 @@ from tvm_insta.frontend.torch.fold import fold_constants
 from tvm_insta.frontend.torch.graph import SOURCE
 from tvm_insta.frontend.torch.levels.layers import Found, rewrite_layers
 from tvm_insta.frontend.torch.normalise import normalise
-from tvm_insta.frontend.torch.operators import (
-    prepare,
-    sequences_to_images,
-    transposed_to_plain,
-)
+from tvm_insta.frontend.torch.operators import prepare, sequences_to_images, transposed_to_plain
 from tvm_insta.frontend.torch.to_relax import to_relax
 
 
@@ -45,6 +41,7 @@ def import_torch(
     graph, found = rewritten_graph(
         module, example_inputs, max_batch=max_batch, dynamic=dynamic, sign_of_zero=sign_of_zero
     )
+    prepare(graph)
     mod = to_relax(graph, example_inputs, max_batch=max_batch, dynamic=dynamic)
     names = tuple(str(param.name) for param in mod["main"].params)
     return Imported(mod, tuple(found.layers), found.sites, names)
@@ -68,12 +65,10 @@ def rewritten_graph(
         node.meta[SOURCE] = node.name
     fold_constants(graph)
     normalise(graph, sign_of_zero=sign_of_zero)
-    prefix = f"{NETWORK}." if isinstance(module, ByteInput) else ""
     sequences_to_images(graph)
     transposed_to_plain(graph)
-    found = rewrite_layers(graph, prefix=prefix)
-    prepare(graph)
-    return graph, found
+    prefix = f"{NETWORK}." if isinstance(module, ByteInput) else ""
+    return graph, rewrite_layers(graph, prefix=prefix)
 
 
 def trace_and_fold(

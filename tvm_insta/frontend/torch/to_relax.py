@@ -16,7 +16,7 @@ from tvm.relax.frontend.torch import from_exported_program
 from tvm_insta import ops
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.torch.export import export_program, one_line
-from tvm_insta.frontend.torch.operators import CONVERTERS as OPERATORS
+from tvm_insta.frontend.torch.operators import convert_map
 
 Importer = Any  # TVM's importer: `env` maps fx nodes to Relax expressions
 
@@ -35,7 +35,7 @@ def to_relax(
             warnings.simplefilter("ignore")
             return from_exported_program(
                 program.run_decompositions({}),
-                custom_convert_map={**OPERATORS, **CONVERTERS},
+                custom_convert_map=CONVERTERS,
                 run_ep_decomposition=False,
                 unwrap_unit_return_tuple=True,
             )
@@ -107,11 +107,6 @@ def _linear(node: fx.Node, importer: Importer) -> relax.Expr:
     if len(shape) == 2:
         turned = build.emit(relax.op.permute_dims(weight, None))
         return build.emit(ops.dense(data, turned, layers=[str(layer)]))
-    if len(shape) == 1:
-        row = build.emit(relax.op.reshape(data, [1, *shape]))
-        turned = build.emit(relax.op.permute_dims(weight, None))
-        result = build.emit(ops.dense(row, turned, layers=[str(layer)]))
-        return build.emit(relax.op.reshape(result, [weight.ty.shape.values[0]]))
     pixels = build.emit(relax.op.reshape(data, _as_pixels(shape)))
     out, channels = weight.ty.shape.values
     kernel = build.emit(relax.op.reshape(weight, [out, 1, 1, channels]))
@@ -125,9 +120,11 @@ def _matmul(node: fx.Node, importer: Importer) -> relax.Expr:
     return importer.block_builder.emit(product)
 
 
-CONVERTERS = {
-    "levels.default": _levels,
-    "convolution.default": _convolution,
-    "linear.default": _linear,
-    "matmul.default": _matmul,
-}
+CONVERTERS = convert_map(
+    {
+        "tvm_insta.levels.default": _levels,
+        "tvm_insta.convolution.default": _convolution,
+        "tvm_insta.linear.default": _linear,
+        "tvm_insta.matmul.default": _matmul,
+    }
+)

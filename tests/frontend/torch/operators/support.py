@@ -15,7 +15,7 @@ from torch import fx, nn
 from tvm import relax
 from tvm.relax.frontend.torch import from_exported_program
 
-from tvm_insta.frontend.torch.operators import CONVERTERS, prepare
+from tvm_insta.frontend.torch.operators import convert_map, prepare
 from tvm_insta.ops.legalise import LEGALISATIONS
 
 Function = Callable[..., torch.Tensor]
@@ -134,7 +134,7 @@ def to_relax(
         program = torch.export.export(graph, tuple(tensors), dynamic_shapes=shapes)
         return from_exported_program(
             program.run_decompositions({}),
-            custom_convert_map=CONVERTERS,
+            custom_convert_map=convert_map({}),
             run_ep_decomposition=False,
             unwrap_unit_return_tuple=True,
         )

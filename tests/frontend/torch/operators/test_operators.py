@@ -51,8 +51,8 @@ REFUSED = {
     "bilinear": "trilinear", "scatter": "scatter", "scatter_add": "scatter_add",
     "index_add": "index_put", "index_fill": "index_put", "index_copy": "index_put",
     "unfold dimension": "unfold", "fold": "index_put", "grid_sample": "grid_sampler_2d",
-    "max_pool2d unbatched": "rank 3", "max_pool2d indices": "whose indices are read",
-    "max_unpool2d": "whose indices are read",
+    "max_pool2d unbatched": "rank 3", "max_pool2d indices": "indices are read",
+    "max_unpool2d": "indices are read",
 }  # fmt: skip
 """Cases that are refused, with what the sentence must name."""
 

@@ -8,7 +8,7 @@ tests/frontend/torch/operators/test_tvm_importer.py holds the list, and fails wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from tvm_insta.frontend.torch.operators.symbols import shape_in_relax
 
 Expr = Any  # Relax expressions carry no type information for mypy
 Importer = Any  # TVM's importer: `env` maps fx nodes to Relax expressions
+Convert = Callable[[fx.Node, Importer], Any]
 Check = Callable[["Bound"], "tuple[str, str] | None"]
 """What of a call cannot be compiled and what to write instead, or None."""
 
@@ -188,12 +189,26 @@ def number(value: Any, dtype: torch.dtype) -> Expr:
     return relax.const(tensor.numpy(), relax_type(dtype))
 
 
-def converters() -> dict[str, Callable[[fx.Node, Importer], Any]]:
-    """The table as TVM's importer takes it, ``custom_convert_map``."""
-    return {name.removeprefix("aten."): _guarded(name, row.convert) for name, row in TABLE.items()}
+def converters() -> dict[str, Convert]:
+    """The table by the operators' full names."""
+    return {name: _guarded(name, row.convert) for name, row in TABLE.items()}
 
 
-def _guarded(name: str, convert: Callable[[Call], Any]) -> Callable[[fx.Node, Importer], Any]:
+def by_short_name(*tables: Mapping[str, Convert]) -> dict[str, Convert]:
+    """Tables by full names as TVM's importer takes them, ``custom_convert_map``.
+
+    The importer knows operators by their names without namespace, so that
+    ``aten.convolution.default`` and ``tvm_insta.convolution.default`` share one entry, which looks.
+    """
+    whole = {name: convert for table in tables for name, convert in table.items()}
+
+    def dispatch(node: fx.Node, importer: Importer) -> Any:
+        return whole[str(node.target)](node, importer)
+
+    return {name.partition(".")[2]: dispatch for name in whole}
+
+
+def _guarded(name: str, convert: Callable[[Call], Any]) -> Convert:
     def run(node: fx.Node, importer: Importer) -> Any:
         try:
             return convert(Call(node, importer))

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import fx
 
+from tvm_insta.frontend.torch.graph import constant, name_of
 from tvm_insta.frontend.torch.operators.converter import bind
-from tvm_insta.frontend.torch.operators.graph import Inserter, constant, name_of, replace
+from tvm_insta.frontend.torch.operators.insert import Inserter, replace
 
 _aten = torch.ops.aten
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import fx
 
+from tvm_insta.frontend.torch.graph import name_of
 from tvm_insta.frontend.torch.operators.converter import TABLE, bind, known_type
-from tvm_insta.frontend.torch.operators.graph import name_of
 from tvm_insta.frontend.torch.operators.refusal import refusal
 from tvm_insta.frontend.torch.operators.rewrites import rewrite
 from tvm_insta.frontend.torch.operators.symbols import SYMBOLIC

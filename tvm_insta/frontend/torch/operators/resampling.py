@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from tvm_insta.frontend.torch.operators.converter import bind, fake
-from tvm_insta.frontend.torch.operators.graph import Inserter, replace
+from tvm_insta.frontend.torch.operators.insert import Inserter, replace
 
 _aten = torch.ops.aten
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx
 
+from tvm_insta.frontend.torch.graph import constant, is_tensor, name_of
 from tvm_insta.frontend.torch.operators.converter import bind
 from tvm_insta.frontend.torch.operators.convolutions import (
     sequence_to_image,
     transposed_to_convolution,
 )
-from tvm_insta.frontend.torch.operators.graph import (
-    Inserter,
-    constant,
-    is_tensor,
-    name_of,
-    replace,
-)
+from tvm_insta.frontend.torch.operators.insert import Inserter, replace
 from tvm_insta.frontend.torch.operators.resampling import RESAMPLING
 
 _aten = torch.ops.aten
@@ -45,7 +42,7 @@ def rewrite(module: fx.GraphModule) -> None:
         changed = False
         for node in list(graph.nodes):
             rule = _RULES.get(name_of(node))
-            if rule is not None and (node.users or name_of(node) not in _RULES):
+            if rule is not None and node.users:
                 changed = rule(node) or changed
         graph.eliminate_dead_code()
     for node in list(graph.nodes):
@@ -83,7 +80,7 @@ def _masked_assignment(node: fx.Node) -> bool:
         mask = insert.call(_aten.unsqueeze.default, mask, -1)
     dtype = target.meta["val"].dtype
     if value.meta["val"].dtype != dtype:
-        value = insert.call(_aten._to_copy.default, value, dtype=dtype)
+        value = insert.call(_aten.to.dtype, value, dtype)
     replace(node, insert.call(_aten.where.self, mask, value, target))
     return True
 
@@ -144,15 +141,65 @@ def _sorted_boundaries(node: fx.Node) -> bool:
     above = insert.call(_aten.logical_not.default, insert.call(compare, wide, boundaries))
     count = insert.call(_aten.sum.dim_IntList, above, [-1])
     if short:
-        count = insert.call(_aten._to_copy.default, count, dtype=torch.int32)
+        count = insert.call(_aten.to.dtype, count, torch.int32)
     replace(node, count)
     return True
+
+
+def _instance_norm(node: fx.Node) -> bool:
+    """Instance norm comes as batch norm of ``[1, N * C, ...]``, with parameters repeated N times.
+
+    Of the image itself it is a group norm with one channel per group, or, with stored statistics,
+    a batch norm.
+    """
+    given = bind(node).arguments
+    source = given["input"]
+    if name_of(source) not in ("aten.view.default", "aten.reshape.default"):
+        return False
+    image = source.args[0]
+    joined, shape = source.meta["val"].shape, image.meta["val"].shape
+    if len(joined) != len(shape) or joined[0] != 1 or joined[2:] != shape[2:]:
+        return False
+    names = ("weight", "bias", "running_mean", "running_var")
+    found = {name: _unrepeated(given[name]) for name in names if given.get(name) is not None}
+    if any(value is None for value in found.values()):
+        return False
+    insert = Inserter(node)
+    weight, bias = found.get("weight"), found.get("bias")
+    if "running_mean" in found:
+        made = insert.call(
+            _aten._native_batch_norm_legit_no_training.default,
+            image, weight, bias, found["running_mean"], found["running_var"],
+            given["momentum"], given["eps"],
+        )  # fmt: skip
+    elif "no_stats" in name_of(node):
+        channels, pixels = int(shape[1]), math.prod(int(size) for size in shape[2:])
+        made = insert.call(
+            _aten.native_group_norm.default,
+            image, weight, bias, insert.size(image, 0), channels, pixels, channels, given["eps"],
+        )  # fmt: skip
+    else:
+        return False
+    result = insert.view(insert.call(operator.getitem, made, 0), insert.sizes(source))
+    for user in list(node.users):
+        if user.args[1] == 0:
+            replace(user, result)
+    return True
+
+
+def _unrepeated(node: Any) -> fx.Node | None:
+    """The vector that is repeated, None where it is no repetition."""
+    if name_of(node) != "aten.repeat.default" or len(node.args[1]) != 1:
+        return None
+    return node.args[0]  # type: ignore[no-any-return]
 
 
 _RULES: dict[str, Callable[[fx.Node], bool]] = {
     "aten.convolution.default": _convolution,
     "aten.index_put.default": _masked_assignment,
     "aten.index.Tensor": _constant_indices,
+    "aten._native_batch_norm_legit.no_stats": _instance_norm,
+    "aten._native_batch_norm_legit_no_training.default": _instance_norm,
     "aten.bucketize.Tensor": _sorted_boundaries,
     **RESAMPLING,
 }
