@@ -30,7 +30,8 @@ class Net(nn.Module):
 
 def test_layers_are_named_after_their_modules():
     imported = import_torch(Net(), [X], max_batch=4, dynamic=True)
-    assert imported.layer_names == ("stem", "convolution_1", "convolution_2", "head.1")
+    assert [layer.name for layer in imported.layers] == ["stem", "conv2d_1", "conv2d_2", "head.1"]
+    assert [layer.binary for layer in imported.layers] == [False, True, True, False]
     assert imported.input_names == ("x",)
 
 
