@@ -167,7 +167,7 @@ REASONS = {
     "its weights are real-valued": float_weight(Binary(SPELLINGS["where ge"])),
     "they are not evenly spaced": uneven_weight(Binary(SPELLINGS["where ge"])),
     "its input is real-valued": Binary(torch.relu),
-    "its input was binarised and then changed by avg_pool2d in test_recognise.py": Binary(
+    "its input was binarised and then changed by avg_pool2d in networks.py": Binary(
         lambda x: F.avg_pool2d(torch.sign(x), 3, 1, 1)
     ),
     "its input takes the values 0, 1, 3": Binary(lambda x: (x >= 0).float() + 2 * (x > 1).float()),
