@@ -42,7 +42,7 @@ KNOWS = {
     "nn": {"torch", "zoo"},
     "ops": {"tvm", "tvm_ffi"},
     "schedules": {"tvm", "tvm_ffi"},  # PrimFuncs and TVM's targets, nothing of ours
-    "frontend": {"torch", "tvm"},
+    "frontend": {"torch", "tvm", "ops"},  # what it imports into: our operators
     "passes": {"tvm", "tvm_ffi", "ops", "frontend", "schedules", *TARGETS},
     "codegen": {"tvm", "tvm_ffi", "runtime", *BETWEEN},
     "validate": {"torch", "tvm", "ops", "frontend", "codegen", "runtime", *TARGETS},

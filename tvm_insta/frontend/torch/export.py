@@ -46,8 +46,11 @@ def export_graph(
             warnings.simplefilter("ignore")  # deprecations inside torch.export
             table = torch.export.default_decompositions()
             for operator in _WHOLE:
-                table.pop(operator, None)
-            return program.run_decompositions(table).module(check_guards=False)
+                if operator in table:
+                    del table[operator]
+            graph = program.run_decompositions(table).module(check_guards=False)
+            assert isinstance(graph, fx.GraphModule)
+            return graph
     finally:
         module.train(was_training)
 
