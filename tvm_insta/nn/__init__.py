@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from tvm_insta.nn.binarise import binarise_activation, binarise_weight
 from tvm_insta.nn.blocks import BinaryNetwork
-from tvm_insta.nn.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from tvm_insta.nn.checkpoint import Checkpoint, read_checkpoint, save_checkpoint
 from tvm_insta.nn.conv import BinaryConv2d, BinaryLinear, set_binary_weights
 from tvm_insta.nn.count import Counts, LayerCount, count
 from tvm_insta.nn.create import build, create, preprocessing, zoo_checkpoints
 from tvm_insta.nn.initialise import INITS
+from tvm_insta.nn.load import load_checkpoint
 from tvm_insta.nn.options import (
     MODELS,
     VARIANTS,

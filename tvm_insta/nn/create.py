@@ -12,8 +12,9 @@ import torch
 from tvm_insta import zoo
 from tvm_insta.errors import ModelError
 from tvm_insta.nn.blocks import BinaryNetwork
-from tvm_insta.nn.checkpoint import PREPROCESSING_KEY, Checkpoint, copy_into, read_checkpoint
+from tvm_insta.nn.checkpoint import PREPROCESSING_KEY, Checkpoint, read_checkpoint
 from tvm_insta.nn.initialise import initialise
+from tvm_insta.nn.load import copy_into
 from tvm_insta.nn.messages import unknown
 from tvm_insta.nn.mobilenet import mobilenet_v1
 from tvm_insta.nn.options import MODELS, ModelOptions, check_model, default_num_classes
