@@ -40,13 +40,13 @@ class Checkpoint:
         path: Where it was read.
         states: Its state dicts, at least one, those under the usual keys first.
         metadata: Text by name; empty if the file has none.
-        others: Keys of the file under which there is no state dict.
+        entries: What else the file has at its top, or all names of a plain state dict.
     """
 
     path: Path
     states: tuple[StateDict, ...]
     metadata: Mapping[str, str]
-    others: tuple[str, ...] = ()
+    entries: tuple[str, ...] = ()
 
     @property
     def tensors(self) -> Mapping[str, torch.Tensor]:
@@ -130,15 +130,11 @@ def _from_torch(path: Path, loaded: object) -> Checkpoint:
     own = isinstance(found, dict) and all(
         isinstance(i, str) for pair in found.items() for i in pair
     )
-    parents = {state.key.partition(".")[0] for state in states}
-    others = (str(name) for name in entries if name not in parents)
-    if "" in parents:  # the file itself is a state dict, which knows its other entries
-        others = (name for name in states[0].others if name not in parents)
     return Checkpoint(
         path,
         tuple(states),
         dict(found) if own and isinstance(found, dict) else {},
-        tuple(name for name in others if not (own and name in OWN_KEYS)),
+        tuple(str(name) for name in entries if not (own and name in OWN_KEYS)),
     )
 
 

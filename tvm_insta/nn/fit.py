@@ -113,7 +113,10 @@ def match(model: nn.Module, states: Sequence[StateDict], key: str | None) -> lis
 def _matches(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> Iterator[Match]:
     names = [*state.tensors, *(name for name in state.numbers if _ends_in(name, wanted))]
     spellings: dict[str, str] = {name: name for name in names}
-    yield from _with_prefixes(state, wanted, spellings)
+    plain = list(_with_prefixes(state, wanted, spellings))
+    yield from plain
+    if any(found.fits for found in plain):
+        return
     short = {".".join(p for p in n.split(".") if p not in _WRAPPERS): n for n in names}
     # Two names that become one are two parameters.
     if len(short) == len(names) and short != spellings:

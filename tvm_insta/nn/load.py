@@ -89,14 +89,17 @@ def _story(
     if found.dropped:
         parts.append(f"stripped {first_few(map(repr, found.dropped))} inside of names")
     parts += done
-    others = [state.key for state in checkpoint.states if state.key not in ("", found.state.key)]
-    ignored = [*checkpoint.others, *(name for name in others if name not in found.state.key)]
-    ignored += found.outside
+    again = sorted({other.key for other in matches} - {found.key})
+    used = {*found.names.values(), *found.counters, *found.outside}
+    beside = [*found.state.others, *found.state.numbers]
+    if found.state.key:
+        top = {key.partition(".")[0] for key in (found.state.key, *again)}
+        beside += [name for name in checkpoint.entries if name not in top]
+    ignored = [*(name for name in beside if name not in used), *found.outside]
     if ignored:
         parts.append(f"ignored {first_few(ignored)}")
     if found.counters:
         parts.append(f"ignored {counted(len(found.counters), 'counter')} of operations or batches")
-    again = sorted({other.key for other in matches} - {found.key})
     if again:
         parts.append(f"{first_few(map(repr, again))} would fit, too (--checkpoint-key)")
     return parts
