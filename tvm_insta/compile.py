@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tvm_insta import choose, cli
+from tvm_insta.errors import InputError
 from tvm_insta.options import BINARY, INPUTS, RANDOM, RUNTIMES, STEMS, STORAGE, CompileOptions
 from tvm_insta.runtime import preprocess_option
 
@@ -111,6 +112,11 @@ def _compile(args: argparse.Namespace) -> int:
         verify_stages=args.verify_stages,
         log_dir=args.log_dir,
     )
+    if args.log_dir is not None and not args.log_dir.is_dir():
+        raise InputError(
+            f"got --log-dir {args.log_dir}, but there is no such folder: give that of the tune "
+            "command, or leave it away for the records that ship with the package"
+        )
     from tvm_insta.target import parse
 
     target = parse(options.target)

@@ -58,7 +58,8 @@ def _validate(args: argparse.Namespace) -> int:
 
     from tvm_insta.model_inputs import take_bytes
     from tvm_insta.report import findings_lines
-    from tvm_insta.runtime.preprocess import image_files, load_images
+    from tvm_insta.runtime.image_folder import image_files
+    from tvm_insta.runtime.preprocess import load_images
     from tvm_insta.validate import validate
     from tvm_insta.validate.inputs import random_inputs
 
