@@ -37,7 +37,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help='which state dict of the file, such as "state_dict_ema" (default: the usual one)',
     )
     group.add_argument(
-        "--allow-nan", action="store_true", help="take parameters that are NaN or infinite"
+        "--allow-nan",
+        action="store_true",
+        default=None,
+        help="take parameters that are NaN or infinite",
     )
     group.add_argument("--seed", type=int, help="of random weights, without checkpoint (0)")
     group.add_argument("--num-classes", type=int, help="number of logits")
@@ -90,7 +93,7 @@ def _source(args: argparse.Namespace) -> OwnModel | FactoryModel:
             factory_args=factory_arguments(args.factory_args or ()),
             checkpoint=checkpoint,
             checkpoint_key=args.checkpoint_key,
-            allow_nan=args.allow_nan,
+            allow_nan=bool(args.allow_nan),
         )
     model = args.model
     if model is None:
@@ -102,7 +105,7 @@ def _source(args: argparse.Namespace) -> OwnModel | FactoryModel:
         variant=args.variant,
         checkpoint=checkpoint,
         checkpoint_key=args.checkpoint_key,
-        allow_nan=args.allow_nan,
+        allow_nan=bool(args.allow_nan),
         seed=args.seed or 0,
         num_classes=args.num_classes,
         select=None if args.select is None else tuple(args.select),
@@ -139,7 +142,7 @@ def _refuse_without_effect(args: argparse.Namespace) -> None:
 
 def _refuse(args: argparse.Namespace, names: Iterable[str], beside: str) -> None:
     for name in names:
-        if getattr(args, name) not in (None, False):
+        if getattr(args, name) is not None:
             raise ModelError(
                 f"got --{name.replace('_', '-')} beside {beside}: it would have no effect, leave "
                 "one of them away"

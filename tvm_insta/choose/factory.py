@@ -151,8 +151,9 @@ def _load_module(name: str) -> tuple[Path, ModuleType]:
 
 
 def _look_first_in(folder: Path) -> None:
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+    if str(folder) in sys.path:
+        sys.path.remove(str(folder))
+    sys.path.insert(0, str(folder))
 
 
 def _inside(file: str, root: Path) -> bool:

@@ -24,7 +24,7 @@ from tvm_insta.errors import ModelError
 from tvm_insta.nn.blocks import BinaryNetwork
 from tvm_insta.nn.options import ModelOptions
 from tvm_insta.nn.state_dicts import StateDict, find_state_dicts, pickled_modules
-from tvm_insta.nn.torch_file import damaged, read_torch_file
+from tvm_insta.nn.torch_file import damaged, pickled_objects, read_torch_file
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 OPTIONS_KEY = "tvm_insta.options"
@@ -116,11 +116,7 @@ def _from_torch(path: Path, loaded: object) -> Checkpoint:
     if not states:
         modules = pickled_modules(loaded)
         if modules:
-            raise ModelError(
-                f"checkpoint {path} holds a whole pickled module ({modules[0]}), which only "
-                "executing its code could load: where that code is at hand, save "
-                "torch.save(model.state_dict(), 'state.pt') and give that file"
-            )
+            raise pickled_objects(path, modules)
         raise ModelError(
             f"checkpoint {path} holds {type(loaded).__name__}, not a state dict with tensors: "
             "save model.state_dict() and give that file"

@@ -100,7 +100,7 @@ def match(model: nn.Module, states: Sequence[StateDict], key: str | None) -> lis
     wanted = {n: v for n, v in variables.items() if isinstance(v, torch.Tensor)}
     tried = [found for state in states for found in _matches(state, wanted)]
     if key is not None:
-        tried = [found for found in tried if key in (found.state.key, found.key)]
+        tried = [f for f in tried if key in (f.state.key, f.prefix.rstrip("."), f.key)]
         if not tried:
             known = first_few((repr(state.key) for state in states if state.key), 8)
             raise ModelError(

@@ -17,8 +17,9 @@ import warnings
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import IO, Any
 
 import torch
@@ -146,7 +147,26 @@ def read_torch_file(path: Path) -> object:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # A damaged file makes the readers raise almost anything (struct, zip, pickle, key, index).
+        classes = sorted(name for name in named if _is_code(name))
+        if classes and isinstance(error, UnpicklingError):
+            raise pickled_objects(path, classes) from error
         raise damaged(path, error) from error
+
+
+def _is_code(name: str) -> bool:
+    """Whether only the code of some project could make what a name stands for."""
+    top = name.partition(".")[0]
+    own = top == "torch" and not name.startswith("torch.nn.modules.")
+    return not own and top != "numpy" and top not in sys.stdlib_module_names
+
+
+def pickled_objects(path: Path, classes: Sequence[str]) -> ModelError:
+    """The error for a file that is a pickled module or the like; the caller raises it."""
+    return ModelError(
+        f"checkpoint {path} holds a whole pickled module or other objects ({first_few(classes)}), "
+        "which only executing their code could load: where that code is at hand, save "
+        "torch.save(model.state_dict(), 'state.pt') and give that file"
+    )
 
 
 def damaged(path: Path, error: Exception) -> ModelError:
