@@ -7,6 +7,7 @@ numbers are scaled to 8 bits by the range of their kind, see `_white`.
 from __future__ import annotations
 
 import stat
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,9 +45,13 @@ def load_pixels(
     _check_file(path)
     height, width = size
     try:
-        with Image.open(path) as image:
-            # A palette or an alpha channel has no meaningful average: convert first, then resize.
-            pixels = _as_shown(image, mode)
+        with warnings.catch_warnings(), path.open("rb") as stream:
+            warnings.simplefilter("ignore")  # of what Pillow could read all the same
+            # Given a path, Pillow 13.0 maps TIFF files of one channel, and takes the sides of a
+            # turned image for those of the file; tests/runtime/test_images.py says when it has gone.
+            with Image.open(stream) as image:
+                # A palette or an alpha channel has no meaningful average: convert, then resize.
+                pixels = _as_shown(image, mode)
         if pixels.size != (width, height):
             pixels = pixels.resize((width, height), Image.Resampling[interpolation.upper()])
         return np.array(pixels, np.uint8).reshape(height, width, -1)
