@@ -151,6 +151,11 @@ def _with_prefixes(
             n.removeprefix(prefix): own for n, own in spellings.items() if n.startswith(prefix)
         }
         names = {name: below[name] for name in wanted if name in below}
+        # A training script that halves all it saves halves the counters, too.
+        odd = {
+            name for name in names if _last(name) == _BATCHES and not _counts(state, names[name])
+        }
+        names = {name: own for name, own in names.items() if name not in odd}
         # A tensor that the network uses under several names may be saved under one of them.
         given = {id(wanted[name]) for name in names}
         yield Match(
@@ -168,7 +173,9 @@ def _with_prefixes(
                 own for n, own in below.items() if n not in wanted and _last(n) not in _COUNTERS
             ),
             counters=tuple(
-                own for n, own in below.items() if n not in wanted and _last(n) in _COUNTERS
+                own
+                for n, own in below.items()
+                if n in odd or (n not in wanted and _last(n) in _COUNTERS)
             ),
             outside=tuple(own for n, own in spellings.items() if not n.startswith(prefix)),
         )
@@ -192,6 +199,12 @@ def choose_match(matches: Sequence[Match]) -> Match:
             "one of them as the checkpoint key (--checkpoint-key)"
         )
     return next(iter(distinct.values()))
+
+
+def _counts(state: StateDict, name: str) -> bool:
+    """Whether an entry is an integer, as a counter is."""
+    tensor = state.tensors.get(name)
+    return tensor is None or (kind(tensor) == "integer" and tensor.numel() == 1)
 
 
 def _last(name: str) -> str:

@@ -67,8 +67,8 @@ def image_set(paths: Sequence[Path]) -> ImageSet:
     notes = list(_empty([folder for folder, found in inside.items() if not found]))
     if beside:
         notes.append(
-            f"{len(beside)} images lie in {root} itself, beside the folders of classes: they are "
-            "classified, but have no class to be compared with"
+            f"{len(beside)} {'image lies' if len(beside) == 1 else 'images lie'} in {root} itself, "
+            "beside the folders of classes: classified, but with no class to be compared with"
         )
     return ImageSet(
         (*beside, *(file for file, _ in labelled)),

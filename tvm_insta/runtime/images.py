@@ -48,7 +48,7 @@ def load_pixels(
         with warnings.catch_warnings(), path.open("rb") as stream:
             warnings.simplefilter("ignore")  # of what Pillow could read all the same
             # Given a path, Pillow 13.0 maps TIFF files of one channel, and takes the sides of a
-            # turned image for those of the file; tests/runtime/test_images.py says when it has gone.
+            # turned image for the file's; tests/runtime/test_images.py says when that has gone.
             with Image.open(stream) as image:
                 # A palette or an alpha channel has no meaningful average: convert, then resize.
                 pixels = _as_shown(image, mode)
