@@ -71,29 +71,40 @@ class _Opaque:
     def __setstate__(self, state: object) -> None: ...
 
 
-def _stand_in(name: str) -> type:
-    """A class for one name; its "objects" are marked dicts, which take items and attributes."""
+_CLASSES: dict[str, type] = {
+    "numpy.dtype": NumpyDType,
+    "numpy.ndarray": NumpyArray,
+    "functools.partial": _Opaque,
+}
+_FUNCTIONS: dict[str, Callable[..., object]] = {
+    "collections.deque": lambda *_: [],
+    "builtins.bytes": lambda *_: b"",
+    **{f"{module}.scalar": scalar for module in _NUMPY_MODULES},
+    **{f"{module}._reconstruct": reconstruct for module in _NUMPY_MODULES},
+}
+
+
+def _stand_in(name: str) -> Callable[..., Any]:
+    """What stands for one name. PyTorch finds it by the module and the name that it has itself."""
+    module, _, last = name.rpartition(".")
+    known = {"__module__": module, "__qualname__": last}
+    if name in _CLASSES:
+        return type(last, (_CLASSES[name],), known)
+    if name in _FUNCTIONS:
+
+        def call(*args: object) -> object:
+            return _FUNCTIONS[name](*args)
+
+        call.__module__, call.__qualname__, call.__name__ = module, last, last
+        return call
 
     def new(_cls: type, *_args: object) -> OrderedDict[Any, Any]:
         made: OrderedDict[Any, Any] = OrderedDict()
         made.__dict__[_ORIGIN] = name
         return made
 
-    return type("StandIn", (), {"__new__": new})
-
-
-def _replacement(name: str) -> Callable[..., object]:
-    module, _, last = name.rpartition(".")
-    if module in _NUMPY_MODULES and last in ("scalar", "_reconstruct"):
-        return scalar if last == "scalar" else reconstruct
-    known: dict[str, Callable[..., object]] = {
-        "numpy.dtype": NumpyDType,
-        "numpy.ndarray": NumpyArray,
-        "collections.deque": lambda *_: [],
-        "builtins.bytes": lambda *_: b"",
-        "functools.partial": _Opaque,
-    }
-    return known.get(name) or _stand_in(name)
+    # Its "objects" are marked dicts, which take items and attributes.
+    return type(last, (), {**known, "__new__": new})
 
 
 def as_tensor(value: object) -> torch.Tensor | None:
@@ -138,11 +149,9 @@ def read_torch_file(path: Path) -> object:
             "that file"
         )
     # What torch.load knows by itself goes before these.
-    replacements: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-        (_replacement(name), name) for name in named
-    ]
+    stand_ins: list[Any] = [_stand_in(name) for name in named]
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(replacements):
+        with warnings.catch_warnings(), torch.serialization.safe_globals(stand_ins):
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
