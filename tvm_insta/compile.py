@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tvm_insta import choose, cli
+from tvm_insta.errors import InputError
 from tvm_insta.options import (
     BINARY,
     INPUTS,
@@ -19,6 +21,7 @@ from tvm_insta.options import (
     STORAGE,
     CompileOptions,
 )
+from tvm_insta.runtime import preprocess_option
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
         description="Compile a binary network into a module that C and Python programs load.",
     )
     choose.add_model_arguments(result)
+    result.add_argument("--preprocess", metavar="HOW", help=preprocess_option.HELP)
     result.add_argument(
         "--target",
         default="llvm",
@@ -131,12 +135,25 @@ def _compile(args: argparse.Namespace) -> int:
         sign_of_zero=args.sign_of_zero,
         log_dir=args.log_dir,
     )
+    if args.log_dir is not None and not args.log_dir.is_dir():
+        raise InputError(
+            f"got --log-dir {args.log_dir}, but there is no such folder: give that of the tune "
+            "command, or leave it away for the records that ship with the package"
+        )
     from tvm_insta.target import parse
 
     target = parse(options.target)
     for note in target.notes:
         print(f"target: {note}")
     chosen = choose.chosen_model(args)
+    if chosen.note:
+        print(f"checkpoint: {chosen.note}")
+    source = chosen.source
+    if args.preprocess is not None:
+        how = preprocess_option.described(args.preprocess, chosen.example.shape[1:])
+        source = dataclasses.replace(
+            source, preprocessing=how.preprocessing, classes=how.classes or source.classes
+        )
     kind = f"{options.runtime}-uint8" if options.input == "uint8" else options.runtime
     output = args.output or Path("build") / f"{chosen.label}-{_slug(target.text)}-{kind}"
     from tvm_insta.compiler import compile_module
@@ -148,7 +165,7 @@ def _compile(args: argparse.Namespace) -> int:
             [chosen.example],
             options,
             output,
-            source=chosen.source,
+            source=source,
             progress=bar,
         )
     finally:
