@@ -29,6 +29,7 @@ COMMANDS = {
     "forms",
     "logs",
     "model_inputs",
+    "onnx_model",
     "option_checks",
     "run",
     "tune",

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tvm_insta import onnx_model
 from tvm_insta.errors import ModelError
 
 if TYPE_CHECKING:
@@ -31,17 +32,25 @@ class Chosen:
         module: the network in eval mode.
         example: one example input, batch 1.
         source: what the manifest keeps.
+        more: example inputs behind the first one.
+        dynamic: whether the network takes more than one image at a time.
+        notes: sentences for the user.
     """
 
     label: str
     module: nn.Module
     example: torch.Tensor
     source: Source
+    more: tuple[torch.Tensor, ...] = ()
+    dynamic: bool = True
+    notes: tuple[str, ...] = ()
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that name a network."""
     group = parser.add_argument_group("model")
+    group.add_argument("onnx", nargs="?", metavar="FILE.onnx", help="an ONNX or QONNX file")
+    group.add_argument("--onnx", dest="onnx_file", metavar="FILE.onnx", help="the same")
     group.add_argument(
         "--model",
         help=f"resnet18, mobilenet_v1 or resnet20 (default: {DEFAULT_MODEL}, trained on digits)",
@@ -69,7 +78,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "(the file is executed)",
     )
     group.add_argument(
-        "--input-shape", metavar="C,H,W", help="shape of one image of your own network"
+        "--input-shape",
+        metavar="C,H,W",
+        help="shape of one image of your own network, or of an ONNX file that leaves it open",
     )
 
 
@@ -79,6 +90,8 @@ def chosen_model(args: argparse.Namespace) -> Chosen:
     Raises:
         ModelError: unknown names, or a checkpoint that does not fit.
     """
+    if args.onnx or args.onnx_file:
+        return _onnx(onnx_model.network_of_arguments(args.onnx or args.onnx_file, args.input_shape))
     if args.factory:
         shape = _input_shape(args.input_shape)
         return from_description({"factory": args.factory, "input_shape": list(shape)})
@@ -113,6 +126,8 @@ def from_description(description: Mapping[str, Any]) -> Chosen:
     from tvm_insta import nn as networks
     from tvm_insta.describe import Source
 
+    if "onnx" in description:
+        return _onnx(onnx_model.network_again(description))
     known = dict(description)
     digest = known.pop("parameters_sha256", None)
     if "factory" in known:
@@ -148,6 +163,14 @@ def from_description(description: Mapping[str, Any]) -> Chosen:
             classes=None if classes is None else tuple(str(name) for name in classes),
         ),
     )
+
+
+def _onnx(made: onnx_model.OnnxNetwork) -> Chosen:
+    from tvm_insta.describe import Source
+
+    first, *more = made.examples
+    source = Source(description=made.description)
+    return Chosen(made.label, made.module, first, source, tuple(more), made.dynamic, made.notes)
 
 
 def parameters_digest(module: nn.Module) -> str:

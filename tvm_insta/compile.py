@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 import sys
 from collections.abc import Sequence
@@ -114,6 +115,10 @@ def _compile(args: argparse.Namespace) -> int:
     for note in target.notes:
         print(f"target: {note}")
     chosen = choose.chosen_model(args)
+    for note in chosen.notes:
+        print(f"model: {note}")
+    if not chosen.dynamic:
+        options = dataclasses.replace(options, max_batch=1)
     kind = f"{options.runtime}-uint8" if options.input == "uint8" else options.runtime
     output = args.output or Path("build") / f"{chosen.label}-{_slug(target.text)}-{kind}"
     from tvm_insta.compiler import compile_module
@@ -122,7 +127,7 @@ def _compile(args: argparse.Namespace) -> int:
     try:
         artefact = compile_module(
             chosen.module,
-            [chosen.example],
+            [chosen.example, *chosen.more],
             options,
             output,
             source=chosen.source,

@@ -50,7 +50,8 @@ def validate(
     """
     count = int(inputs[0].shape[0])
     examples = [tensor[:1] for tensor in inputs]
-    reference = Reference(trace_and_fold(module, examples, max_batch=2, dynamic=True))
+    batch = min(2, artefact.manifest.max_batch)  # a module may have been exported for one image
+    reference = Reference(trace_and_fold(module, examples, max_batch=batch, dynamic=True))
     options = artefact.manifest.options
     stem, storage = (str(options.get(name, "fp32")) for name in ("stem", "storage"))
     findings = Findings(images=count, stem=stem, storage=storage)

@@ -57,11 +57,11 @@ def input_shapes(
         shape = list(each.shape or ())
         wanted = given.pop(each.name, None)
         if wanted is not None:
-            same = len(wanted) == len(shape) or each.shape is None
-            if not same or any(s not in (None, w) for s, w in zip(shape[1:], wanted[1:])):  # noqa: B905
+            pairs = zip(shape[1:], wanted[1:], strict=False)
+            if len(wanted) != len(shape) or any(size not in (None, w) for size, w in pairs):
                 raise ImportModelError(
-                    f"input {each.name!r} has the shape {list(each.shape or ())} in the file, which "
-                    f"{list(wanted)} does not fit"
+                    f"input {each.name!r} has the shape {list(each.shape or ())} in the file, "
+                    f"which {list(wanted)} does not fit"
                 )
             shape = [shape[0] if shape else None, *wanted[1:]]
         if not shape or None in shape[1:]:
@@ -75,7 +75,9 @@ def input_shapes(
         shapes.append(tuple(shape))
     if given:
         known = ", ".join(each.name for each in module.graph.inputs)
-        raise ImportModelError(f"got a shape of input {next(iter(given))!r}, but there are: {known}")
+        raise ImportModelError(
+            f"got a shape of input {next(iter(given))!r}, but there are: {known}"
+        )
     return tuple(shapes)
 
 
@@ -114,9 +116,7 @@ def rehearse(module: OnnxModule, shapes: Sequence[Sequence[int]]) -> list[tuple[
 
 
 def _macs(module: OnnxModule, step: Step, operands: Sequence[Value | None], result: Tensor) -> int:
-    layer = next(
-        (each for each in module.children() if getattr(each, "step", None) is step), None
-    )
+    layer = next((each for each in module.children() if getattr(each, "step", None) is step), None)
     tensors: list[Tensor] = []
     dynamic = iter(operands)
     for name in ("data", "weight"):
@@ -168,7 +168,9 @@ def settle(module: OnnxModule, given: Mapping[str, Sequence[int]] | None = None)
         return Batch(tuple((1, *_known(shape)) for shape in shapes), True)
     sizes = {size for size in fixed if size is not None}
     if len(sizes) != 1:
-        raise ImportModelError(f"its inputs have the batches {sorted(sizes)}, but need the same one")
+        raise ImportModelError(
+            f"its inputs have the batches {sorted(sizes)}, but need the same one"
+        )
     own = sizes.pop()
     exact = [(own, *_known(shape)) for shape in shapes]
     _batch_outputs(rehearse(module, exact), own)
@@ -222,8 +224,7 @@ def _agrees(
     with torch.no_grad():
         together = _explained_run(module, inputs)
         parts = [
-            _explained_run(module, [x[i : i + own] for x in inputs])
-            for i in range(0, images, own)
+            _explained_run(module, [x[i : i + own] for x in inputs]) for i in range(0, images, own)
         ]
     apart = [torch.cat(list(results)) for results in zip(*parts, strict=True)]
     for a, b in zip(together, apart, strict=True):

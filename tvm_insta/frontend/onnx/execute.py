@@ -68,9 +68,11 @@ def execute(
         array[()] = math.prod(_dims(values[0]))
         return (Static(array),)
     rule = static.find(node.op) if node.domain == "" else None
-    if rule is not None and any(isinstance(value, Static) for value in values):
+    if rule is not None and static.applies(node.op, values):
         numbers = [_static(value) for value in values]
-        if all(given is not None or value is None for given, value in zip(numbers, values, strict=True)):
+        if all(
+            given is not None or value is None for given, value in zip(numbers, values, strict=True)
+        ):
             found = rule(node.attributes, outputs, numbers)
             return tuple(found) if isinstance(found, list) else (found,)
     arguments = list(_arguments(step.operator, values))
@@ -194,7 +196,7 @@ def _number(value: Constant, rank: int, operands: Sequence[Value]) -> float | in
         return float(value.array.reshape(-1)[0])
     for other in operands:
         dtype = _tensor(other).dtype
-        if dtype != torch.bool and dtype != value.tensor.dtype:
+        if dtype not in (torch.bool, value.tensor.dtype):
             return None
     number: float | int = value.array.reshape(-1)[0].item()
     # PyTorch makes float32 of a float, and int64 of an int, where there is no tensor to go by.
@@ -210,8 +212,8 @@ def _ints(parameter: Parameter, value: Value) -> tuple[int, ...]:
             raise ImportModelError(f"its input {parameter.name!r} must hold integers")
         return tuple(items)
     raise ImportModelError(
-        f"its input {parameter.name!r} is computed from the input, but shapes, axes and counts must "
-        "be constants, or depend on the batch alone"
+        f"its input {parameter.name!r} is computed from the input, but shapes, axes and counts "
+        "must be constants, or depend on the batch alone"
     )
 
 

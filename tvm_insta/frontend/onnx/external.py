@@ -35,8 +35,8 @@ def load_external(model: onnx.ModelProto, folder: Path | None) -> None:
         return
     if folder is None:
         raise ImportModelError(
-            f"tensor {tensors[0].name!r} lies in another file, but the model came without a folder: "
-            "give the path of the .onnx file"
+            f"tensor {tensors[0].name!r} lies in another file, but the model came without a "
+            "folder: give the path of the .onnx file"
         )
     total = 0
     for tensor in tensors:

@@ -1,8 +1,8 @@
 """What a file may ask for: everything above is refused before it is computed or allocated.
 
 A network of this field has a few hundred nodes and some megabytes. The limits lie far above that,
-and below what would keep a machine busy for minutes: reading any file, whatever it holds, takes less
-than 10 s and 2 GB.
+and below what would keep a machine busy for minutes: reading any file, whatever it holds, takes
+less than 10 s and 2 GB.
 """
 
 from __future__ import annotations

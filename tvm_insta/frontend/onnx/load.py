@@ -77,9 +77,8 @@ def _parse(data: bytes) -> onnx.ModelProto:
     try:
         return onnx.ModelProto.FromString(data)
     except (DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise ImportModelError(
-            f"the file is no ONNX model, or it is damaged ({str(error)[:120] or 'cannot be parsed'})"
-        ) from error
+        reason = str(error)[:120] or "it cannot be parsed"
+        raise ImportModelError(f"the file is no ONNX model, or is damaged ({reason})") from error
 
 
 def _check_sizes(model: onnx.ModelProto) -> None:
@@ -146,9 +145,7 @@ def _check_format(model: onnx.ModelProto) -> None:
         model.ir_version = max(version, 4) if version == 3 else version
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, UnicodeDecodeError, ValueError) as error:
-        raise ImportModelError(
-            f"the file breaks the ONNX format: {_first_line(error)}"
-        ) from error
+        raise ImportModelError(f"the file breaks the ONNX format: {_first_line(error)}") from error
     except Exception as error:  # protobuf's C++ errors have no common type
         raise ImportModelError(f"the file cannot be checked ({_first_line(error)})") from error
 
@@ -191,9 +188,7 @@ def _graph(model: onnx.ModelProto) -> Graph:
     for output in graph.output:
         if output.name not in names:
             raise ImportModelError(f"nothing defines the output {output.name!r}")
-    notes = tuple(
-        f"{name} values of the file are computed in float32" for name in sorted(widened)
-    )
+    notes = tuple(f"{name} values of the file are computed in float32" for name in sorted(widened))
     outputs = tuple(output.name for output in graph.output)
     return Graph(tuple(nodes), inputs, outputs, initialisers, opsets, notes)
 
@@ -217,9 +212,7 @@ def _input(info: onnx.ValueInfoProto, widened: set[str]) -> Input:
     return Input(info.name, tuple(shape), int(kind.elem_type))
 
 
-def _node(
-    proto: onnx.NodeProto, index: int, opsets: Mapping[str, int], widened: set[str]
-) -> Node:
+def _node(proto: onnx.NodeProto, index: int, opsets: Mapping[str, int], widened: set[str]) -> Node:
     first = next((name for name in proto.output if name), f"node_{index}")
     name = proto.name or first
     node = Node(
@@ -278,5 +271,3 @@ def _attributes(protos: Iterable[AttributeProto], what: str) -> Iterable[tuple[s
 def _first_line(error: BaseException) -> str:
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]
-
-

@@ -74,6 +74,18 @@ def find(name: str) -> Rule | None:
     return _RULES.get(name)
 
 
+_ANY = frozenset({"Concat", "Where", "Range"})
+"""Operators all of whose inputs are data; of the others the first one is."""
+
+
+def applies(name: str, values: Sequence[object]) -> bool:
+    """Whether a node computes with numbers: its data does, and its result is no tensor of data."""
+    if name == "ConstantOfShape":
+        return isinstance(values[0], Static) and values[0].known and values[0].array.size <= 1
+    data = values if name in _ANY or name in _BINARY else values[:1]
+    return any(isinstance(value, Static) for value in data)
+
+
 def _rule(*names: str) -> Callable[[Rule], Rule]:
     def enter(rule: Rule) -> Rule:
         for name in names:
@@ -116,7 +128,7 @@ def _cast(attributes: Mapping[str, Any], _: int, inputs: list[Static | None]) ->
 
 
 def _real(item: Any) -> Any:
-    return item * 1.0 if isinstance(item, _SYMBOLS) else float(item)
+    return item * 1.0 if isinstance(item, torch.SymInt) else float(item)
 
 
 def _each(function: Callable[..., Any], *arrays: Array) -> Array:
@@ -215,14 +227,22 @@ def _divided(x: Any, y: Any) -> Any:
     return abs(x) // abs(y) * (1 if (x < 0) == (y < 0) else -1)
 
 
+def _larger(x: Any, y: Any) -> Any:
+    return torch.sym_max(x, y)  # type: ignore[no-untyped-call]
+
+
+def _smaller(x: Any, y: Any) -> Any:
+    return torch.sym_min(x, y)  # type: ignore[no-untyped-call]
+
+
 _BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "Add": python.add,
     "Sub": python.sub,
     "Mul": python.mul,
     "Div": _divided,
     "Mod": python.mod,
-    "Max": lambda x, y: torch.sym_max(x, y),
-    "Min": lambda x, y: torch.sym_min(x, y),
+    "Max": _larger,
+    "Min": _smaller,
     "Equal": python.eq,
     "Less": python.lt,
     "LessOrEqual": python.le,
@@ -282,7 +302,9 @@ def _expand(_: Mapping[str, Any], __: int, inputs: list[Static | None]) -> Stati
     x, shape = _data(inputs), [int(size) for size in _data(inputs, 1).array.reshape(-1)]
     if math.prod(shape) > MAX_SIZE or any(size < 0 for size in shape):
         raise ImportModelError(f"a shape of {shape} numbers is none")
-    return Static(np.broadcast_to(x.array, np.broadcast_shapes(x.array.shape, tuple(shape))), x.kind)
+    return Static(
+        np.broadcast_to(x.array, np.broadcast_shapes(x.array.shape, tuple(shape))), x.kind
+    )
 
 
 @_rule("ConstantOfShape")
@@ -316,5 +338,5 @@ def _enter_reduction(name: str, function: Callable[[Any, Any], Any]) -> None:
 
 _enter_reduction("ReduceProd", python.mul)
 _enter_reduction("ReduceSum", python.add)
-_enter_reduction("ReduceMax", lambda x, y: torch.sym_max(x, y))
-_enter_reduction("ReduceMin", lambda x, y: torch.sym_min(x, y))
+_enter_reduction("ReduceMax", _larger)
+_enter_reduction("ReduceMin", _smaller)

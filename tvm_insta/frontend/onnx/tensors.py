@@ -95,7 +95,8 @@ def bounds(element: int) -> tuple[int, int]:
 
 def stored_bytes(tensor: onnx.TensorProto) -> int:
     """Bytes of the raw data of a tensor, by its dimensions and element type."""
-    return (math.prod(tensor.dims) * _BITS[tensor.data_type] + 7) // 8
+    bits = math.prod(int(dim) for dim in tensor.dims) * _BITS[int(tensor.data_type)]
+    return (bits + 7) // 8
 
 
 def check_tensor(tensor: onnx.TensorProto, what: str) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from tvm_insta.frontend.onnx.operators import (
+    activations,
+    channels_last,
     elementwise,
     layers,
+    made,
     normalise,
+    parts,
     pools,
     qonnx,
     quantise,
@@ -17,12 +21,16 @@ from tvm_insta.frontend.onnx.operators.registry import Operator, domains, find, 
 
 __all__ = [
     "Operator",
+    "activations",
+    "channels_last",
     "domains",
     "elementwise",
     "find",
     "layers",
+    "made",
     "names",
     "normalise",
+    "parts",
     "pools",
     "qonnx",
     "quantise",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -123,8 +122,8 @@ def gemm(
     *,
     alpha: float = 1.0,
     beta: float = 1.0,
-    transA: bool = False,  # noqa: N803  (the attribute's name)
-    transB: bool = False,  # noqa: N803
+    transA: bool = False,
+    transB: bool = False,
     broadcast: int = 1,
 ) -> Tensor:
     """``alpha * a @ b + beta * c`` on matrices."""
@@ -162,5 +161,3 @@ def macs(name: str, inputs: Sequence[Tensor], output: Tensor) -> int:
     if name == "ConvTranspose":
         return inputs[0].numel() * math.prod(inputs[1].shape[1:])
     return output.numel() * math.prod(inputs[1].shape[1:])
-
-

@@ -85,9 +85,7 @@ def layer_normalization(
 
 
 @operator("RMSNormalization", ignored=("stash_type",))
-def rms_normalization(
-    x: Tensor, scale: Tensor, *, axis: int = -1, epsilon: float = 1e-5
-) -> Tensor:
+def rms_normalization(x: Tensor, scale: Tensor, *, axis: int = -1, epsilon: float = 1e-5) -> Tensor:
     """Divided by the root of the mean square over all axes from ``axis`` on."""
     axes = tuple(range(axis_of(axis, x.ndim), x.ndim))
     square = (prefer_float(x, "its input") * x).mean(axes, keepdim=True)
@@ -102,14 +100,11 @@ def group_normalization(
     *,
     num_groups: int,
     epsilon: float = 1e-5,
-    context: Context,
 ) -> Tensor:
-    """Normalised over groups of channels; one scale per group before version 21."""
+    """Normalised over groups of channels; ONNX withdrew version 18, with one scale per group."""
     if num_groups < 1 or x.ndim < 2 or x.shape[1] % num_groups:
         raise ImportModelError(f"{num_groups} groups do not divide the channels of its input")
     size = x.shape[1] // num_groups
-    if context.opset < 21:
-        scale, bias = scale.repeat_interleave(size), bias.repeat_interleave(size)
     _channels(x, scale, bias)
     grouped = x.reshape([x.shape[0], num_groups, size, *x.shape[2:]])
     normal = _standardised(grouped, tuple(range(2, grouped.ndim)), epsilon).reshape(x.shape)

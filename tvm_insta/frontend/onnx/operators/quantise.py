@@ -69,7 +69,7 @@ def quantize_linear(
     block_size: int = 0,
     output_dtype: int = 0,
 ) -> Codes:
-    """``round(x / scale) + zero_point``, to the even neighbour, held in the integer type's range."""
+    """``round(x / scale) + zero_point``, to the even neighbour, in the integer type's range."""
     _scale(scale)
     element = zero_point.element if zero_point is not None else output_dtype or TensorProto.UINT8
     low, high = bounds(element)

@@ -30,7 +30,7 @@ _REDUCTIONS: dict[str, Callable[[Tensor, Axes, bool], Tensor]] = {
     "ReduceL1": lambda x, axes, keep: x.abs().sum(axes, keep),
     "ReduceL2": lambda x, axes, keep: torch.sqrt((x * x).sum(axes, keep)),
     "ReduceLogSum": lambda x, axes, keep: torch.log(x.sum(axes, keep)),
-    "ReduceLogSumExp": lambda x, axes, keep: torch.logsumexp(x, axes, keep),
+    "ReduceLogSumExp": torch.logsumexp,
     "ReduceMax": lambda x, axes, keep: x.amax(axes, keep),
     "ReduceMean": lambda x, axes, keep: x.mean(axes, keep),
     "ReduceMin": lambda x, axes, keep: x.amin(axes, keep),
@@ -102,7 +102,7 @@ def top_k(
     largest: bool = True,
     sorted: bool = True,
 ) -> Result:
-    """The ``k`` largest along an axis, and where they are; equal ones in the order of their index."""
+    """The ``k`` largest along an axis, and where they are; of equal ones the first."""
     number = k if k is not None else (count or (None,))[0]
     dim = axis_of(axis, x.ndim)
     if number is None or not 0 < number <= x.shape[dim]:

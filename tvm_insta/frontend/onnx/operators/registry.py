@@ -26,11 +26,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import torch
 from torch import Tensor
 
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.onnx.graph import STANDARD, Array, Initialiser, Node
+from tvm_insta.frontend.onnx.limits import check_shape
 
 Ints = tuple[int, ...]
 """Known integers; those that come from the batch are `torch.SymInt`."""
@@ -173,9 +173,7 @@ def _entry(
         else:
             optional = parameter.default is not parameter.empty
             inputs.append(Parameter(parameter.name, _kind(hint), optional))
-    return Operator(
-        name, function, tuple(inputs), variadic, attributes, context, layer, ignored
-    )
+    return Operator(name, function, tuple(inputs), variadic, attributes, context, layer, ignored)
 
 
 def _kind(hint: Any) -> str:
@@ -250,8 +248,19 @@ def prefer_float(tensor: Tensor, what: str) -> Tensor:
         ImportModelError: it holds integers or booleans.
     """
     if not tensor.is_floating_point():
-        raise ImportModelError(f"{what} holds {tensor.dtype}, but floating-point numbers are needed")
+        raise ImportModelError(
+            f"{what} holds {tensor.dtype}, but floating-point numbers are needed"
+        )
     return tensor
+
+
+def check_result(sizes: Sequence[int]) -> None:
+    """Do nothing if a result may have these dimensions; symbols of the batch count as 1.
+
+    Raises:
+        ImportModelError: a negative or absurd dimension, or too many elements.
+    """
+    check_shape([size if isinstance(size, int) else 1 for size in sizes], "its result")
 
 
 def axis_of(axis: int, rank: int, extra: int = 0) -> int:
@@ -263,8 +272,3 @@ def axis_of(axis: int, rank: int, extra: int = 0) -> int:
     if not -(rank + extra) <= axis < rank + extra:
         raise ImportModelError(f"axis {axis} does not exist in a tensor of {rank} dimensions")
     return axis % (rank + extra) if rank + extra else 0
-
-
-def torch_dtype(array: Array) -> torch.dtype:
-    """The PyTorch type of a numpy array."""
-    return torch.from_numpy(array[:0].reshape(-1) if array.ndim else array.reshape(-1)).dtype

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.onnx.limits import DIM, check_shape
-from tvm_insta.frontend.onnx.operators.registry import Constant, Ints, axis_of, operator
+from tvm_insta.frontend.onnx.operators.registry import Constant, Context, Ints, axis_of, operator
 
 _Nearest = Literal["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
 _Place = Literal[
@@ -56,7 +56,7 @@ def _resized(x: Tensor, axis: int, result: int, scale: float, place: str, mode: 
 @operator("Resize", ignored=("cubic_coeff_a", "exclude_outside", "extrapolation_value"))
 def resize(
     x: Tensor,
-    roi: Tensor | float | None = None,
+    roi: Constant | None = None,
     scales: Constant | None = None,
     sizes: Ints | None = None,
     *,
@@ -66,15 +66,21 @@ def resize(
     keep_aspect_ratio_policy: Literal["stretch"] = "stretch",
     mode: Literal["nearest"] = "nearest",
     nearest_mode: _Nearest = "round_prefer_floor",
+    context: Context,
 ) -> Tensor:
-    """``x`` in another size; each element is the nearest one of the original."""
+    """``x`` in another size; each element is the nearest one of the original.
+
+    Version 10 had the scales as its second input, and one meaning only.
+    """
+    if context.opset == 10:
+        scales, coordinate_transformation_mode, nearest_mode = roi, "asymmetric", "floor"
     chosen = [axis_of(axis, x.ndim) for axis in (range(x.ndim) if axes is None else axes)]
     factors = [] if scales is None else [float(scale) for scale in scales.array.reshape(-1)]
     wanted = list(sizes or ())
     if (not factors) == (not wanted) or len(factors or wanted) != len(chosen):
         raise ImportModelError(
-            f"it has {len(factors)} scales and {len(wanted)} sizes, but one of them is needed, with "
-            f"{len(chosen)} numbers"
+            f"it has {len(factors)} scales and {len(wanted)} sizes, but one of them is needed, "
+            f"with {len(chosen)} numbers"
         )
     if not all(math.isfinite(factor) and 0 < factor <= DIM for factor in factors):
         raise ImportModelError(f"its scales are {factors}, but positive numbers are needed")
