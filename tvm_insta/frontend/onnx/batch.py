@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tvm_insta.errors import ImportModelError
-from tvm_insta.frontend.onnx.execute import Step, Value, explained
+from tvm_insta.frontend.onnx.execute import Step, Value, explained, without_data
 from tvm_insta.frontend.onnx.limits import ACTIVATION_ELEMENTS, MACS, check_shape
 from tvm_insta.frontend.onnx.module import OnnxModule, input_dtype
 from tvm_insta.frontend.onnx.operators.layers import macs
@@ -106,7 +105,7 @@ def rehearse(module: OnnxModule, shapes: Sequence[Sequence[int]]) -> list[tuple[
                 f"{step.node}, but at most {ACTIVATION_ELEMENTS} and {MACS} are taken"
             )
 
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+    with without_data():
         inputs = [
             torch.empty(tuple(shape), dtype=input_dtype(each))
             for shape, each in zip(shapes, module.graph.inputs, strict=True)

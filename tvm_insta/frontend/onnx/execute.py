@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.onnx import static
@@ -113,6 +115,19 @@ def explained(node: Node) -> Iterator[None]:
         raise ImportModelError(
             f"{node}: its inputs or attributes do not fit ({text.splitlines()[0][:200]})"
         ) from error
+
+
+@contextmanager
+def without_data() -> Iterator[FakeTensorMode]:
+    """Tensors have shapes and types only: what is executed here takes no memory and no time."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    level = log.level
+    log.setLevel(logging.CRITICAL)  # it prints tracebacks of what becomes one sentence here
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
+            yield mode
+    finally:
+        log.setLevel(level)
 
 
 def _shape(step: Step, values: Sequence[Value | None]) -> Static:

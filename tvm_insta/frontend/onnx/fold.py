@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from onnx import TensorProto
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tvm_insta.errors import ImportModelError
-from tvm_insta.frontend.onnx.execute import Step, Value, execute, explained
-from tvm_insta.frontend.onnx.graph import Array, Graph, Node
+from tvm_insta.frontend.onnx.execute import Step, Value, execute, explained, without_data
+from tvm_insta.frontend.onnx.graph import Array, Graph, Node, is_float
 from tvm_insta.frontend.onnx.limits import (
     CONSTANT_BYTES,
     FOLDED_ELEMENTS,
@@ -81,6 +81,8 @@ def fold(graph: Graph) -> Folded:
         with explained(node):
             step = step_of(graph, node)
         if any(name and name not in values for name in node.inputs):
+            if step.operator.layer:
+                _check_weights(node, values)
             result.steps.append(step)
             continue
         with explained(node):
@@ -99,6 +101,16 @@ def fold(graph: Graph) -> Folded:
     used = {name for step in result.steps for name in step.node.inputs} | set(graph.outputs)
     result.constants = {name: value for name, value in values.items() if name in used}
     return result
+
+
+def _check_weights(node: Node, values: Mapping[str, Constant]) -> None:
+    for name in node.inputs:
+        array = values[name].array if name in values else None
+        if array is not None and is_float(array) and not np.isfinite(array).all():
+            raise ImportModelError(
+                f"{node}: its constant {name!r} holds numbers that are not finite: the file is "
+                "damaged, or training went wrong"
+            )
 
 
 _NOTHING = constant(np.zeros(0, np.float32))
@@ -138,7 +150,7 @@ def _compute(step: Step, operands: list[Constant | None], budget: _Budget) -> li
 
 def _rehearse(step: Step, operands: list[Constant | None], budget: _Budget) -> None:
     """Execute a node on tensors without data, and refuse what comes out too large."""
-    with FakeTensorMode() as mode:
+    with without_data() as mode:
         fakes: list[Value | None] = [
             None
             if value is None

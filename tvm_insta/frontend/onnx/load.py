@@ -19,9 +19,11 @@ from tvm_insta.frontend.onnx import limits
 from tvm_insta.frontend.onnx.external import load_external
 from tvm_insta.frontend.onnx.functions import inline
 from tvm_insta.frontend.onnx.graph import STANDARD, Graph, Initialiser, Input, Node
-from tvm_insta.frontend.onnx.operators import domains, find
+from tvm_insta.frontend.onnx.operators import domains, find, names
 from tvm_insta.frontend.onnx.tensors import FLOATS, check_tensor, element_name, to_initialiser
 
+QONNX = "qonnx.custom_op.general"
+QONNX_NAMES = frozenset(names(QONNX))
 OLDEST_OPSET = 7
 """Before it, broadcasting had to be asked for."""
 
@@ -116,6 +118,9 @@ def _add_missing_imports(model: onnx.ModelProto) -> None:
         else:
             raise ImportModelError("the model does not say which version of the operators it uses")
     nodes = [*model.graph.node, *(node for f in model.functions for node in f.node)]
+    for node in nodes:  # the oldest files have them in ONNX's own domain
+        if node.domain in STANDARD and node.op_type in QONNX_NAMES:
+            node.domain = QONNX
     local = {function.domain for function in model.functions}
     for domain in sorted({node.domain for node in nodes} & (domains() | local)):
         if domain not in imported and not (domain in STANDARD and imported & STANDARD):
@@ -145,15 +150,21 @@ def _check_format(model: onnx.ModelProto) -> None:
         model.ir_version = max(version, 4) if version == 3 else version
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, UnicodeDecodeError, ValueError) as error:
-        raise ImportModelError(f"the file breaks the ONNX format: {_first_line(error)}") from error
+        raise ImportModelError(f"the file breaks the ONNX format: {_short(error)}") from error
     except Exception as error:  # protobuf's C++ errors have no common type
-        raise ImportModelError(f"the file cannot be checked ({_first_line(error)})") from error
+        raise ImportModelError(f"the file cannot be checked ({_short(error)})") from error
 
 
 def _graph(model: onnx.ModelProto) -> Graph:
     graph = model.graph
     opsets = {each.domain: int(each.version) for each in model.opset_import}
     opset = opsets.get("", opsets.get("ai.onnx", 1))
+    newest = onnx.defs.onnx_opset_version()
+    if opset > newest:
+        raise ImportModelError(
+            f"the model uses version {opset} of the operators, but onnx {onnx.__version__} knows "
+            f"them up to {newest}: pip install -U onnx, or export it for an older version"
+        )
     if opset < OLDEST_OPSET:
         raise ImportModelError(
             f"the model uses version {opset} of the operators, but {OLDEST_OPSET} and newer are "
@@ -268,6 +279,6 @@ def _attributes(protos: Iterable[AttributeProto], what: str) -> Iterable[tuple[s
             )
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0][:300]
+def _short(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300] or type(error).__name__

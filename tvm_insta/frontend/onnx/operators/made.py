@@ -10,11 +10,7 @@ from torch import Tensor
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.onnx.graph import Initialiser
 from tvm_insta.frontend.onnx.limits import ELEMENTS
-from tvm_insta.frontend.onnx.operators.registry import (
-    Constant,
-    Ints,
-    operator,
-)
+from tvm_insta.frontend.onnx.operators.registry import Constant, Ints, check_result, operator
 
 
 @operator("Constant")
