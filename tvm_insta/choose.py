@@ -46,11 +46,12 @@ class Chosen:
     notes: tuple[str, ...] = ()
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options that name a network."""
+def add_model_arguments(parser: argparse.ArgumentParser, *, onnx_option: bool = True) -> None:
+    """Options that name a network; ``--onnx`` means something else to `tvm_insta.export`."""
     group = parser.add_argument_group("model")
-    group.add_argument("onnx", nargs="?", metavar="FILE.onnx", help="an ONNX or QONNX file")
-    group.add_argument("--onnx", dest="onnx_file", metavar="FILE.onnx", help="the same")
+    group.add_argument("onnx_file", nargs="?", metavar="FILE.onnx", help="an ONNX or QONNX file")
+    if onnx_option:
+        group.add_argument("--onnx", dest="onnx_alias", metavar="FILE.onnx", help="the same")
     group.add_argument(
         "--model",
         help=f"resnet18, mobilenet_v1 or resnet20 (default: {DEFAULT_MODEL}, trained on digits)",
@@ -90,8 +91,9 @@ def chosen_model(args: argparse.Namespace) -> Chosen:
     Raises:
         ModelError: unknown names, or a checkpoint that does not fit.
     """
-    if args.onnx or args.onnx_file:
-        return _onnx(onnx_model.network_of_arguments(args.onnx or args.onnx_file, args.input_shape))
+    file = args.onnx_file or getattr(args, "onnx_alias", None)
+    if file:
+        return _onnx(onnx_model.network_of_arguments(file, args.input_shape))
     if args.factory:
         shape = _input_shape(args.input_shape)
         return from_description({"factory": args.factory, "input_shape": list(shape)})
@@ -169,7 +171,7 @@ def _onnx(made: onnx_model.OnnxNetwork) -> Chosen:
     from tvm_insta.describe import Source
 
     first, *more = made.examples
-    source = Source(description=made.description)
+    source = Source(made.description, made.preprocessing, made.classes)
     return Chosen(made.label, made.module, first, source, tuple(more), made.dynamic, made.notes)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ class OnnxNetwork:
         dynamic: whether more than one image can be given at a time.
         description: what a manifest keeps, and `network` takes again.
         notes: sentences for the user.
+        preprocessing: how an image becomes an input, where the file says it (ours do).
+        classes: names of the classes, where the file says them.
     """
 
     label: str
@@ -37,6 +40,8 @@ class OnnxNetwork:
     dynamic: bool
     description: Mapping[str, Any]
     notes: tuple[str, ...]
+    preprocessing: Mapping[str, Any] | None = None
+    classes: tuple[str, ...] | None = None
 
 
 def network(
@@ -93,7 +98,32 @@ def network(
         for shape, each in zip(batch.shapes, graph.inputs, strict=True)
     )
     notes = (*module.notes, *filter(None, [batch.note]))
-    return OnnxNetwork(label, module, examples, batch.dynamic, description, notes)
+    preprocessing, classes = _about_images(graph.properties)
+    return OnnxNetwork(
+        label, module, examples, batch.dynamic, description, notes, preprocessing, classes
+    )
+
+
+def _about_images(
+    properties: Mapping[str, str],
+) -> tuple[Mapping[str, Any] | None, tuple[str, ...] | None]:
+    """What `tvm_insta.export` keeps in a file; anything else under these names is refused."""
+    from tvm_insta.runtime.preprocess import Preprocessing
+
+    found: dict[str, Any] = {}
+    for name in ("preprocessing", "classes"):
+        try:
+            found[name] = json.loads(properties.get(name, "null"))
+        except (ValueError, RecursionError) as error:
+            raise ImportModelError(f"the file's {name} cannot be read ({error})") from error
+    preprocessing, classes = found["preprocessing"], found["classes"]
+    if preprocessing is not None:
+        if not isinstance(preprocessing, dict):
+            raise ImportModelError(f"the file's preprocessing is {preprocessing!r}, and no table")
+        Preprocessing.from_dict(preprocessing)
+    if classes is not None and not isinstance(classes, list):
+        raise ImportModelError(f"the file's classes are {classes!r}, and no list")
+    return preprocessing, None if classes is None else tuple(str(name) for name in classes)
 
 
 def network_again(description: Mapping[str, Any]) -> OnnxNetwork:
@@ -175,6 +205,8 @@ def build_onnx(
     from tvm_insta.compiler import build
 
     made = network(source, input_shapes=input_shapes)
+    if preprocessing is None and made.preprocessing is not None:
+        preprocessing = {**made.preprocessing, "classes": made.classes}
     if not made.dynamic:
         if options.get("max_batch", 1) != 1:
             raise ImportModelError(

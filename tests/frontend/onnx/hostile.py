@@ -60,7 +60,9 @@ def on_constant(op, numbers, then="ReduceMean", **attributes):
     inputs, constants = [], []
     for i, value in enumerate(numbers):
         inputs.append(f"c{i}")
-        constants.append(tensor(f"c{i}", value, np.float32 if isinstance(value, float) else np.int64))
+        constants.append(
+            tensor(f"c{i}", value, np.float32 if isinstance(value, float) else np.int64)
+        )
     nodes = [
         node(op, inputs, ["a"], **attributes),
         node("Cast", ["a"], ["f"], to=FLOAT),
@@ -97,8 +99,9 @@ def graphs():
     yield "missing output", model([node("Relu", ["x"], ["a"])])
     yield "output twice", model([node("Relu", ["x"], ["y"]), node("Neg", ["x"], ["y"])])
     yield "input twice", relu(inputs=(X, X))
-    yield "weight twice", model(
-        [node("Conv", ["x", "w"], ["y"])], constants=[tensor("w", WEIGHT)] * 2
+    yield (
+        "weight twice",
+        model([node("Conv", ["x", "w"], ["y"])], constants=[tensor("w", WEIGHT)] * 2),
     )
     yield "no inputs", model([node("Relu", ["w"], ["y"])], (), constants=[tensor("w", WEIGHT)])
     yield "no outputs", relu(outputs=())
@@ -156,10 +159,13 @@ def shapes():
         "many": [1, 2**22, 2**10],
     }.items():
         yield f"shape {name}", relu(inputs=(info("x", shape),))
-    yield "huge image", model(
-        [node("Conv", ["x", "w"], ["y"])],
-        (info("x", [1, 4, 2**20, 2**10]),),
-        constants=[tensor("w", WEIGHT)],
+    yield (
+        "huge image",
+        model(
+            [node("Conv", ["x", "w"], ["y"])],
+            (info("x", [1, 4, 2**20, 2**10]),),
+            constants=[tensor("w", WEIGHT)],
+        ),
     )
     for name, made in {
         "huge": raw("w", [HUGE, 4, 3, 3], b"\0" * 16),
@@ -208,8 +214,9 @@ def shapes():
     for name, shape in {"wrong": [1, 7], "two -1": [-1, -1], "huge": [2**62, 4]}.items():
         constants = [tensor("s", shape, np.int64)]
         yield f"reshape {name}", model([node("Reshape", ["x", "s"], ["y"])], constants=constants)
-    yield "reshape by an input", model(
-        [node("Reshape", ["x", "s"], ["y"])], (X, info("s", [2], INT64))
+    yield (
+        "reshape by an input",
+        model([node("Reshape", ["x", "s"], ["y"])], (X, info("s", [2], INT64))),
     )
     constants = [tensor("s", [-5, 4, 8, 8], np.int64)]
     yield "expand negative", model([node("Expand", ["x", "s"], ["y"])], constants=constants)
@@ -239,7 +246,9 @@ def bombs():
     doubled = [node("Concat", [f"t{i}"] * 2, [f"t{i + 1}"], axis=0) for i in range(60)]
     last = [node("ReduceMean", ["t60"], ["m"]), node("Add", ["x", "m"], ["y"])]
     yield "doubled constants", model([*nodes, *doubled, *last], constants=[ones, *axes])
-    doubled = [node("Concat", [f"t{i}" if i else "x"] * 2, [f"t{i + 1}"], axis=1) for i in range(60)]
+    doubled = [
+        node("Concat", [f"t{i}" if i else "x"] * 2, [f"t{i + 1}"], axis=1) for i in range(60)
+    ]
     yield "doubled inputs", model([*doubled, node("Relu", ["t60"], ["y"])])
     wide = [node("Einsum", ["c", "c", "c"], ["t"], equation="i,j,k->ijk")]
     last = [node("ReduceMean", ["t"], ["m"]), node("Add", ["x", "m"], ["y"])]
@@ -301,7 +310,13 @@ def quantisers():
         "300 levels": [range(300)] * 4,
     }.items():
         threshold = node("MultiThreshold", ["x", "t"], ["y"], domain=QONNX)
-        yield f"thresholds {name}", model([threshold], constants=[tensor("t", [*map(list, table)] if name != "vector" else table)])
+        yield (
+            f"thresholds {name}",
+            model(
+                [threshold],
+                constants=[tensor("t", [*map(list, table)] if name != "vector" else table)],
+            ),
+        )
 
 
 GROUPS = (files, graphs, shapes, bombs, versions, quantisers)

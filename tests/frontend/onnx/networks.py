@@ -11,7 +11,9 @@ FLOAT = TensorProto.FLOAT
 
 
 def node(op, inputs, outputs, name="", domain="", **attributes):
-    return helper.make_node(op, inputs.split(","), outputs.split(","), name, domain=domain, **attributes)
+    return helper.make_node(
+        op, inputs.split(","), outputs.split(","), name, domain=domain, **attributes
+    )
 
 
 def _batch_norm(rng, channels, prefix):

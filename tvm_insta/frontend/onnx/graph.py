@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -79,6 +79,7 @@ class Graph:
         initialisers: by name.
         opsets: version per domain; 1 for domains that the file does not import.
         notes: sentences for the report: what was read in another way than it was written.
+        properties: text that the file keeps beside the graph.
     """
 
     nodes: tuple[Node, ...]
@@ -87,6 +88,7 @@ class Graph:
     initialisers: Mapping[str, Initialiser]
     opsets: Mapping[str, int]
     notes: tuple[str, ...] = ()
+    properties: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def opset(self) -> int:

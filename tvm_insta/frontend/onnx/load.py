@@ -24,6 +24,7 @@ from tvm_insta.frontend.onnx.tensors import FLOATS, check_tensor, element_name, 
 
 QONNX = "qonnx.custom_op.general"
 QONNX_NAMES = frozenset(names(QONNX))
+_PROPERTY = 1 << 20  # characters
 OLDEST_OPSET = 7
 """Before it, broadcasting had to be asked for."""
 
@@ -201,7 +202,12 @@ def _graph(model: onnx.ModelProto) -> Graph:
             raise ImportModelError(f"nothing defines the output {output.name!r}")
     notes = tuple(f"{name} values of the file are computed in float32" for name in sorted(widened))
     outputs = tuple(output.name for output in graph.output)
-    return Graph(tuple(nodes), inputs, outputs, initialisers, opsets, notes)
+    properties = {
+        each.key: each.value
+        for each in model.metadata_props[: limits.NODES]
+        if len(each.value) <= _PROPERTY
+    }
+    return Graph(tuple(nodes), inputs, outputs, initialisers, opsets, notes, properties)
 
 
 def _widened(element: int, found: set[str]) -> None:
