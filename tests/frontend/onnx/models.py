@@ -28,7 +28,7 @@ def initialiser(name, value):
     if isinstance(value, onnx.TensorProto):
         value.name = name
         return value
-    return numpy_helper.from_array(np.ascontiguousarray(value), name)
+    return numpy_helper.from_array(np.asarray(value, order="C"), name)
 
 
 def graph(nodes, inputs, constants=None, outputs=("y",), opset=17, out=TensorProto.FLOAT, **how):

@@ -22,6 +22,7 @@ from tvm_insta.frontend.onnx.limits import (
 )
 from tvm_insta.frontend.onnx.operators import find
 from tvm_insta.frontend.onnx.operators.layers import macs
+from tvm_insta.frontend.onnx.operators.quantise import materialised
 from tvm_insta.frontend.onnx.operators.registry import Codes, Constant, parse_attributes
 from tvm_insta.frontend.onnx.static import Static
 
@@ -173,9 +174,7 @@ def _constant(value: Value, operands: list[Constant | None]) -> Constant:
     if isinstance(value, Constant):
         return value
     if isinstance(value, Codes):
-        tensor, element = value.values, value.element
-        low_bits = constant(np.ascontiguousarray(tensor.numpy()), element)
-        return Constant(low_bits.array, element, low_bits.tensor)
+        return constant(materialised(value).numpy(), value.element)
     if isinstance(value, Static):
         return constant(np.asarray(value.values()))
     array = np.ascontiguousarray(value.detach().numpy()).reshape(tuple(value.shape))
