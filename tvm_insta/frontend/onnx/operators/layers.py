@@ -129,6 +129,9 @@ def gemm(
     """``alpha * a @ b + beta * c`` on matrices."""
     if a.ndim != 2 or b.ndim != 2:
         raise ImportModelError(f"tensors of {a.ndim} and {b.ndim} dimensions are no matrices")
+    row = c is None or (c.ndim == 1 and c.shape[0] == b.shape[0])
+    if transB and alpha == 1.0 and beta == 1.0 and row:
+        return F.linear(a.t() if transA else a, b, c)
     result = torch.matmul(a.t() if transA else a, b.t() if transB else b)
     if alpha != 1.0:
         result = result * alpha

@@ -95,3 +95,20 @@ def _pad(writer: GraphWriter, node: fx.Node) -> str:
     number = writer.tensor(given.get("value") or 0.0, dtype)
     x = writer.tensor(node.args[0], dtype)
     return writer.emit("Pad", x, writer.ints(*before, *after), number, at=node)
+
+
+_FILL = {"ones": 1.0, "new_ones": 1.0, "ones_like": 1.0}
+
+
+@rule(
+    *("full", "full_like", "new_full", "new_ones", "new_zeros"),
+    *("ones", "ones_like", "scalar_tensor", "zeros", "zeros_like"),
+)
+def _full(writer: GraphWriter, node: fx.Node) -> str:
+    given, found = arguments(node), value_of(node)
+    if not all(isinstance(size, int) for size in found.shape):
+        raise ImportModelError(f"{node.name}: a constant with the size of the batch is not written")
+    number = given.get("fill_value", given.get("s"))
+    if number is None:
+        number = _FILL.get(node.target._schema.name.split("::")[-1], 0.0)  # type: ignore[union-attr]
+    return writer.constant(torch.full(tuple(found.shape), number, dtype=found.dtype).numpy())
