@@ -26,9 +26,11 @@ COMMANDS = {
     "compile",
     "compiler",
     "describe",
+    "export",
     "forms",
     "logs",
     "model_inputs",
+    "onnx_model",
     "option_checks",
     "run",
     "tune",
@@ -190,7 +192,7 @@ def test_loading_needs_no_compiler():
         assert run(code, *names) == [""], names
 
 
-@pytest.mark.parametrize("command", ["bench", "compile", "logs", "run", "tune"])
+@pytest.mark.parametrize("command", ["bench", "compile", "export", "logs", "run", "tune"])
 def test_command_lines_read_their_arguments_first(command):
     """PyTorch and TVM take seconds to load: --help and a wrong argument are answered before."""
     code = f"""

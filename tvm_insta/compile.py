@@ -146,6 +146,10 @@ def _compile(args: argparse.Namespace) -> int:
     for note in target.notes:
         print(f"target: {note}")
     chosen = choose.chosen_model(args)
+    for note in chosen.notes:
+        print(f"model: {note}")
+    if not chosen.dynamic:
+        options = dataclasses.replace(options, max_batch=1)
     if chosen.note:
         print(f"checkpoint: {chosen.note}")
     source = chosen.source
@@ -162,7 +166,7 @@ def _compile(args: argparse.Namespace) -> int:
     try:
         artefact = compile_module(
             chosen.module,
-            [chosen.example],
+            [chosen.example, *chosen.more],
             options,
             output,
             source=source,

@@ -85,6 +85,7 @@ def build(
     *,
     out_dir: str | Path | None = None,
     preprocessing: Mapping[str, Any] | None = None,
+    description: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Artefact:
     """Compile any PyTorch module made of recognised patterns.
@@ -98,6 +99,7 @@ def build(
             as the returned object.
         preprocessing: how an image becomes an input, see `nn.preprocessing`; kept in the manifest,
             and needed for ``input="uint8"``.
+        description: where the module came from, for the manifest; None keeps the name of its class.
         **options: fields of `CompileOptions`.
 
     Returns:
@@ -122,7 +124,9 @@ def build(
     known = dict(preprocessing or {})
     classes = known.pop("classes", None)
     source = Source(
-        {"class": type(module).__qualname__}, known or None, tuple(classes) if classes else None
+        dict(description or {"class": type(module).__qualname__}),
+        known or None,
+        tuple(classes) if classes else None,
     )
     artefact = compile_module(module, example_inputs, chosen, folder, source=source)
     artefact._keep = keep

@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tvm_insta.choose.network import Chosen, build_network
+from tvm_insta import onnx_model
+from tvm_insta.choose.network import Chosen, build_network, from_onnx
 from tvm_insta.choose.sources import ZOO, FactoryModel, OwnModel
 from tvm_insta.errors import ModelError
 
@@ -17,9 +18,12 @@ DEFAULT_CHECKPOINT = "digits"
 _WORDS = {"True": True, "False": False, "None": None}
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options that name a network."""
+def add_model_arguments(parser: argparse.ArgumentParser, *, onnx_option: bool = True) -> None:
+    """Options that name a network; ``--onnx`` means something else to `tvm_insta.export`."""
     group = parser.add_argument_group("model")
+    group.add_argument("onnx_file", nargs="?", metavar="FILE.onnx", help="an ONNX or QONNX file")
+    if onnx_option:
+        group.add_argument("--onnx", dest="onnx_alias", metavar="FILE.onnx", help="the same")
     group.add_argument(
         "--model",
         help="resnet18, mobilenet_v1 or resnet20 (default: "
@@ -69,7 +73,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--input-shape",
         metavar="C,H,W",
-        help="shape of one input of your own network, without the batch: 3,224,224 or 784",
+        help="shape of one input of your own network, without the batch: 3,224,224 or 784; or of "
+        "an ONNX file that leaves it open",
     )
 
 
@@ -80,6 +85,12 @@ def chosen_model(args: argparse.Namespace) -> Chosen:
         ModelError: unknown names, a checkpoint that does not fit, or an option that would have no
             effect.
     """
+    file = args.onnx_file or getattr(args, "onnx_alias", None)
+    if file:
+        others = ("model", "variant", "num_classes", "statistic", "reuse_statistics", "select")
+        more = ("seed", "factory", "factory_args", "checkpoint", "checkpoint_key", "allow_nan")
+        _refuse(args, (*others, *more), f"the ONNX file {file}, which is the network")
+        return from_onnx(onnx_model.network_of_arguments(file, args.input_shape))
     return build_network(_source(args))
 
 

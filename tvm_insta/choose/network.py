@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tvm_insta import onnx_model
 from tvm_insta.choose.factory import make_network
 from tvm_insta.choose.sources import ZOO, FactoryModel, OwnModel, as_description, parse_source
 from tvm_insta.errors import ModelError
@@ -30,6 +31,9 @@ class Chosen:
         example: one example input, batch 1.
         source: what the manifest keeps.
         note: what was taken, stripped, cast or ignored of the checkpoint, in one line; or empty.
+        more: example inputs behind the first one.
+        dynamic: whether the network takes more than one image at a time.
+        notes: sentences for the user.
     """
 
     label: str
@@ -37,6 +41,9 @@ class Chosen:
     example: torch.Tensor
     source: Source
     note: str = ""
+    more: tuple[torch.Tensor, ...] = ()
+    dynamic: bool = True
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,8 @@ def build_again(
         known.pop("class", None)
         description = {**known, "factory": factory}
         trusted = True
+    if "onnx" in description:
+        return from_onnx(onnx_model.network_again(description))
     source = parse_source(description)
     if isinstance(source, FactoryModel) and not trusted:
         raise ModelError(
@@ -86,6 +95,22 @@ def build_again(
             "say --trust-source, or give your own with --factory FILE.py:FUNCTION"
         )
     return build_network(source)
+
+
+def from_onnx(made: onnx_model.OnnxNetwork) -> Chosen:
+    """The network of an ONNX file."""
+    from tvm_insta.describe import Source
+
+    first, *more = made.examples
+    return Chosen(
+        label=made.label,
+        module=made.module,
+        example=first,
+        source=Source(made.description, made.preprocessing, made.classes),
+        more=tuple(more),
+        dynamic=made.dynamic,
+        notes=made.notes,
+    )
 
 
 def build_network(source: OwnModel | FactoryModel) -> Chosen:
