@@ -1,8 +1,8 @@
 """A deployment compiler for binary neural networks with instance-aware thresholds.
 
-`build` compiles a PyTorch module, `load` runs an artefact, `tvm_insta.nn` holds the networks. The
-names are resolved when first used: a board that only loads artefacts needs neither PyTorch nor the
-compiler.
+`build` compiles a PyTorch module, `build_onnx` an ONNX file, `load` runs an artefact,
+`tvm_insta.nn` holds the networks. The names are resolved when first used: a board that only loads
+artefacts needs neither PyTorch nor the compiler.
 """
 
 from __future__ import annotations
@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tvm_insta.compiler import Artefact, build
+    from tvm_insta.onnx_model import build_onnx
     from tvm_insta.options import CompileOptions
     from tvm_insta.runtime import Module, load
 
 __version__ = "0.1.0"
-__all__ = ["Artefact", "CompileOptions", "Module", "build", "load"]
+__all__ = ["Artefact", "CompileOptions", "Module", "build", "build_onnx", "load"]
 
 _HOME = {
     "Artefact": "tvm_insta.compiler",
     "CompileOptions": "tvm_insta.options",
     "Module": "tvm_insta.runtime",
     "build": "tvm_insta.compiler",
+    "build_onnx": "tvm_insta.onnx_model",
     "load": "tvm_insta.runtime",
 }
 

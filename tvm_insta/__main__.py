@@ -8,6 +8,7 @@ from importlib import import_module
 VERBS = {
     "compile": "tvm_insta.compile",
     "validate": "tvm_insta.validate.__main__",
+    "export": "tvm_insta.export",
     "run": "tvm_insta.run",
     "bench": "tvm_insta.bench",
     "tune": "tvm_insta.tune",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import sys
 import time
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from tvm_insta.errors import InstaError
+from tvm_insta.errors import InstaError, plain
 
 INTERRUPTED = 130
 
@@ -25,6 +26,10 @@ def run(
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="say more, and show tracebacks of errors"
     )
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name may hold what the encoding of the terminal does not.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     args = parser.parse_args(argv)
     logging.basicConfig(
         level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s"
@@ -34,7 +39,7 @@ def run(
     except (InstaError, ImportError) as error:
         if args.verbose:
             traceback.print_exc()
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        print(f"{parser.prog}: error: {plain(str(error))}", file=sys.stderr)
         return 2
     except OSError as error:
         if args.verbose:

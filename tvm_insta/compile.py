@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from tvm_insta import choose, cli
-from tvm_insta.options import BINARY, INPUTS, RANDOM, RUNTIMES, STEMS, STORAGE, CompileOptions
+from tvm_insta.errors import InputError
+from tvm_insta.options import (
+    BINARY,
+    INPUTS,
+    RANDOM,
+    RUNTIMES,
+    SIGN_OF_ZERO,
+    STEMS,
+    STORAGE,
+    CompileOptions,
+)
+from tvm_insta.runtime import preprocess_option
 
 
 def parser() -> argparse.ArgumentParser:
@@ -19,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
         description="Compile a binary network into a module that C and Python programs load.",
     )
     choose.add_model_arguments(result)
+    result.add_argument("--preprocess", metavar="HOW", help=preprocess_option.HELP)
     result.add_argument(
         "--target",
         default="llvm",
@@ -82,9 +95,15 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument(
         "--no-check",
-        dest="check",
-        action="store_false",
-        help="do not compare what was compiled with PyTorch; the manifest says so",
+        action="store_true",
+        help="do not compare the artefact with PyTorch before it is handed over",
+    )
+    result.add_argument(
+        "--sign-of-zero",
+        default="exact",
+        choices=SIGN_OF_ZERO,
+        help="exact: torch.sign(0) is 0, and activations whose sign may be 0 take two bits; +1: one "
+        "bit, validate counts what it changes",
     )
     result.add_argument(
         "--log-dir",
@@ -112,15 +131,33 @@ def _compile(args: argparse.Namespace) -> int:
         name=args.name,
         dump_ir=args.dump_ir,
         verify_stages=args.verify_stages,
-        check=args.check,
+        check=not args.no_check,
+        sign_of_zero=args.sign_of_zero,
         log_dir=args.log_dir,
     )
+    if args.log_dir is not None and not args.log_dir.is_dir():
+        raise InputError(
+            f"got --log-dir {args.log_dir}, but there is no such folder: give that of the tune "
+            "command, or leave it away for the records that ship with the package"
+        )
     from tvm_insta.target import parse
 
     target = parse(options.target)
     for note in target.notes:
         print(f"target: {note}")
     chosen = choose.chosen_model(args)
+    for note in chosen.notes:
+        print(f"model: {note}")
+    if not chosen.dynamic:
+        options = dataclasses.replace(options, max_batch=1)
+    if chosen.note:
+        print(f"checkpoint: {chosen.note}")
+    source = chosen.source
+    if args.preprocess is not None:
+        how = preprocess_option.described(args.preprocess, chosen.example.shape[1:])
+        source = dataclasses.replace(
+            source, preprocessing=how.preprocessing, classes=how.classes or source.classes
+        )
     kind = f"{options.runtime}-uint8" if options.input == "uint8" else options.runtime
     output = args.output or Path("build") / f"{chosen.label}-{_slug(target.text)}-{kind}"
     from tvm_insta.compiler import compile_module
@@ -129,10 +166,10 @@ def _compile(args: argparse.Namespace) -> int:
     try:
         artefact = compile_module(
             chosen.module,
-            [chosen.example],
+            [chosen.example, *chosen.more],
             options,
             output,
-            source=chosen.source,
+            source=source,
             progress=bar,
         )
     finally:

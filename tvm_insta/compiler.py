@@ -7,6 +7,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from tvm_insta.codegen.staging import staged  # noqa: E402
 from tvm_insta.describe import Source, describe  # noqa: E402
 from tvm_insta.errors import InstaError  # noqa: E402
 from tvm_insta.forms import compare  # noqa: E402
-from tvm_insta.frontend import Imported, import_torch  # noqa: E402
+from tvm_insta.frontend import import_torch  # noqa: E402
 from tvm_insta.model_inputs import samples, take_bytes  # noqa: E402
 from tvm_insta.option_checks import check_binary, check_stem, check_storage  # noqa: E402
 from tvm_insta.options import CompileOptions  # noqa: E402
@@ -33,17 +34,12 @@ from tvm_insta.passes.pipeline import PHASES, AfterPhase, run_pipeline  # noqa: 
 from tvm_insta.passes.report import Report  # noqa: E402
 from tvm_insta.runtime import manifest as manifests  # noqa: E402
 from tvm_insta.schedules import ConvTiles  # noqa: E402
-from tvm_insta.self_check import (  # noqa: E402
-    SKIPPED,
-    SelfCheck,
-    check_artefact,
-    check_imported,
-    inputs_for,
-    runs_here,
-)
+from tvm_insta.self_check import Checked, check_compiled  # noqa: E402
 from tvm_insta.target import InstaTarget, parse  # noqa: E402
 from tvm_insta.tuning.lookup import Lookup, look_up  # noqa: E402
-from tvm_insta.validate.batch import Batch, check_batch, refuse_mixed  # noqa: E402
+from tvm_insta.validate.batch import check_batch  # noqa: E402
+
+CHECK = "check against PyTorch"
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the step that begins, its number and the number of steps."""
@@ -90,6 +86,7 @@ def build(
     *,
     out_dir: str | Path | None = None,
     preprocessing: Mapping[str, Any] | None = None,
+    description: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Artefact:
     """Compile any PyTorch module made of recognised patterns.
@@ -103,6 +100,7 @@ def build(
             as the returned object.
         preprocessing: how an image becomes an input, see `nn.preprocessing`; kept in the manifest,
             and needed for ``input="uint8"``.
+        description: where the module came from, for the manifest; None keeps the name of its class.
         **options: fields of `CompileOptions`.
 
     Returns:
@@ -127,7 +125,9 @@ def build(
     known = dict(preprocessing or {})
     classes = known.pop("classes", None)
     source = Source(
-        {"class": type(module).__qualname__}, known or None, tuple(classes) if classes else None
+        dict(description or {"class": type(module).__qualname__}),
+        known or None,
+        tuple(classes) if classes else None,
     )
     artefact = compile_module(module, example_inputs, chosen, folder, source=source)
     artefact._keep = keep
@@ -160,10 +160,8 @@ def compile_module(
     check_binary(options.binary, target)
     check_storage(options.storage, target)
     images = samples(options, source.preprocessing, example_inputs)
-    mixed = check_batch(module, example_inputs, options.max_batch) is Batch.MIXED
-    if mixed and options.runtime == "c":
-        raise refuse_mixed(module)
-    steps = ["export", *PHASES, "generate code", "check"]
+    check_batch(module, example_inputs, max_batch=options.max_batch, form=options.runtime)
+    steps = ["export", *PHASES, "generate code", *([CHECK] if options.check else [])]
     started = time.perf_counter()
 
     def begin(step: str) -> None:
@@ -213,38 +211,16 @@ def compile_module(
         seconds = time.perf_counter() - started
         manifest = describe(stage, compiled, tuned, form, target, options, source, seconds)
         manifests.write(stage, manifest)
-        begin("check")
-        check = SelfCheck(SKIPPED, "nothing", 0.0)
+        checked = Checked()
         if options.check:
-            check = _check(stage, manifest, module, example_inputs, imported, images)
-        manifests.write(stage, _checked(manifest, check))
+            begin(CHECK)
+            checked = check_compiled(stage, module, example_inputs, imported, manifest, images)
+        known: dict[str, Any] = {"checked": checked.state}
+        known["check_seconds"] = round(checked.seconds, 2)
+        if checked.notes:
+            known["check_notes"] = list(checked.notes)
+        manifests.write(stage, replace(manifest, options={**manifest.options, **known}))
     return Artefact(out_dir, compiled.report)
-
-
-def _check(
-    stage: Path,
-    manifest: manifests.Manifest,
-    module: nn.Module,
-    example_inputs: Sequence[torch.Tensor],
-    imported: Imported,
-    samples: Sequence[Any],
-) -> SelfCheck:
-    """The artefact against PyTorch where it runs here, else the imported module."""
-    inputs = inputs_for(example_inputs, [torch.from_numpy(each) for each in samples])
-    if runs_here(manifest):
-        calibrated = bool(samples)
-        return check_artefact(stage, module, inputs, imported.exported, calibrated=calibrated)
-    return check_imported(imported.mod, module, inputs, imported.exported)
-
-
-def _checked(manifest: manifests.Manifest, check: SelfCheck) -> manifests.Manifest:
-    """The manifest with what became of the check."""
-    told = {
-        "check": check.state,
-        "check_of": check.what,
-        "check_seconds": round(check.seconds, 2),
-    }
-    return dataclasses.replace(manifest, options={**manifest.options, **told})
 
 
 def _verifier(

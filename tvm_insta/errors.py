@@ -6,6 +6,8 @@ traceback). A message says what was got, what is allowed, and how to mend it.
 
 from __future__ import annotations
 
+import re
+
 
 class InstaError(Exception):
     """Base class: something the user can mend; the message is one complete sentence."""
@@ -49,3 +51,29 @@ class TuneError(InstaError, ValueError):
 
 class LogError(InstaError):
     """A folder of tuning records is damaged, in use, or of another kind."""
+
+
+_ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)?", re.DOTALL)
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+
+
+def plain(text: str) -> str:
+    """The text without what a terminal would obey: colours, titles, movements of the cursor."""
+    return _CONTROLS.sub("", _ESCAPES.sub("", text))
+
+
+def one_line(error: BaseException | str, limit: int = 160) -> str:
+    """What another library's error says, as a part of one of our sentences.
+
+    Args:
+        error: the error, or its text.
+        limit: characters at most; what is longer ends in "...".
+
+    Returns:
+        The first line that says something, without terminal codes and without its full stop; the
+        name of the error's type where it says nothing.
+    """
+    lines = (line.strip() for line in plain(str(error)).splitlines())
+    name = error if isinstance(error, str) else type(error).__name__
+    text = next((line for line in lines if line), name).rstrip(".")
+    return text if len(text) <= limit else text[: limit - 3].rstrip() + "..."

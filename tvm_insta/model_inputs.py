@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ from torch import nn
 from tvm_insta.errors import InstaError
 from tvm_insta.frontend import ByteInput, random_tensors
 from tvm_insta.options import RANDOM, CompileOptions
-from tvm_insta.runtime.preprocess import CHANNELS, Preprocessing, image_files, load_images
+from tvm_insta.runtime.image_folder import image_set
+from tvm_insta.runtime.preprocess import CHANNELS, Preprocessing, load_images
+
+_log = logging.getLogger(__name__)
 
 _SAMPLES = 64  # images that calibration looks at, at most
 _RANDOM_SAMPLES = 8
@@ -34,13 +38,13 @@ def samples(
         return random_samples(example_inputs)
     if preprocessing is None or len(example_inputs) != 1:
         raise InstaError(
-            "got stem 'int8', but it is not known how images become this network's input: compile "
-            "a network with one image input that says it, or, from Python, "
-            "build(..., preprocessing={...})"
+            "got stem 'int8', but it is not known how images become this network's input: say it "
+            "with --preprocess, or, from Python, build(..., preprocessing={...})"
         )
-    root = Path(str(options.calibrate))
-    classes = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    files = image_files(classes or [root])
+    found = image_set([Path(str(options.calibrate))])
+    for note in found.notes:
+        _log.warning("calibrate: %s", note)
+    files = found.files
     count = min(_SAMPLES, len(files))
     chosen = [files[i * len(files) // count] for i in range(count)]  # evenly, from every class
     dtype = "uint8" if options.input == "uint8" else "float32"
@@ -66,8 +70,8 @@ def take_bytes(
     if preprocessing is None:
         raise InstaError(
             "got input 'uint8', but it is not known how this network's images are normalised: "
-            "compile with input float32, one of our models or a checkpoint that says it, or, from "
-            "Python, build(..., preprocessing={...})"
+            "say it with --preprocess, or, from Python, build(..., preprocessing={...}), or use "
+            "input float32"
         )
     how = Preprocessing.from_dict(dict(preprocessing))
     axis = 1 if how.layout == "NCHW" else 3

@@ -35,13 +35,13 @@ class CompileOptions:
         binary: how binary convolutions compute: "popcount", "amx" (as products of bytes wherever
             AMX tiles can, else by popcount), or "auto" (the one that should be faster, layer by
             layer). The integers are the same.
-        sign_of_zero: "exact" (torch.sign(0) is 0: activations whose sign may be 0 take two bits), or
-            "+1" (one bit; validate counts the activations that it changes).
+        sign_of_zero: "exact" (torch.sign(0) is 0: activations whose sign may be 0 take two bits),
+            or "+1" (one bit; validate counts the activations that it changes).
         max_batch: largest batch one call may have.
         name: prefix of the files and of the C functions.
         dump_ir: folder for one TVMScript file per phase, or None.
         verify_stages: execute the module after every phase and compare it with PyTorch.
-        check: compare what was compiled with PyTorch before it is kept, see `self_check`.
+        check: compare the artefact with PyTorch before it is handed over.
         log_dir: folder of tuning records, one folder per target in it; None for the packaged ones.
     """
 
@@ -89,7 +89,8 @@ class CompileOptions:
         if self.sign_of_zero not in SIGN_OF_ZERO:
             raise InstaError(
                 f"got sign_of_zero {self.sign_of_zero!r}, but it must be one of "
-                f"{', '.join(SIGN_OF_ZERO)}: exact keeps the third value of torch.sign, +1 saves a bit"
+                f"{', '.join(SIGN_OF_ZERO)}: exact keeps the third value of torch.sign, +1 saves a "
+                "bit"
             )
         if (self.stem == "int8") != (self.calibrate is not None):
             raise InstaError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ import numpy.typing as npt
 
 from tvm_insta import cli, runtime
 from tvm_insta.errors import InputError
-from tvm_insta.runtime import cpu
+from tvm_insta.runtime import cpu, preprocess_option
 from tvm_insta.runtime import manifest as manifests
-from tvm_insta.runtime.preprocess import image_files, load_images
+from tvm_insta.runtime.image_folder import ImageSet, image_set
+from tvm_insta.runtime.preprocess import load_images
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,9 +31,12 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         type=Path,
         help="image files, folders of images, or a folder with one subfolder per class, whose name "
-        "is then taken as the truth",
+        "is then taken as the truth (hidden ones are left out)",
     )
-    result.add_argument("--top", type=int, default=1, help="classes to print for each image")
+    result.add_argument(
+        "--preprocess", metavar="HOW", help=f"{preprocess_option.HELP} (default: as compiled)"
+    )
+    result.add_argument("--top", type=int, help="classes to print for each image (default: 1)")
     result.add_argument(
         "--dump-input",
         type=Path,
@@ -51,13 +55,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.top is not None and (args.quiet or args.top < 1):
+        why = "with --quiet, which prints none" if args.quiet else "but at least 1 class is printed"
+        raise InputError(f"got --top {args.top}, {why}: leave it away or give another number")
     manifest = manifests.read(args.artefact / manifests.FILE_NAME)
     # Images for a board are prepared where Python is.
     elsewhere = args.dump_input is not None and manifest.machine != cpu.machine()
     module = None if elsewhere else runtime.load(args.artefact, threads=args.threads)
-    files, truth = _labelled(args.images)
+    images = image_set(args.images)
+    for note in images.notes:
+        print(note)
     dtype = manifest.inputs[0].dtype
-    batch = load_images(files, manifest.preprocessing, dtype)
+    batch = load_images(images.files, _preprocessing(args, manifest), dtype)
     if args.dump_input is not None:
         args.dump_input.write_bytes(batch.tobytes())
         print(f"wrote {args.dump_input}: {list(batch.shape)} {dtype}")
@@ -67,26 +76,53 @@ def _run(args: argparse.Namespace) -> int:
     started = time.perf_counter()
     logits = classify(module, batch)
     seconds = time.perf_counter() - started
-    names = module.manifest.classes
-    if args.top < 1:
-        raise InputError(f"got --top {args.top}, but at least 1 class is printed")
-    order = np.argsort(-logits, axis=1, kind="stable")
-    if not args.quiet:
-        for file, row, best in zip(files, logits, order, strict=True):
-            shown = ", ".join(
-                f"{names[k] if names else k} ({row[k]:.3f})" for k in best[: args.top]
-            )
-            print(f"{file}: {shown}")
-    if truth is not None:
-        right = sum(
-            (names[best[0]] if names else str(best[0])) == label
-            for best, label in zip(order, truth, strict=True)
+    if logits.ndim != 2:
+        raise InputError(
+            f"the network gives {list(logits.shape[1:])} numbers for an image, which are no "
+            "classes: call the artefact from Python"
         )
-        print(f"accuracy {100 * right / len(files):.2f} % ({right} of {len(files)} images)")
-    print(
-        f"{len(files)} images in {1e3 * seconds:.1f} ms ({1e3 * seconds / len(files):.3f} ms each)"
-    )
+    order = np.argsort(-logits, axis=1, kind="stable")
+    names = manifest.classes or ()
+    if len(names) != logits.shape[1]:
+        names = tuple(map(str, range(logits.shape[1])))
+    if not args.quiet:
+        for file, row, best in zip(images.files, logits, order, strict=True):
+            shown = ", ".join(f"{names[k]} ({row[k]:.3f})" for k in best[: args.top or 1])
+            print(f"{file}: {shown}")
+    for line in _accuracy(images, [names[best[0]] for best in order], names):
+        print(line)
+    count = len(images.files)
+    print(f"{count} images in {1e3 * seconds:.1f} ms ({1e3 * seconds / count:.3f} ms each)")
     return 0
+
+
+def _preprocessing(args: argparse.Namespace, manifest: manifests.Manifest) -> dict[str, Any] | None:
+    if args.preprocess is None:
+        return manifest.preprocessing
+    tensor = manifest.inputs[0]
+    if tensor.dtype == "uint8":
+        raise InputError(
+            "got --preprocess for an artefact that normalises its images itself (compiled with "
+            "--input uint8): leave it away, or compile again with another --preprocess"
+        )
+    return preprocess_option.described(args.preprocess, tensor.shape[1:]).preprocessing
+
+
+def _accuracy(images: ImageSet, found: Sequence[str], names: Sequence[str]) -> Iterator[str]:
+    """The share of right classes, of the images in folders that are named like classes."""
+    folders = sorted({label for label in images.labels if label is not None})
+    unknown = [label for label in folders if label not in names]
+    if unknown:
+        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+        yield (
+            f"{', '.join(unknown[:3])}{more} are no classes of this network, which are called "
+            f"{names[0]} to {names[-1]}: images in these folders are not counted as right or wrong"
+        )
+    pairs = [(a, b) for a, b in zip(found, images.labels, strict=True) if b in names]
+    if pairs:
+        right = sum(guess == label for guess, label in pairs)
+        share = 100 * right / len(pairs)
+        yield f"accuracy {share:.2f} % ({right} of {len(pairs)} images)"
 
 
 def classify(module: runtime.Module, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -94,16 +130,6 @@ def classify(module: runtime.Module, batch: npt.NDArray[Any]) -> npt.NDArray[np.
     step = module.manifest.max_batch
     parts = [module(batch[start : start + step]) for start in range(0, len(batch), step)]
     return np.concatenate(parts)
-
-
-def _labelled(paths: Sequence[Path]) -> tuple[list[Path], list[str] | None]:
-    """Image files, and their classes where a single folder holds one subfolder per class."""
-    if len(paths) == 1 and paths[0].is_dir():
-        folders = sorted(entry for entry in paths[0].iterdir() if entry.is_dir())
-        if folders:
-            files = [(file, folder.name) for folder in folders for file in image_files([folder])]
-            return [file for file, _ in files], [label for _, label in files]
-    return image_files(paths), None
 
 
 if __name__ == "__main__":

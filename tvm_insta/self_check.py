@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import tvm
@@ -14,6 +15,7 @@ from tvm import relax
 
 from tvm_insta import runtime
 from tvm_insta.errors import ValidationError
+from tvm_insta.frontend import Imported
 from tvm_insta.runtime import cpu
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.validate import eager, validate
@@ -21,22 +23,54 @@ from tvm_insta.validate.findings import LOGITS
 from tvm_insta.validate.graph import Graph
 
 PASSED = "passed"
+IMPORTED_ONLY = "imported network only"
+NOT_JUDGED = "not judged"
 SKIPPED = "skipped"
 
 
 @dataclass(frozen=True)
-class SelfCheck:
-    """The outcome.
+class Checked:
+    """What the check of a compilation gave.
 
     Attributes:
-        state: `PASSED`, `SKIPPED`, or "not judged: " and what could not be compared.
-        what: "artefact", or "imported module" where the artefact does not run on this machine.
+        state: `PASSED`, `IMPORTED_ONLY` where the artefact does not run on this machine,
+            `NOT_JUDGED` or `SKIPPED`; written into the manifest.
         seconds: what it took.
+        notes: what could not be judged.
     """
 
-    state: str
-    what: str
-    seconds: float
+    state: str = SKIPPED
+    seconds: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+def check_compiled(
+    folder: Path,
+    module: nn.Module,
+    example_inputs: Sequence[torch.Tensor],
+    imported: Imported,
+    manifest: Manifest,
+    samples: Sequence[Any] = (),
+) -> Checked:
+    """Compare what was compiled with PyTorch.
+
+    Args:
+        folder: the artefact.
+        module: the network, as it was imported.
+        example_inputs: one tensor per input, batch first.
+        imported: the front end's result.
+        manifest: of the artefact.
+        samples: what int8 layers were calibrated with, an array per input; empty without.
+
+    Raises:
+        ValidationError: it does not compute what PyTorch computes; the message names the first
+            tensor that differs, and the layers that compute it.
+    """
+    inputs = inputs_for(example_inputs, [torch.from_numpy(each) for each in samples])
+    if not runs_here(manifest):
+        return check_imported(imported.mod, module, inputs, imported.reference)
+    calibrated = bool(samples)
+    return check_artefact(folder, module, inputs, imported.reference, calibrated=calibrated)
 
 
 def inputs_for(
@@ -75,7 +109,7 @@ def check_artefact(
     graph: fx.GraphModule,
     *,
     calibrated: bool = False,
-) -> SelfCheck:
+) -> Checked:
     """Compare an artefact that runs on this machine with PyTorch.
 
     Args:
@@ -99,13 +133,13 @@ def check_artefact(
             "written: please report it, or compile with check=False (--no-check) to look into it"
         )
     _check_whole_batch(loaded, module, inputs)
-    state = f"not judged: {findings.not_judged[0]}" if findings.not_judged else PASSED
-    return SelfCheck(state, "artefact", time.perf_counter() - started)
+    state = NOT_JUDGED if findings.not_judged else PASSED
+    return Checked(state, time.perf_counter() - started, tuple(findings.not_judged))
 
 
 def check_imported(
     mod: tvm.IRModule, module: nn.Module, inputs: Sequence[torch.Tensor], graph: fx.GraphModule
-) -> SelfCheck:
+) -> Checked:
     """Compare the imported module, executed on this machine, with PyTorch.
 
     Args:
@@ -131,7 +165,7 @@ def check_imported(
                 f"{difference:.2e} of the largest; nothing was written: please report it, or "
                 "compile with check=False (--no-check) to look into it"
             )
-    return SelfCheck(PASSED, "imported module", time.perf_counter() - started)
+    return Checked(IMPORTED_ONLY, time.perf_counter() - started)
 
 
 def runs_here(manifest: Manifest) -> bool:

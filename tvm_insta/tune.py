@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tvm_insta import choose, cli
+from tvm_insta.errors import TuneError
 from tvm_insta.options import BINARY, STEMS
 
 UNITS = {"local": "seconds", "rpc": "seconds", "icount": "instructions", "mca": "cycles"}
@@ -21,7 +22,6 @@ def parser() -> argparse.ArgumentParser:
         "them for the compiler. Ctrl-C ends the sweep; --resume goes on with it.",
     )
     choose.add_model_arguments(result)
-    result.set_defaults(seed=0)
     result.add_argument("--target", default="native", help="as of the compile command")
     result.add_argument(
         "--stem", choices=STEMS, default="fp32", help="numbers of the float layers, as compile has"
@@ -53,9 +53,9 @@ def parser() -> argparse.ArgumentParser:
     group = result.add_argument_group("runner")
     group.add_argument("--threads", type=int, default=1, help="worker threads of a candidate")
     group.add_argument(
-        "--tracker", default="127.0.0.1:9190", metavar="HOST:PORT", help="of the devices (rpc)"
+        "--tracker", metavar="HOST:PORT", help="of the devices (rpc; default: 127.0.0.1:9190)"
     )
-    group.add_argument("--key", default="", help="under which they are registered (rpc)")
+    group.add_argument("--key", help="under which they are registered (rpc)")
     group.add_argument("--build-timeout", type=float, default=60.0, help="seconds")
     group.add_argument("--run-timeout", type=float, default=30.0, help="seconds")
     return result
@@ -78,10 +78,19 @@ def _tune(args: argparse.Namespace) -> int:
         batch=args.batch,
         resume=args.resume,
     )
+    of_rpc = {
+        name: value
+        for name, value in (("tracker", args.tracker), ("key", args.key))
+        if value is not None
+    }
+    if of_rpc and args.runner != "rpc":
+        raise TuneError(
+            f"got --{next(iter(of_rpc))} beside --runner {args.runner}: it would have no effect, "
+            "leave it away or use --runner rpc"
+        )
     runners = RunnerOptions(
         threads=args.threads,
-        tracker=args.tracker,
-        key=args.key,
+        **of_rpc,
         build_timeout=args.build_timeout,
         run_timeout=args.run_timeout,
     )
@@ -103,6 +112,8 @@ def _tune(args: argparse.Namespace) -> int:
 
     folder = folder_of(args.log_dir, parse(args.target))
     chosen = choose.chosen_model(args)
+    if chosen.note:
+        print(f"checkpoint: {chosen.note}")
     bar = SweepBar(UNITS[args.runner])
     try:
         tuned = tune(chosen.module, chosen.example, options, bar)

@@ -96,12 +96,12 @@ def tiny_resnet(variant="insta", seed=0, **options):
 def phases(module, *inputs, last="lower", lanes=8, max_batch=4, dynamic=True):
     """Run the phases up to ``last``; returns the module and the report."""
     imported = import_torch(module, list(inputs), max_batch=max_batch, dynamic=dynamic)
-    report = Report()
+    report = Report.of(imported.layers)
     mod = imported.mod
     for name, step in (
         ("simplify", simplify),
         ("to_nhwc", to_nhwc),
-        ("recognise", lambda m: recognise(m, report, imported.layer_names)),
+        ("recognise", lambda m: recognise(m, report)),
         ("fold_scales", lambda m: merge_parallel(fold_scales(m), report)),
         ("lower", lambda m: lower(pool_shortcuts(m), report, lanes)),
     ):

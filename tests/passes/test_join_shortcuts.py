@@ -61,8 +61,10 @@ def test_scheduled_kernels_compute_what_the_network_as_it_stands_computes(name, 
     run, done = compiled(module, x, target)
     assert sum(record.rule == "insta_bconv" for record in done.schedules) == 2
     assert not [record for record in done.schedules if record.reason]
-    (pair,) = [group for group, _ in kernels_of_layers(done.mod, done.report) if len(group) > 1]
-    assert [layer.macs for layer in pair] == [4 * 3 * 24 * 24] * 2
+    pair = [found for found in kernels_of_layers(done.mod, done.report) if found[0].together]
+    assert [layer.macs for layer, _ in pair] == [4 * 3 * 24 * 24] * 2
+    (symbols, others) = (symbols for _, symbols in pair)
+    assert len(symbols) == 1 and symbols == others
     result = run(x)
     with torch.no_grad():
         np.testing.assert_allclose(result, module(x), rtol=0, atol=TOLERANCE)

@@ -99,10 +99,12 @@ def test_parallel_convolutions_are_one(case, monkeypatch):
 
     outs = options["outs"]
     assert [layer.weight_shape[0] for layer in report.layers] == list(outs)
-    assert [layer.with_previous for layer in report.layers] == [False] + [True] * (len(outs) - 1)
-    assert len({layer.weight_key for layer in report.layers}) == 1
+    names = tuple(layer.name for layer in report.layers)
+    assert len(set(names)) == len(outs)
+    assert [layer.together for layer in report.layers] == [names] * len(outs)
+    assert len({layer.weight_keys for layer in report.layers}) == 1
+    assert len(report.layers[0].weight_keys) == 1
     assert all(NOTE in layer.notes for layer in report.layers)
-    assert [len(group) for group in report.groups()] == [len(outs)]
 
     monkeypatch.setattr(networks, "merge_parallel", lambda mod, report: mod)
     apart, _ = phases(module, x)
@@ -209,7 +211,7 @@ def test_what_does_not_fit_stays(case):
     mod, report = phases(module, x)
     assert calls(mod).count("relax.insta.bitserial_conv2d_blocked") == count
     assert calls(mod).count("relax.concat") == 1
-    assert not any(layer.with_previous or layer.notes for layer in report.layers)
+    assert not any(layer.together or layer.notes for layer in report.layers)
     agree(module, mod, x, TOLERANCE)
 
 
@@ -230,10 +232,12 @@ class Crossing(nn.Module):
         return torch.cat([first, second], 1) + between.sum(1, keepdim=True)
 
 
-def test_the_report_follows_the_order_of_the_calls():
+def test_the_report_says_who_is_computed_together():
     module, x = Crossing(), image(8)
     mod, report = phases(module, x)
-    assert [layer.weight_shape[0] for layer in report.layers] == [6, 4, 10]
-    keys = [layer.weight_key for layer in report.layers]
-    assert keys[1] == keys[2] != keys[0]
+    assert [layer.weight_shape[0] for layer in report.layers] == [4, 6, 10]  # PyTorch's order
+    first, between, second = report.layers
+    assert first.weight_keys == second.weight_keys != between.weight_keys
+    assert first.together == second.together == (first.name, second.name)
+    assert between.together == ()
     agree(module, mod, x, TOLERANCE)

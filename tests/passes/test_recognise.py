@@ -157,20 +157,20 @@ def float_weight(module):
     return module
 
 
-def ternary_weight(module):
-    module.weight.data[0, 0, 0, 0] = 0.0
+def uneven_weight(module):
+    """Three values, the middle one not in the middle."""
+    module.weight.data[0, 0, 0] = 0.2
     return module
 
 
 REASONS = {
     "its weights are real-valued": float_weight(Binary(SPELLINGS["where ge"])),
-    "its weights are ternary": ternary_weight(Binary(SPELLINGS["where ge"])),
+    "they are not evenly spaced": uneven_weight(Binary(SPELLINGS["where ge"])),
     "its input is real-valued": Binary(torch.relu),
-    "its input was binarised and then changed by relax.nn.max_pool2d": Binary(
-        lambda x: F.max_pool2d(torch.sign(x), 3, 1, 1)
+    "its input was binarised and then changed by avg_pool2d in networks.py": Binary(
+        lambda x: F.avg_pool2d(torch.sign(x), 3, 1, 1)
     ),
-    "it takes values from 0.25 to 1": Binary(lambda x: torch.where(x >= 0, 1.0, 0.25)),
-    "its input has 3 levels": Binary(code([-0.5, 0.5])),
+    "its input takes the values 0, 1, 3": Binary(lambda x: (x >= 0).float() + 2 * (x > 1).float()),
 }
 
 
@@ -179,13 +179,34 @@ def test_every_float_layer_says_why(reason):
     module = REASONS[reason]
     mod, report = phases(module, X)
     assert report.layers[0].kind == "float"
-    assert reason.removeprefix("it ") in report.layers[0].reason
+    assert reason in report.layers[0].reason
     agree(module, mod, X, 1e-4)  # float32 sums of 72 products of about 1
 
 
-def test_sign_is_noted():
-    _, report = phases(Binary(torch.sign), X)
-    assert "torch.sign(0) is 0" in report.layers[0].notes[0]
+def ternary_weight(module):
+    module.weight.data[0, 0, 0, 0] = 0.0
+    return module
+
+
+BINARY_TOO = {
+    "ternary weights": (ternary_weight(Binary(SPELLINGS["where ge"])), (1, 2, 2)),
+    "max pool of signs": (Binary(lambda x: F.max_pool2d(torch.sign(x), 3, 1, 1)), (2, 1, 1)),
+    "values 0.25 and 1": (Binary(lambda x: torch.where(x >= 0, 1.0, 0.25)), (1, 1, 1)),
+    "three levels": (Binary(code([-0.5, 0.5])), (2, 1, 1)),
+    "sign": (Binary(torch.sign), (2, 1, 1)),
+}
+"""Layers with the bits of an activation, the bits of a weight, and the number of planes."""
+
+
+@pytest.mark.parametrize("name", BINARY_TOO)
+def test_more_than_one_bit_or_one_plane(name):
+    module, expected = BINARY_TOO[name]
+    x = torch.cat([X, X.round(), torch.zeros_like(X)])  # signs of 0 among them
+    mod, report = phases(module, x, max_batch=16)
+    (layer,) = report.layers
+    assert (layer.source.bits, layer.source.weight_bits, layer.source.planes) == expected
+    assert calls(mod).count("relax.insta.bitserial_conv2d_blocked") == layer.source.planes
+    agree(module, mod, x, EXACT)
 
 
 def test_zero_channel_has_scale_zero():

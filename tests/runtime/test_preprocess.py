@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from tvm_insta.errors import ArtefactError, InputError
-from tvm_insta.runtime.preprocess import Preprocessing, image_files, load_images
+from tvm_insta.runtime.image_folder import image_files
+from tvm_insta.runtime.preprocess import Preprocessing, load_images
 
 RNG = np.random.default_rng(5)
 PIXELS = RNG.integers(0, 256, (6, 4, 3), dtype=np.uint8)  # height 6, width 4

@@ -155,7 +155,9 @@ class _Reader:
         raise CodegenError(f"{var.name} is bound to a {kind}; only kernel calls can be compiled")
 
     def kernel(self, var: relax.Var, call: tvm.ir.Call) -> Ref | tuple[Ref, ...]:
-        args = tuple(self.one(arg) for arg in call.args[1].fields)
+        # The VM form hands a kernel that reads no tensor of the batch's size that size as a number.
+        tensors = [arg for arg in call.args[1].fields if not tvm.ir.is_prim_expr(arg)]
+        args = tuple(self.one(arg) for arg in tensors)
         result = call.ty_args[0]
         single = isinstance(result, relax.TensorType)
         outputs = []

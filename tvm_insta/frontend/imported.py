@@ -22,12 +22,12 @@ class Imported:
             its key as the attribute `site`.
         layers: every convolution and matrix product.
         sites: level tensors by key.
+        reference: the exported graph, as the validator executes it.
         input_names: names of the inputs of ``main``.
-        exported: `export_graph`'s graph, for the judge; nothing of it was changed.
     """
 
     mod: tvm.IRModule
     layers: tuple[SourceLayer, ...]
     sites: Mapping[str, Site]
+    reference: fx.GraphModule
     input_names: tuple[str, ...]
-    exported: fx.GraphModule

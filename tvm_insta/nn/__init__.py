@@ -8,11 +8,20 @@ from __future__ import annotations
 
 from tvm_insta.nn.binarise import binarise_activation, binarise_weight
 from tvm_insta.nn.blocks import BinaryNetwork
-from tvm_insta.nn.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
+from tvm_insta.nn.checkpoint import Checkpoint, file_sha256, read_checkpoint, save_checkpoint
 from tvm_insta.nn.conv import BinaryConv2d, BinaryLinear, set_binary_weights
 from tvm_insta.nn.count import Counts, LayerCount, count
-from tvm_insta.nn.create import build, create, preprocessing, zoo_checkpoints
+from tvm_insta.nn.create import (
+    Created,
+    build,
+    create,
+    create_from_zoo,
+    create_with_note,
+    preprocessing,
+    zoo_checkpoints,
+)
 from tvm_insta.nn.initialise import INITS
+from tvm_insta.nn.load import copy_into, load_checkpoint, refuse_non_finite
 from tvm_insta.nn.options import (
     MODELS,
     VARIANTS,
@@ -35,6 +44,7 @@ __all__ = [
     "BinaryNetwork",
     "Checkpoint",
     "Counts",
+    "Created",
     "InstaPReLU",
     "InstaThreshold",
     "InstaThresholdPlus",
@@ -46,14 +56,19 @@ __all__ = [
     "binarise_activation",
     "binarise_weight",
     "build",
+    "copy_into",
     "count",
     "create",
+    "create_from_zoo",
+    "create_with_note",
     "default_num_classes",
+    "file_sha256",
     "input_shape",
     "load_checkpoint",
     "measure",
     "preprocessing",
     "read_checkpoint",
+    "refuse_non_finite",
     "save_checkpoint",
     "set_binary_weights",
     "zoo_checkpoints",

@@ -1,10 +1,12 @@
 """Checkpoints: tensors and a little text, read without ever executing what a file holds.
 
-Two formats: `.safetensors`, and PyTorch's `.pt`/`.pth` read with `torch.load(weights_only=True)`.
+Two formats, told apart by their first bytes: safetensors, and what `torch.save` writes, of which
+nothing but tensors, numbers and text is rebuilt.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -20,12 +22,14 @@ from torch import nn
 
 from tvm_insta.errors import ModelError
 from tvm_insta.nn.blocks import BinaryNetwork
-from tvm_insta.nn.messages import first_few
 from tvm_insta.nn.options import ModelOptions
+from tvm_insta.nn.state_dicts import StateDict, find_state_dicts, pickled_modules
+from tvm_insta.nn.torch_file import damaged, pickled_objects, read_torch_file
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 OPTIONS_KEY = "tvm_insta.options"
 PREPROCESSING_KEY = "tvm_insta.preprocessing"
+OWN_KEYS = ("state_dict", "metadata")  # of the files that `save_checkpoint` writes
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,20 @@ class Checkpoint:
 
     Attributes:
         path: Where it was read.
-        tensors: Parameters and buffers by name, on the CPU.
+        states: Its state dicts, at least one, those under the usual keys first.
         metadata: Text by name; empty if the file has none.
+        entries: What else the file has at its top, or all names of a plain state dict.
     """
 
     path: Path
-    tensors: dict[str, torch.Tensor]
-    metadata: dict[str, str]
+    states: tuple[StateDict, ...]
+    metadata: Mapping[str, str]
+    entries: tuple[str, ...] = ()
+
+    @property
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        """Parameters and buffers by the file's names: the largest of its state dicts."""
+        return max(self.states, key=lambda state: len(state.tensors)).tensors
 
     def options(self) -> ModelOptions | None:
         """Give the options of the network the file was saved from, or None if it does not tell.
@@ -57,143 +68,88 @@ class Checkpoint:
             raise ModelError(f"checkpoint {self.path} carries damaged options: {error}") from error
 
 
-def _check_suffix(path: Path) -> None:
-    if path.suffix not in SUFFIXES:
-        raise ModelError(
-            f"checkpoint {path} has the suffix {path.suffix!r}; allowed are {', '.join(SUFFIXES)}"
-        )
-
-
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint file.
 
     Args:
-        path: A `.safetensors`, `.pt` or `.pth` file. A PyTorch file holds a state dict, or a dict
-            with "state_dict" and optionally "metadata" (text by name).
+        path: A safetensors file or one of `torch.save`, whatever its name ends in: a state dict, or
+            dicts with state dicts in them.
 
     Returns:
         Its tensors and metadata.
 
     Raises:
-        ModelError: The file is missing, damaged, of another format, or holds more than tensors.
+        ModelError: The file is missing, damaged, of another format, holds a pickled module or no
+            tensors at all.
     """
     path = Path(path)
-    _check_suffix(path)
+    _check_file(path)
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(9)
+    except OSError as error:
+        raise damaged(path, error) from error
+    # A safetensors file begins with the length of its JSON header.
+    if path.suffix == ".safetensors" or start[8:] == b"{":
+        return _read_safetensors(path)
+    return _from_torch(path, read_torch_file(path))
+
+
+def _check_file(path: Path) -> None:
     if not path.is_file():
         raise ModelError(f"checkpoint {path} is not a file; give the path of an existing one")
-    try:
-        if path.suffix == ".safetensors":
-            return _read_safetensors(path)
-        loaded: object = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # A damaged file makes the readers raise almost anything (struct, zip, pickle, key, index).
-        first_line = str(error).strip().partition("\n")[0]
-        reason = f"{type(error).__name__}: {first_line}"
-        raise ModelError(
-            f"checkpoint {path} cannot be read ({reason}); it is truncated, damaged, or holds "
-            "objects other than tensors, which are not loaded: save the state dict of the model"
-        ) from error
-    return _from_torch(path, loaded)
 
 
 def _read_safetensors(path: Path) -> Checkpoint:
-    with safetensors.safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
-        metadata: dict[str, str] = dict(file.metadata() or {})
-    return Checkpoint(path, tensors, metadata)
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            metadata: dict[str, str] = dict(file.metadata() or {})
+    except Exception as error:
+        # What a damaged file raises depends on where it is damaged.
+        raise damaged(path, error) from error
+    return Checkpoint(path, (StateDict("", tensors),), metadata)
 
 
 def _from_torch(path: Path, loaded: object) -> Checkpoint:
-    metadata: object = {}
-    if isinstance(loaded, dict) and "state_dict" in loaded:
-        metadata = loaded.get("metadata", {})
-        loaded = loaded["state_dict"]
-    if not isinstance(loaded, dict) or not loaded:
+    states = find_state_dicts(loaded)
+    if not states:
+        modules = pickled_modules(loaded)
+        if modules:
+            raise pickled_objects(path, modules)
         raise ModelError(
-            f"checkpoint {path} holds {type(loaded).__name__}, not a state dict with tensors; "
-            "save model.state_dict()"
+            f"checkpoint {path} holds {type(loaded).__name__}, not a state dict with tensors: "
+            "save model.state_dict() and give that file"
         )
-    alien = [str(key) for key, value in loaded.items() if not _is_entry(key, value)]
-    if alien:
-        raise ModelError(
-            f"checkpoint {path} holds entries that are not tensors: {first_few(alien)}; "
-            "save model.state_dict(), or a dict with 'state_dict' and 'metadata'"
-        )
-    if not isinstance(metadata, dict) or not all(
-        isinstance(item, str) for pair in metadata.items() for item in pair
-    ):
-        raise ModelError(f"checkpoint {path} has metadata that is not text by name")
-    return Checkpoint(path, dict(loaded), metadata)
+    entries = loaded if isinstance(loaded, dict) else {}
+    found = entries.get("metadata")
+    own = isinstance(found, dict) and all(
+        isinstance(i, str) for pair in found.items() for i in pair
+    )
+    return Checkpoint(
+        path,
+        tuple(states),
+        dict(found) if own and isinstance(found, dict) else {},
+        tuple(str(name) for name in entries if not (own and name in OWN_KEYS)),
+    )
 
 
-def _is_entry(key: object, value: object) -> bool:
-    return isinstance(key, str) and isinstance(value, torch.Tensor)
-
-
-def load_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a checkpoint and copy it into a model of the same architecture.
-
-    Args:
-        model: Changed in place, and only if everything fits.
-        path: As for `read_checkpoint`.
-
-    Returns:
-        What was read.
+def file_sha256(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of a checkpoint file, in hexadecimal digits.
 
     Raises:
-        ModelError: The file cannot be read, or its tensors are not those of the model; the message
-            names missing, unexpected and wrongly shaped ones.
+        ModelError: It is no regular file, or cannot be read.
     """
-    checkpoint = read_checkpoint(path)
-    copy_into(model, checkpoint)
-    return checkpoint
-
-
-def copy_into(model: nn.Module, checkpoint: Checkpoint) -> None:
-    """Copy tensors into a model of the same architecture.
-
-    Args:
-        model: Changed in place, and only if everything fits.
-        checkpoint: What to copy.
-
-    Raises:
-        ModelError: The tensors are not those of the model.
-    """
-    wanted = model.state_dict()
-    tensors = checkpoint.tensors
-    problems = []
-    missing = [name for name in wanted if name not in tensors]
-    if missing:
-        problems.append(f"{len(missing)} missing ({first_few(missing)})")
-    unexpected = [name for name in tensors if name not in wanted]
-    if unexpected:
-        problems.append(f"{len(unexpected)} unexpected ({first_few(unexpected)})")
-    shared = [name for name in wanted if name in tensors]
-    misfits = [
-        f"{name}: {_describe(tensors[name])} for {_describe(wanted[name])}"
-        for name in shared
-        if tensors[name].shape != wanted[name].shape
-        or tensors[name].is_floating_point() != wanted[name].is_floating_point()
-    ]
-    if misfits:
-        problems.append(f"{len(misfits)} of the wrong shape or dtype ({first_few(misfits)})")
-    if problems:
-        raise ModelError(
-            f"checkpoint {checkpoint.path} does not fit {_name(model)}: {'; '.join(problems)}; "
-            "give the model and variant it was saved from"
-        )
-    model.load_state_dict(tensors)
-
-
-def _describe(tensor: torch.Tensor) -> str:
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    return f"{list(tensor.shape)} {dtype}"
-
-
-def _name(model: nn.Module) -> str:
-    if isinstance(model, BinaryNetwork):
-        return f"{model.options.model} {model.options.variant}"
-    return type(model).__name__
+    path = Path(path)
+    _check_file(path)
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise damaged(path, error) from error
+    return digest.hexdigest()
 
 
 def save_checkpoint(
@@ -217,7 +173,10 @@ def save_checkpoint(
         ModelError: The suffix is unknown, or the file cannot be written.
     """
     path = Path(path)
-    _check_suffix(path)
+    if path.suffix not in SUFFIXES:
+        raise ModelError(
+            f"checkpoint {path} has the suffix {path.suffix!r}; allowed are {', '.join(SUFFIXES)}"
+        )
     text = dict(metadata or {})
     if isinstance(model, BinaryNetwork):
         text[OPTIONS_KEY] = model.options.to_json()

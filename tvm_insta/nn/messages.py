@@ -39,3 +39,8 @@ def first_few(items: Iterable[str], limit: int = 3) -> str:
     names = list(items)
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a number of things, such as "1 tensor" or "3 tensors"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

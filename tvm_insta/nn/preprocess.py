@@ -13,14 +13,11 @@ import math
 from typing import Any
 
 from tvm_insta.errors import ModelError
+from tvm_insta.image_presets import IMAGENET
 from tvm_insta.nn.options import input_shape
 
 KEYS = ("resize", "interpolation", "mode", "scale", "mean", "std", "layout", "classes")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
-
-# Means and deviations of ImageNet's training images, in common use for networks trained on it.
-_IMAGENET_MEAN = [0.485, 0.456, 0.406]
-_IMAGENET_STD = [0.229, 0.224, 0.225]
 
 
 def model_preprocessing(model: str) -> dict[str, Any]:
@@ -40,8 +37,8 @@ def model_preprocessing(model: str) -> dict[str, Any]:
         "interpolation": "bilinear",
         "mode": "RGB",
         "scale": 1 / 255,
-        "mean": list(_IMAGENET_MEAN) if imagenet else [0.5] * 3,
-        "std": list(_IMAGENET_STD) if imagenet else [0.5] * 3,
+        "mean": list(IMAGENET.mean) if imagenet else [0.5] * 3,
+        "std": list(IMAGENET.std) if imagenet else [0.5] * 3,
         "layout": "NCHW",
         "classes": [],
     }

@@ -3,8 +3,8 @@
     result = base + step * #{ l : x <compare> thresholds[l] }
 
 x [N, H, W, C], [N, C, H, W] or [N, C] float32; each threshold is float32 and broadcasts to x. The
-front end writes it in front of binary layers; `passes.recognise` packs it with `insta.threshold_pack`.
-A comparison with NaN is false. Result: the shape of x, float32.
+front end writes it in front of binary layers; `passes.recognise` packs it with
+`insta.threshold_pack`. A comparison with NaN is false. Result: the shape of x, float32.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tvm_insta.errors import ArtefactError, InputError
+from tvm_insta.runtime.images import load_pixels
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 CHANNELS = {"RGB": 3, "L": 1}
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 _LAYOUTS = ("NCHW", "NHWC")
@@ -59,6 +59,8 @@ class Preprocessing:
                     f"preprocessing has {len(values)} numbers in {name}; mode {self.mode} needs "
                     f"{CHANNELS[self.mode]}"
                 )
+        if not np.isfinite([self.scale, *self.mean, *self.std]).all():
+            raise ArtefactError("preprocessing has a number that is NaN or infinite")
         if any(value == 0.0 for value in self.std):
             raise ArtefactError("preprocessing has a 0 in std; it divides the pixels")
 
@@ -71,7 +73,8 @@ class Preprocessing:
         """
         if data is None:
             raise ArtefactError(
-                "the artefact does not say how images become its input; pass an array instead"
+                "the artefact does not say how images become its input; say it with --preprocess "
+                "(of the run command, or of compile), or pass an array instead"
             )
         unknown = sorted(set(data) - _KEYS)
         missing = sorted({"resize", "mode"} - set(data))
@@ -92,28 +95,6 @@ class Preprocessing:
             raise ArtefactError(
                 f"preprocessing holds a value of the wrong type ({error}); numbers are needed"
             ) from error
-
-
-def image_files(paths: Sequence[str | Path]) -> list[Path]:
-    """The image files among `paths`; a folder gives those directly in it, sorted by name.
-
-    Raises:
-        InputError: for a path that does not exist or a folder without images.
-    """
-    files: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            found = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_ENDINGS)
-            if not found:
-                raise InputError(
-                    f"{path} holds no image; file names must end in {', '.join(IMAGE_ENDINGS)}"
-                )
-            files.extend(found)
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise InputError(f"{path} does not exist; give an image file or a folder of images")
-    return files
 
 
 def load_images(
@@ -141,7 +122,8 @@ def load_images(
         raise InputError("got no image; give at least one file")
     if dtype not in ("float32", "uint8"):
         raise InputError(f"got dtype {dtype!r}, but images become float32 or uint8")
-    pixels = np.stack([_load_pixels(Path(path), preprocessing) for path in paths])
+    how = (preprocessing.mode, preprocessing.resize, preprocessing.interpolation)
+    pixels = np.stack([load_pixels(Path(path), *how) for path in paths])
     images = normalise(pixels, preprocessing) if dtype == "float32" else pixels
     return np.ascontiguousarray(
         images.transpose(0, 3, 1, 2) if preprocessing.layout == "NCHW" else images
@@ -159,28 +141,3 @@ def normalise(pixels: npt.NDArray[np.uint8], how: Preprocessing) -> npt.NDArray[
     if how.std:
         values /= np.asarray(how.std, np.float32)
     return values
-
-
-def _load_pixels(path: Path, how: Preprocessing) -> npt.NDArray[np.uint8]:
-    from PIL import Image, UnidentifiedImageError
-
-    height, width = how.resize
-    try:
-        with Image.open(path) as image:
-            # A palette or an alpha channel has no meaningful average: convert first, then resize.
-            pixels = image.convert(how.mode)
-            if pixels.size != (width, height):
-                method = Image.Resampling[how.interpolation.upper()]
-                pixels = pixels.resize((width, height), method)
-            return np.array(pixels, np.uint8).reshape(height, width, -1)
-    except (
-        OSError,
-        UnidentifiedImageError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-    ) as error:
-        raise InputError(
-            f"cannot read the image {path} ({error}); give a complete PNG, JPEG, PPM or other file "
-            "that Pillow reads"
-        ) from error

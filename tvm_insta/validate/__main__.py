@@ -26,6 +26,16 @@ def parser() -> argparse.ArgumentParser:
         "--images", type=Path, nargs="+", help="image files or folders, instead of random inputs"
     )
     result.add_argument("--seed", type=int, default=1, help="of the random inputs")
+    result.add_argument(
+        "--trust-source",
+        action="store_true",
+        help="execute the code that the artefact's manifest names as its network (--factory)",
+    )
+    result.add_argument(
+        "--factory",
+        metavar="FILE.py:NAME",
+        help="execute this in its place, as of the compile command",
+    )
     result.add_argument("--per-layer", action="store_true", help="a line for each binarisation")
     result.add_argument("--json", type=Path, help="write the findings here")
     return result
@@ -48,12 +58,18 @@ def _validate(args: argparse.Namespace) -> int:
 
     from tvm_insta.model_inputs import take_bytes
     from tvm_insta.report import findings_lines
-    from tvm_insta.runtime.preprocess import image_files, load_images
+    from tvm_insta.runtime.image_folder import image_files
+    from tvm_insta.runtime.preprocess import load_images
     from tvm_insta.validate import validate
     from tvm_insta.validate.inputs import random_inputs
 
     manifest = artefact.manifest
-    chosen = choose.from_description(manifest.source)
+    chosen = choose.build_again(
+        manifest.source,
+        trusted=args.trust_source,
+        factory=args.factory,
+        shape=manifest.inputs[0].shape[1:],
+    )
     network = chosen.module
     if manifest.options.get("input") == "uint8":
         network, _ = take_bytes(network, [chosen.example], manifest.preprocessing)
@@ -75,10 +91,11 @@ def _validate(args: argparse.Namespace) -> int:
         print(line)
     if args.json is not None:
         args.json.write_text(json.dumps(dataclasses.asdict(findings), indent=1) + "\n", "utf-8")
-    for failure in findings.failures():
+    failures = findings.failures()
+    for failure in failures:
         print(f"FAILED: {failure}")
     for reason in findings.not_judged:
-        print(f"not judged: {reason}")
+        print(f"NOT JUDGED: {reason}")
     print(findings.verdict)
     return 0 if findings.verdict == "valid" else 1
 

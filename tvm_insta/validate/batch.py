@@ -8,7 +8,6 @@ images. PyTorch itself is asked, on three images of which two are exchanged.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
 
 import torch
 from torch import nn
@@ -22,29 +21,25 @@ _MIXED = 1e-4
 output keeps every bit; where it depends on the other images, it moves by far more than this."""
 
 
-class Batch(Enum):
-    """What a network does with the images of a batch."""
-
-    APART = "each image by itself"
-    MIXED = "an image's output depends on the other images"
-
-
-def check_batch(module: nn.Module, example_inputs: Sequence[torch.Tensor], max_batch: int) -> Batch:
+def check_batch(
+    module: nn.Module, example_inputs: Sequence[torch.Tensor], *, max_batch: int, form: str
+) -> None:
     """Run the module on one image, and on three where the artefact takes as many.
 
     Args:
         module: the network; it is left as it was.
         example_inputs: one tensor per input, batch first; their first image is used.
         max_batch: of the artefact.
+        form: "vm" or "c"; the latter runs image after image.
 
     Raises:
-        ImportModelError: the first dimension of the output is not the batch, or the network fails
-            on one image or on three.
+        ImportModelError: the first dimension of the output is not the batch; the images influence
+            each other and the form cannot do that; or the network fails on one image or on three.
     """
     one = _run(module, [tensor[:1] for tensor in example_inputs])
     _expect_batch(one, 1)
     if max_batch < _IMAGES:
-        return Batch.APART
+        return
     first = [tensor[:1] for tensor in example_inputs]
     batches = [[torch.cat([own, *_others(own, seed)]) for own in first] for seed in (1, 2)]
     outputs = [_run(module, batch) for batch in batches]
@@ -56,17 +51,13 @@ def check_batch(module: nn.Module, example_inputs: Sequence[torch.Tensor], max_b
             f"{list(outputs[0].shape)}, but all but the first dimension must stay: name the "
             "dimensions in squeeze(), flatten(), view() and means"
         )
-    apart = eager.relative(outputs[0][:1].double(), outputs[1][:1].double()) <= _MIXED
-    return Batch.APART if apart else Batch.MIXED
-
-
-def refuse_mixed(module: nn.Module) -> ImportModelError:
-    """The refusal of a network that mixes images, for the plain-C form."""
-    return ImportModelError(
-        f"the images of a batch influence each other in {type(module).__name__} (a mean over the "
-        "batch, or batch norm without running statistics), but the plain-C form runs one image "
-        "after another: leave the batch dimension out of it, or compile with max_batch=1"
-    )
+    moved = eager.relative(outputs[0][:1].double(), outputs[1][:1].double())
+    if form == "c" and moved > _MIXED:
+        raise ImportModelError(
+            f"the images of a batch influence each other in {type(module).__name__} (a mean over "
+            "the batch, or batch norm without running statistics), but the plain-C form runs one "
+            "image after another: leave the batch out of it, use runtime vm, or max_batch=1"
+        )
 
 
 def _others(own: torch.Tensor, seed: int) -> list[torch.Tensor]:

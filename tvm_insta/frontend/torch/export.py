@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from tvm_insta.errors import ImportModelError
+from tvm_insta.frontend.torch.export_checks import export_error, tracing
 
 _WHOLE = (
     torch.ops.aten.linear.default,
@@ -45,8 +46,11 @@ def export_graph(
             warnings.simplefilter("ignore")  # deprecations inside torch.export
             table = torch.export.default_decompositions()
             for operator in _WHOLE:
-                table.pop(operator, None)
-            return program.run_decompositions(table).module(check_guards=False)
+                if operator in table:
+                    del table[operator]
+            graph = program.run_decompositions(table).module(check_guards=False)
+            assert isinstance(graph, fx.GraphModule)
+            return graph
     finally:
         module.train(was_training)
 
@@ -67,14 +71,11 @@ def export_program(
         shapes = tuple({0: batch} for _ in example_inputs)
         example_inputs = [_as_batch(tensor, 2) for tensor in example_inputs]
     try:
-        with torch.no_grad(), warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings(), tracing(module):
             warnings.simplefilter("ignore")  # deprecations inside torch.export
             return torch.export.export(module, tuple(example_inputs), dynamic_shapes=shapes)
     except Exception as error:  # torch.export raises many unrelated types
-        raise ImportModelError(
-            f"torch.export cannot export {type(module).__name__} ({one_line(error)}): see that "
-            "torch.export.export takes it by itself, or fix the batch with max_batch=1"
-        ) from error
+        raise export_error(module, error) from error
 
 
 def check_inputs(example_inputs: Sequence[torch.Tensor]) -> None:

@@ -79,6 +79,7 @@ def buffer(before: fx.Node, value: torch.Tensor, hint: str) -> fx.Node:
     """Insert a constant in front of a node."""
     graph = before.graph
     module = graph.owning_module
+    assert module is not None, "a graph that is rewritten belongs to a module"
     number = 0
     while hasattr(module, f"_{hint}_{number}"):
         number += 1

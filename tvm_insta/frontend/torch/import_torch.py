@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -39,47 +38,45 @@ def import_torch(
     Raises:
         ImportModelError: the module cannot be exported, or uses an operator that is not supported.
     """
-    exported = export_graph(module, example_inputs, max_batch=max_batch, dynamic=dynamic)
-    graph, found = _rewrite(module, _copy(exported), sign_of_zero)
+    graph = export_graph(module, example_inputs, max_batch=max_batch, dynamic=dynamic)
+    reference = _copy(graph)
+    prefix = f"{NETWORK}." if isinstance(module, ByteInput) else ""
+    found = rewrite(graph, prefix=prefix, sign_of_zero=sign_of_zero)
     prepare(graph)
     mod = to_relax(graph, example_inputs, max_batch=max_batch, dynamic=dynamic)
     names = tuple(str(param.name) for param in mod["main"].params)
-    return Imported(mod, tuple(found.layers), found.sites, names, exported)
+    return Imported(mod, tuple(found.layers), found.sites, reference, names)
 
 
-def rewritten_graph(
-    module: nn.Module,
-    example_inputs: Sequence[torch.Tensor],
-    *,
-    max_batch: int,
-    dynamic: bool,
-    sign_of_zero: str = "exact",
-) -> tuple[fx.GraphModule, Found]:
-    """The graph that Relax imports: constants folded, layers and level tensors as our operators.
+def rewrite(graph: fx.GraphModule, *, prefix: str = "", sign_of_zero: str = "exact") -> Found:
+    """Rewrite an exported graph into the one that Relax imports, in place.
+
+    Args:
+        graph: from `export_graph`.
+        prefix: is taken off the names of layers.
+        sign_of_zero: see `normalise`.
+
+    Returns:
+        What is known of its layers and level tensors.
 
     Raises:
-        ImportModelError: as `import_torch`.
+        ImportModelError: it uses an operator that is not supported.
     """
-    exported = export_graph(module, example_inputs, max_batch=max_batch, dynamic=dynamic)
-    return _rewrite(module, exported, sign_of_zero)
-
-
-def _copy(module: fx.GraphModule) -> fx.GraphModule:
-    """Another graph on the same parameters; a rewrite adds and replaces attributes, no values."""
-    return fx.GraphModule(module, copy.deepcopy(module.graph))
-
-
-def _rewrite(
-    module: nn.Module, graph: fx.GraphModule, sign_of_zero: str
-) -> tuple[fx.GraphModule, Found]:
     for node in graph.graph.nodes:
         node.meta[SOURCE] = node.name
     fold_constants(graph)
     normalise(graph, sign_of_zero=sign_of_zero)
     sequences_to_images(graph)
     transposed_to_plain(graph)
-    prefix = f"{NETWORK}." if isinstance(module, ByteInput) else ""
-    return graph, rewrite_layers(graph, prefix=prefix)
+    return rewrite_layers(graph, prefix=prefix)
+
+
+def _copy(graph: fx.GraphModule) -> fx.GraphModule:
+    """The same graph over the same tensors."""
+    nodes = fx.Graph()
+    output = nodes.graph_copy(graph.graph, {})
+    nodes.output(output)
+    return fx.GraphModule(graph, nodes)
 
 
 def trace_and_fold(

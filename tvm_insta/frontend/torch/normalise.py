@@ -4,7 +4,7 @@
 - A tensor of one number (``ones_like(x)``, ``full_like(x, c)``, ``x.new_ones``) and an expanded
   constant (``b.expand_as(x)``) become the number or the constant itself where an element-wise
   operator broadcasts it anyway.
-- What is computed twice is computed once.
+- What is computed twice is computed once; constants that are equal are one.
 - An assignment under a mask (``y[x >= 0] = 1``) is a choice between two tensors.
 """
 
@@ -33,6 +33,8 @@ _ASSERTIONS = frozenset(
     {"aten._assert_tensor_metadata", "aten._assert_async", "aten._assert_scalar"}
 )
 _SIGNS = frozenset({"aten.sign", "aten.sgn"})
+_SMALL = 1 << 12
+"""Elements of the largest constants that are compared with each other."""
 _EXPANDED = frozenset({"aten.expand", "aten.expand_copy"})
 
 
@@ -83,16 +85,29 @@ def _two_signs(node: fx.Node) -> None:
 
 
 def _share_equal(graph: fx.Graph) -> None:
-    """Replace a call by an earlier one of the same operator and operands."""
+    """Replace a call by an earlier one of the same operator and operands, and equal constants."""
     known: dict[Any, fx.Node] = {}
     for node in list(graph.nodes):
-        if node.op != "call_function":
-            continue
-        key = repr((str(node.target), node.args, sorted(node.kwargs.items())))
-        earlier = known.setdefault(key, node)
-        if earlier is not node and _is_pure(node):
+        key = _identity(node)
+        earlier = node if key is None else known.setdefault(key, node)
+        if earlier is not node:
             node.replace_all_uses_with(earlier)
             graph.erase_node(node)
+
+
+def _identity(node: fx.Node) -> Any:
+    """What two nodes of the same value have in common; None for a node that is like no other."""
+    value = constant(node)
+    if value is not None and value.numel() <= _SMALL:
+        value = value.cpu().contiguous()
+        return (
+            value.dtype,
+            tuple(value.shape),
+            value.reshape(-1).view(torch.uint8).numpy().tobytes(),
+        )
+    if node.op == "call_function" and _is_pure(node):
+        return repr((str(node.target), node.args, sorted(node.kwargs.items())))
+    return None
 
 
 def _is_pure(node: fx.Node) -> bool:
@@ -139,9 +154,24 @@ def _uniform_value(node: fx.Node, uniform: dict[fx.Node, torch.Tensor]) -> torch
     if base_name(node) in ("aten.full", "aten.full_like"):
         number = node.args[1]
         return torch.tensor(number, dtype=dtype) if isinstance(number, (int, float)) else None
-    known: dict[fx.Node, torch.Tensor] = {}
     if not is_elementwise(node) and base_name(node) not in _EXPANDED:
         return None
+    known = _uniform_operands(node, uniform)
+    if not known:
+        return None
+    if base_name(node) in _EXPANDED:
+        return next(iter(known.values()))
+    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: known[source])
+    with torch.no_grad():
+        result = node.target(*args, **kwargs)  # type: ignore[operator]
+    return result.reshape(()).to(dtype)  # type: ignore[no-any-return]
+
+
+def _uniform_operands(
+    node: fx.Node, uniform: dict[fx.Node, torch.Tensor]
+) -> dict[fx.Node, torch.Tensor]:
+    """The numbers that the tensors a node reads consist of; empty where one is not uniform."""
+    known: dict[fx.Node, torch.Tensor] = {}
     for source in node.all_input_nodes:
         if not is_tensor(source):
             continue
@@ -151,15 +181,8 @@ def _uniform_value(node: fx.Node, uniform: dict[fx.Node, torch.Tensor]) -> torch
         elif value is not None and value.numel() == 1:
             known[source] = value.reshape(())
         else:
-            return None
-    if not known:
-        return None
-    if base_name(node) in _EXPANDED:
-        return next(iter(known.values()))
-    args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: known[source])
-    with torch.no_grad():
-        result = node.target(*args, **kwargs)  # type: ignore[operator]
-    return result.reshape(()).to(dtype)  # type: ignore[no-any-return]
+            return {}
+    return known
 
 
 def _without_expansions(node: fx.Node, uniform: dict[fx.Node, torch.Tensor]) -> None:

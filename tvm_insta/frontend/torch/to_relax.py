@@ -1,4 +1,4 @@
-"""The rewritten graph becomes a Relax module by TVM's importer and converters of our own operators."""
+"""The rewritten graph becomes Relax by TVM's importer and converters of our own operators."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _convolution(node: fx.Node, importer: Importer) -> relax.Expr:
             padding=padding,  # type: ignore[arg-type]
             dilation=dilation,  # type: ignore[arg-type]
             groups=groups,  # type: ignore[arg-type]
-            layers=[layer],  # type: ignore[arg-type]
+            layers=[str(layer)],
         )
     )
 
@@ -106,11 +106,11 @@ def _linear(node: fx.Node, importer: Importer) -> relax.Expr:
     shape = list(data.ty.shape.values)
     if len(shape) == 2:
         turned = build.emit(relax.op.permute_dims(weight, None))
-        return build.emit(ops.dense(data, turned, layers=[layer]))  # type: ignore[arg-type]
+        return build.emit(ops.dense(data, turned, layers=[str(layer)]))
     pixels = build.emit(relax.op.reshape(data, _as_pixels(shape)))
     out, channels = weight.ty.shape.values
     kernel = build.emit(relax.op.reshape(weight, [out, 1, 1, channels]))
-    result = build.emit(ops.conv2d(pixels, kernel, layers=[layer]))  # type: ignore[arg-type]
+    result = build.emit(ops.conv2d(pixels, kernel, layers=[str(layer)]))
     return build.emit(relax.op.reshape(result, [*shape[:-1], out]))
 
 

@@ -12,12 +12,13 @@ from tvm_insta.frontend.torch.graph import base_name, constant, is_tensor, shape
 ELEMENTWISE = frozenset(
     f"aten.{name}"
     for name in (
-        "abs add addcmul addcdiv bitwise_and bitwise_not bitwise_or bitwise_xor ceil clamp clamp_max "
-        "clamp_min copysign div elu eq erf exp floor floor_divide fmod frac ge gelu gt hardsigmoid "
+        "abs add addcmul addcdiv bitwise_and bitwise_not bitwise_or bitwise_xor ceil clamp "
+        "clamp_max clamp_min copysign div elu eq erf exp floor floor_divide fmod frac ge gelu gt "
+        "hardsigmoid "
         "hardswish hardtanh heaviside isinf isnan le leaky_relu log logical_and logical_not "
         "logical_or logical_xor lt maximum minimum mul ne neg pow reciprocal relu remainder round "
-        "rsqrt rsub sgn sigmoid sign signbit silu softplus sqrt square sub tanh trunc where _to_copy "
-        "masked_fill lerp hardshrink softshrink threshold"
+        "rsqrt rsub sgn sigmoid sign signbit silu softplus sqrt square sub tanh trunc where "
+        "_to_copy masked_fill lerp hardshrink softshrink threshold"
     ).split()
 )
 
@@ -65,6 +66,7 @@ def evaluate(node: fx.Node, known: dict[fx.Node, torch.Tensor]) -> torch.Tensor:
     def value(operand: fx.Node) -> Any:
         return known[operand] if operand in known else constant(operand)
 
+    assert callable(node.target)
     args, kwargs = fx.map_arg((node.args, node.kwargs), value)
     with torch.no_grad():
         result = node.target(*args, **kwargs)

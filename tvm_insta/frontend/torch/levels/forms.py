@@ -64,7 +64,7 @@ class Form:
 
     def macs(self, node: fx.Node) -> int:
         """Multiply-accumulates for one image."""
-        return math.prod(self.output_shape(node)) * math.prod(shape_of(self.weight)[1:])
+        return math.prod(self.output_shape(node)) * math.prod(self.weight_shape()[1:])
 
     def output_shape(self, node: fx.Node) -> tuple[int, ...]:
         """Of one image, channels last; -1 for a dimension that is not known."""
@@ -193,7 +193,7 @@ def _convolution(node: fx.Node) -> Form | None:
 
 
 def _zero_padded(data: fx.Node) -> tuple[fx.Node, tuple[int, int, int, int]]:
-    """Zeros that were padded by an operator of their own: a convolution's padding takes any sides."""
+    """Zeros that an operator of its own padded: a convolution of ours pads any sides."""
     none = (0, 0, 0, 0)
     if base_name(data) != "aten.constant_pad_nd" or (len(data.args) > 2 and data.args[2] != 0):
         return data, none
@@ -202,7 +202,7 @@ def _zero_padded(data: fx.Node) -> tuple[fx.Node, tuple[int, int, int, int]]:
     if len(widths) not in (2, 4) or not all(isinstance(w, int) and w >= 0 for w in widths):
         return data, none
     left, right, top, bottom = (*widths, 0, 0)[:4]
-    return source, (int(top), int(left), int(bottom), int(right))  # type: ignore[arg-type]
+    return source, (int(top), int(left), int(bottom), int(right))
 
 
 def _pair(values: Any) -> tuple[int, int]:

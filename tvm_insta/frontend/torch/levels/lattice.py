@@ -2,8 +2,8 @@
 
 The result of a binary layer is a multiple of one number per output channel: ``unit * k + offset``
 with an integer k, where batch norm, a bias or a scale follows. Whether such a number can be 0 is
-decided for every k that can occur: ``sign`` of an odd sum has no third value, and behind a batch norm
-it has none unless an offset meets a multiple.
+decided for every k that can occur: ``sign`` of an odd sum has no third value, and behind a batch
+norm it has none unless an offset meets a multiple.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _KEEPS_NONZERO = frozenset(
         "index_select expand repeat upsample_nearest2d"
     ).split()
 )
-"""Operators whose result is 0 only where an operand is: they move elements, or are odd functions."""
+"""Operators whose result is 0 only where an operand is: they move elements or are odd."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,10 @@ class Lattices:
             return lattice.never_zero()
         source = node.args[0] if node.args else None
         if str(node.target) == "<built-in function getitem>":
-            return isinstance(source, fx.Node) and node.args[1] == 0 and self.never_zero(source)
-        if not isinstance(source, fx.Node) or not self._keeps_nonzero(node):
-            return False
-        return self.never_zero(source)
+            kept = bool(node.args[1] == 0)
+        else:
+            kept = self._keeps_nonzero(node)
+        return kept and isinstance(source, fx.Node) and self.never_zero(source)
 
     def of(self, node: fx.Node) -> Lattice | None:
         """The lattice of a tensor, None where it is none."""
@@ -90,27 +90,25 @@ class Lattices:
 
     def _keeps_nonzero(self, node: fx.Node) -> bool:
         name = base_name(node)
-        if name in _KEEPS_NONZERO:
-            return True
         if name in ("aten.clamp", "aten.hardtanh"):
-            low, high = (*node.args[1:], None, None)[:2]
-            if name == "aten.hardtanh" and len(node.args) == 1:
-                low, high = -1.0, 1.0
-            return (low is None or float(low) < 0) and (high is None or float(high) > 0)  # type: ignore[arg-type]
+            return _clamps_about_zero(node)
         if name in ("aten.mul", "aten.div", "aten._prelu_kernel", "aten.prelu"):
             factor = _number(node.args[1])
             return factor is not None and bool((factor != 0).all() and torch.isfinite(factor).all())
-        return False
+        return name in _KEEPS_NONZERO
 
     def _find(self, node: fx.Node) -> Lattice | None:
+        source = node.args[0] if node.args else None
+        if str(node.target) == "<built-in function getitem>" and isinstance(source, fx.Node):
+            normed = base_name(source) == "aten._native_batch_norm_legit_no_training"
+            return self._batch_norm(source) if normed and node.args[1] == 0 else None
         name = base_name(node)
-        if str(node.target) == "<built-in function getitem>":
-            source = node.args[0]
-            if base_name(source) == "aten._native_batch_norm_legit_no_training":
-                return self._batch_norm(source) if node.args[1] == 0 else None  # type: ignore[arg-type]
-            return None
         if name not in ("aten.add", "aten.sub", "aten.mul", "aten.div") or node.kwargs:
             return None
+        return self._affine(node, name)
+
+    def _affine(self, node: fx.Node, name: str) -> Lattice | None:
+        """A lattice times or plus a constant."""
         left, right = node.args
         lattice = self.of(left) if isinstance(left, fx.Node) else None
         other = right
@@ -147,6 +145,15 @@ class Lattices:
             shift = added.to(torch.float64)
         offset = (lattice.offset - centre) * factor + shift
         return replace(lattice, unit=lattice.unit * factor, offset=offset)
+
+
+def _clamps_about_zero(node: fx.Node) -> bool:
+    """Whether 0 lies inside the bounds, so that no other number becomes 0."""
+    hard = base_name(node) == "aten.hardtanh"
+    defaults: tuple[Any, ...] = (-1.0, 1.0) if hard else (None, None)
+    given: tuple[Any, ...] = node.args[1:]
+    low, high = (*given, *defaults[len(given) :])
+    return (low is None or float(low) < 0) and (high is None or float(high) > 0)
 
 
 def _number(operand: Any) -> torch.Tensor | None:

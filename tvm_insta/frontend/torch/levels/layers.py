@@ -15,6 +15,7 @@ of the layer are, so that a sum which is 0 in PyTorch is 0.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import torch
 from torch import fx
@@ -40,6 +41,10 @@ from tvm_insta.frontend.torch.levels.weights import Planes, decompose
 from tvm_insta.frontend.torch.names import Names, source_line
 
 _aten = torch.ops.aten
+
+_LARGEST_UNIT = 256
+_SAME_RATIO = 1e-6
+"""Relative: the values of levels are float32, and evenly spaced to a few roundings."""
 
 
 @dataclass
@@ -172,7 +177,7 @@ class _Rewrite:
             term = self._term(node, form, packed, whole, codes, ratio, name)
             total = call(node, _aten.add.Tensor, (total, term))
         assert total is not None
-        scale = first * codes.factor * unit
+        scale = first * codes.factor / _as_fraction(codes.base / codes.factor)[1] * unit
         if bool((scale == 1).all()):
             return total
         return call(node, _aten.mul.Tensor, (total, buffer(node, form.per_channel(scale), "scale")))
@@ -187,10 +192,16 @@ class _Rewrite:
         ratio: torch.Tensor,
         name: str,
     ) -> fx.Node:
-        """``ratio * (layer(code, B) + base / factor * layer(1, B))``."""
+        """Give ``ratio * q * (layer(code, B) + base / factor * layer(1, B))``.
+
+        q is the denominator of ``base / factor``, see `_as_fraction`.
+        """
         result = form.apply(node, packed, buffer(node, plane, "plane"), name)
         if codes.base != 0.0:
-            constant_part = form.of_ones(plane) * (codes.base / codes.factor)
+            steps, units = _as_fraction(codes.base / codes.factor)
+            constant_part = form.of_ones(plane) * steps
+            if units != 1:
+                result = call(node, _aten.mul.Tensor, (result, units))
             result = call(
                 node,
                 _aten.add.Tensor,
@@ -261,6 +272,17 @@ def _instance_scale(form: Form, node: fx.Node) -> tuple[fx.Node | None, fx.Node]
         if constant(scale) is None and shape[1:] == [1, 1, 1] and shape_of(x) == shape_of(data):
             return scale, x
     return None, data
+
+
+def _as_fraction(ratio: float) -> tuple[float, int]:
+    """A ratio as (p, q), p / q, with whole numbers where it is such a fraction, else (ratio, 1).
+
+    Sums of whole numbers are exact: what is 0 in PyTorch, 0.25 * 4 - 1, is 0 here.
+    """
+    near = Fraction(ratio).limit_denominator(_LARGEST_UNIT)
+    if abs(float(near) - ratio) <= _SAME_RATIO * abs(ratio):
+        return float(near.numerator), near.denominator
+    return ratio, 1
 
 
 def _lattice(form: Form, codes: Codes, planes: Planes) -> Lattice:

@@ -20,7 +20,8 @@ _ONE_INPUT = frozenset(
         "channel_shuffle upsample_nearest1d upsample_nearest2d alias clone detach flatten unfold "
         "reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d _unsafe_index "
         "max_pool2d_with_indices max_pool2d amax amin adaptive_max_pool2d max_pool1d contiguous "
-        "as_strided unbind split split_with_sizes chunk sort topk cummax diagonal copy lift_fresh_copy"
+        "as_strided unbind split split_with_sizes chunk sort topk cummax diagonal copy "
+        "lift_fresh_copy"
     ).split()
 )
 _MANY = frozenset({"aten.cat", "aten.stack", "aten.maximum", "aten.minimum"})

@@ -27,6 +27,13 @@ def from_order(order: torch.Tensor) -> torch.Tensor:
     return bits.to(torch.int32).view(torch.float32)
 
 
+def distinct(x: torch.Tensor) -> torch.Tensor:
+    """The numbers that occur in a tensor, ascending, ``[K]``."""
+    found = torch.unique(x)
+    assert isinstance(found, torch.Tensor)
+    return found
+
+
 def first_reaching(
     function: Function, value: float, low: torch.Tensor, high: torch.Tensor, *, rising: bool
 ) -> torch.Tensor:

@@ -54,33 +54,37 @@ class Range:
     def _find(self, node: fx.Node) -> tuple[float, float]:
         value = constant(node)
         if value is not None:
-            if value.numel() == 0 or value.is_complex():
-                return _UNKNOWN
-            return float(value.min()), float(value.max())
+            bare = value.numel() == 0 or value.is_complex()
+            return _UNKNOWN if bare else (float(value.min()), float(value.max()))
         if is_tensor(node) and node.meta["val"].dtype == torch.bool:
             return 0.0, 1.0
         name = base_name(node)
         if name in _FIXED:
             return _FIXED[name]
-        if str(node.target) == "<built-in function getitem>":
-            source = node.args[0]
-            if base_name(source) in _PASSED_ON and node.args[1] == 0:
-                return self.of(source)
-            return _UNKNOWN
         if not node.args or not isinstance(node.args[0], fx.Node):
             return _UNKNOWN
-        if name in _PASSED_ON:
-            return self._widened(name, self.of(node.args[0]))
-        if name in ("aten.hardtanh", "aten.relu6") and not node.kwargs:
-            low, high = (*node.args[1:], *((-1.0, 1.0)[len(node.args) - 1 :]))[:2]
-            return float(low), float(high)
-        if name in _MONOTONE:
-            return self._ends(node)
-        if name in ("aten.mul", "aten.add", "aten.sub", "aten.div") and not node.kwargs:
-            return self._arithmetic(name, node.args[0], node.args[1])
-        if name == "aten._to_copy":
-            return self.of(node.args[0])
-        return _UNKNOWN
+        return self._of_operands(name, node, node.args[0])
+
+    def _of_operands(self, name: str, node: fx.Node, source: fx.Node) -> tuple[float, float]:
+        """The range of a call, from that of its first operand."""
+        result = _UNKNOWN
+        if str(node.target) == "<built-in function getitem>":
+            if base_name(source) in _PASSED_ON and node.args[1] == 0:
+                result = self.of(source)
+        elif name in _PASSED_ON:
+            result = self._widened(name, self.of(source))
+        elif name == "aten.hardtanh" and not node.kwargs:
+            given: tuple[Any, ...] = node.args[1:]
+            low = given[0] if given else -1.0
+            high = given[1] if len(given) > 1 else 1.0
+            result = float(low), float(high)
+        elif name in _MONOTONE:
+            result = self._ends(node)
+        elif name in ("aten.mul", "aten.add", "aten.sub", "aten.div") and not node.kwargs:
+            result = self._arithmetic(name, source, node.args[1])
+        elif name == "aten._to_copy":
+            result = self.of(source)
+        return result
 
     @staticmethod
     def _widened(name: str, known: tuple[float, float]) -> tuple[float, float]:

@@ -1,9 +1,9 @@
 """Chains of element-wise operators that are a staircase of one tensor.
 
 A quantiser (``round(clamp(x, 0, 1) * 3) / 3``, ``sign``, ``(x > 0).float() * 2 - 1``, ...) is a
-function of one tensor with few values. Which operators it is made of does not matter: PyTorch itself
-evaluates the chain, and bisection over ordered float32 finds the smallest number of each value. The
-thresholds are therefore exact for whatever rounding the chain has.
+function of one tensor with few values. Which operators it is made of does not matter: PyTorch
+itself evaluates the chain, and bisection over ordered float32 finds the smallest number of each
+value. The thresholds are therefore exact for whatever rounding the chain has.
 
 What makes a chain a staircase: every operator is rounded once (see `ROUNDED_ONCE`), the function
 has at most 16 values, and it is monotone in every channel and in the same direction. The
@@ -29,13 +29,19 @@ from tvm_insta.frontend.torch.levels.elementwise import (
     variable_operands,
 )
 from tvm_insta.frontend.torch.levels.lattice import Lattices
-from tvm_insta.frontend.torch.levels.ordered import LARGEST, first_reaching, from_order, to_order
+from tvm_insta.frontend.torch.levels.ordered import (
+    LARGEST,
+    distinct,
+    first_reaching,
+    from_order,
+    to_order,
+)
 from tvm_insta.frontend.torch.levels.ranges import Range
 from tvm_insta.frontend.torch.levels.steps import MOST, Steps
 
 _LIMITED = ((-65536.0, 65536.0), (-4096.0, 4096.0))
-"""Where a chain is no staircase over all of float32, these ranges are tried: PACT's ``(|x| - |x - a|
-+ a) / 2`` loses a in the rounding of numbers beyond 2**24 * a, which no activation reaches."""
+"""Where a chain is no staircase over all of float32, these ranges are tried: PACT's ``(|x| - |x -
+a| + a) / 2`` loses a in the rounding of numbers beyond 2**24 * a, which no activation reaches."""
 
 _LONGEST = 48
 """Operators of the longest chain that is followed."""
@@ -61,10 +67,10 @@ class Chain:
         for node in self.nodes:
             known[node] = evaluate(node, known)
         result = known[self.nodes[-1]].to(torch.float32)
-        return result.expand(torch.broadcast_shapes(result.shape, x.shape))
+        return torch.broadcast_tensors(result, x)[0]  # type: ignore[no-any-return, no-untyped-call]
 
     def constants_shape(self) -> list[int]:
-        """The shape of one image's constants: 1 in every dimension that no constant extends over."""
+        """The shape of one image's constants: 1 where no constant extends over a dimension."""
         rank = len(shape_of(self.root))
         shape = [1] * rank
         for node in self.nodes:
@@ -167,7 +173,7 @@ def _values(chain: Chain, low: torch.Tensor, high: torch.Tensor) -> list[float] 
     if bool((first < last).any()) and bool((first > last).any()):
         return None
     rising = bool((first <= last).all())
-    found = {float(value) for value in torch.cat([first.flatten(), last.flatten()]).unique()}
+    found = {float(value) for value in distinct(torch.cat([first.flatten(), last.flatten()]))}
     at, current = low, first
     while bool((current != last).any()):
         if len(found) > MOST:
@@ -177,7 +183,7 @@ def _values(chain: Chain, low: torch.Tensor, high: torch.Tensor) -> list[float] 
         at = torch.where(torch.isinf(at), high, at)
         if not bool(torch.isfinite(current).all()):
             return None
-        found |= {float(value) for value in current.unique()}
+        found |= {float(value) for value in distinct(current)}
     return sorted(found) if len(found) <= MOST else None
 
 
@@ -199,14 +205,17 @@ def _agrees(chain: Chain, steps: Steps, low: float, high: float) -> bool:
     samples = _samples(steps, low, high)
     shape = chain.constants_shape()
     x = samples.reshape(-1, *[1] * (len(shape) - 1)).expand(-1, *shape[1:]).contiguous()
-    code = sum((x >= t).to(torch.int64) for t in steps.thresholds)
+    code = torch.zeros(1, dtype=torch.int64)
+    for threshold in steps.thresholds:
+        assert isinstance(threshold, torch.Tensor)
+        code = code + (x >= threshold).to(torch.int64)
     table = torch.tensor(steps.values, dtype=torch.float32)
     return torch.equal(table[code].expand(chain(x).shape), chain(x))
 
 
 def _samples(steps: Steps, low: float, high: float) -> torch.Tensor:
     finite = torch.cat([t.flatten() for t in steps.thresholds if isinstance(t, torch.Tensor)])
-    finite = finite[torch.isfinite(finite)].unique()[:256]
+    finite = distinct(finite[torch.isfinite(finite)])[:256]
     ends = torch.tensor([max(low, -LARGEST), min(high, LARGEST)])
     first, last = to_order(ends).tolist()
     sizes = from_order(torch.linspace(first, last, 2048, dtype=torch.float64).to(torch.int64))
@@ -218,7 +227,7 @@ def _samples(steps: Steps, low: float, high: float) -> torch.Tensor:
             torch.linspace(float(finite.min()) - spread, float(finite.max()) + spread, 2048)
         )
     every = torch.cat([ends, sizes, *about, *linear])
-    return every[(every >= low) & (every <= high)].unique()
+    return distinct(every[(every >= low) & (every <= high)])
 
 
 def _least_shape(threshold: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,7 @@ from tvm_insta.frontend.torch.levels.elementwise import (
 from tvm_insta.frontend.torch.levels.lattice import Lattices
 from tvm_insta.frontend.torch.levels.linear import straight_through
 from tvm_insta.frontend.torch.levels.moves import moved_tensors, padding_value
+from tvm_insta.frontend.torch.levels.ordered import distinct
 from tvm_insta.frontend.torch.levels.ranges import Range
 from tvm_insta.frontend.torch.levels.staircase import staircase
 from tvm_insta.frontend.torch.levels.steps import MOST, Steps
@@ -32,6 +33,7 @@ from tvm_insta.frontend.torch.levels.steps import MOST, Steps
 _COMPARE = {"aten.ge": "ge", "aten.gt": "gt", "aten.le": "le", "aten.lt": "lt"}
 _MIRRORED = {"ge": "le", "gt": "lt", "le": "ge", "lt": "gt"}
 _MOST_COMBINATIONS = 4096
+_LARGEST = 1 << 22
 
 
 class Levels:
@@ -114,8 +116,7 @@ class Levels:
     def _find_values(self, node: fx.Node) -> tuple[float, ...] | None:
         value = constant(node)
         if value is not None:
-            few = value.numel() <= 1 << 22 and not value.is_complex()
-            return _set(value.to(torch.float32).unique().tolist()) if few else None
+            return _values_of_constant(value)
         steps = self.steps(node)
         if steps is not None:
             return _set(steps.values)
@@ -124,6 +125,10 @@ class Levels:
         if is_elementwise(node):
             hard = straight_through(node, self)
             return self.values(hard) if hard is not None else self._combined(node)
+        return self._moved(node)
+
+    def _moved(self, node: fx.Node) -> tuple[float, ...] | None:
+        """The values of tensors whose elements were moved, and what was padded."""
         moved = moved_tensors(node)
         if not moved:
             return None
@@ -165,6 +170,13 @@ class Levels:
 def _column(values: tuple[float, ...], like: fx.Node) -> torch.Tensor:
     """Values as a tensor of a node's element type."""
     return torch.tensor(values, dtype=torch.float32).to(like.meta["val"].dtype)
+
+
+def _values_of_constant(value: torch.Tensor) -> tuple[float, ...] | None:
+    """The values of a constant; None where it is too large to look at, or they are too many."""
+    if value.numel() > _LARGEST or value.is_complex():
+        return None
+    return _set(distinct(value.to(torch.float32)).tolist())
 
 
 def _set(values: Any) -> tuple[float, ...] | None:

@@ -2,8 +2,8 @@
 
     W[o, ...] = sum_p factor[p][o] * B[p][o, ...] + offset[o]        with B[p] in {-1, +1}
 
-A 1-bit weight has one plane. Ternary weights (-s, 0, +s) are half the sum of two; weights of an even
-grid of 2**b values take b. Where the grid is not symmetrical about 0 there is an offset, which
+A 1-bit weight has one plane. Ternary weights (-s, 0, +s) are half the sum of two; weights of an
+even grid of 2**b values take b. Where the grid is not symmetrical about 0 there is an offset, which
 multiplies the sum of the activations. Every factor is one number per output channel.
 """
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from tvm_insta.frontend.layers import Reason, WhyFloat
+from tvm_insta.frontend.torch.levels.ordered import distinct
 
 _MOST_BITS = 4
 _SPREAD = 1e-4
@@ -66,7 +67,8 @@ def decompose(weight: torch.Tensor) -> Planes | WhyFloat:
     if bits > _MOST_BITS:
         return WhyFloat(
             Reason.MANY_WEIGHT_LEVELS,
-            f"its weights have {count} evenly spaced values, but at most {2**_MOST_BITS} are packed",
+            f"its weights have {count} evenly spaced values, but at most {2**_MOST_BITS} are "
+            "packed",
         )
     signs = tuple(((codes >> plane) & 1).bool().reshape(shape) for plane in range(bits))
     factors = tuple(step * 2.0 ** (plane - 1) for plane in range(bits))
@@ -95,7 +97,7 @@ def _grid(flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor,
         if values is None or len(values) * 2 > max(len(row), 4):
             return WhyFloat(
                 Reason.REAL_WEIGHTS,
-                f"its weights are real-valued ({len(row.abs().unique())} distinct magnitudes in "
+                f"its weights are real-valued ({len(distinct(row.abs()))} distinct magnitudes in "
                 f"output channel {channel})",
             )
         if len(values) > 1:
@@ -133,14 +135,14 @@ def _common(
 
 
 def _on_grid(distance: torch.Tensor, counts: torch.Tensor) -> bool:
-    """Whether distances from a grid, in steps, are those of rounding; ``counts`` says which count."""
+    """Whether distances from a grid, in steps, are those of rounding; where ``counts``."""
     distance = torch.where(counts, distance, 0.0)
     return bool(distance.max() <= _SPREAD) and bool(distance.mean() <= _MEAN_SPREAD)
 
 
 def _distinct(row: torch.Tensor) -> torch.Tensor | None:
     """The values of a row, those that rounding has moved apart taken as one; None if too many."""
-    ordered = row.unique()
+    ordered = distinct(row)
     spread = _SPREAD * float(ordered.abs().max().clamp_min(1e-300))
     starts = torch.cat([torch.ones(1, dtype=torch.bool), ordered.diff() > spread])
     return ordered[starts] if int(starts.sum()) <= 2**_MOST_BITS else None

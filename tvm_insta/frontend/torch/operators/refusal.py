@@ -60,6 +60,11 @@ def line_of(stack: str) -> str:
     frames = [
         (match["file"], match["line"])
         for match in _FRAME.finditer(stack)
-        if not match["file"].startswith(_FOREIGN)
+        if not is_foreign(match["file"])
     ]
     return f"{frames[-1][0]}, line {frames[-1][1]}" if frames else ""
+
+
+def is_foreign(file: str) -> bool:
+    """Whether a file is not the user's: torch's, this package's, or generated code."""
+    return file.startswith(_FOREIGN)

@@ -1,0 +1,122 @@
+"""Hostile files: each is refused in one sentence, in little time and memory, without a crash."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.frontend.onnx import hostile, networks
+from tvm_insta import compile as compile_command
+from tvm_insta.errors import ImportModelError, InstaError
+from tvm_insta.frontend.onnx import load, onnx_module, settle
+
+ROOT = Path(__file__).parents[3]
+MUTATIONS = int(os.environ.get("TVM_INSTA_MUTATIONS", "300"))
+SECONDS, MEGABYTES = 10.0, 2000
+
+# One process reads them all and tells of each; memory is the largest of them together.
+READ_ALL = """
+import json, resource, sys, tempfile, time
+from pathlib import Path
+from tests.frontend.onnx import hostile
+from tvm_insta.errors import InstaError
+from tvm_insta.onnx_model import network
+with tempfile.TemporaryDirectory() as folder:
+    path = Path(folder) / "model.onnx"
+    for name, data in hostile.all_hostile():
+        path.write_bytes(data)
+        started = time.monotonic()
+        try:
+            network(path)
+            message = ""
+        except InstaError as error:
+            message = str(error)
+        seconds = time.monotonic() - started
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        print(json.dumps([name, message, seconds, memory]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def answers():
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", READ_ALL],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]  # neither a signal nor another exception
+    assert not done.stderr.strip(), done.stderr[-2000:]  # no library prints of its own
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_every_file_was_tried(answers):
+    assert [answer[0] for answer in answers] == [name for name, _ in hostile.all_hostile()]
+
+
+def test_every_file_is_refused_in_one_sentence(answers):
+    for name, message, _, _ in answers:
+        assert message, f"{name} was accepted"
+        assert "\n" not in message and 10 < len(message) < 700, (name, message)
+
+
+def test_refusing_takes_little(answers):
+    for name, _, seconds, memory in answers:
+        assert seconds < SECONDS, (name, seconds)
+        assert memory < MEGABYTES, (name, memory)
+
+
+@pytest.mark.parametrize("name", ["cycle", "truncated 50", "100000 nodes"])
+def test_the_command_line_says_it(name, tmp_path, capsys):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(dict(hostile.all_hostile())[name])
+    assert compile_command.main([str(path), "-o", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def good():
+    return [make()[0].SerializeToString() for make in networks.NETWORKS.values()]
+
+
+@pytest.mark.parametrize("change", [hostile.mutated, hostile.altered], ids=["bytes", "fields"])
+def test_mutated_files(good, change):
+    """Bytes of a file changed, and fields of a parsed model: refused in a sentence, or taken.
+
+    TVM_INSTA_MUTATIONS sets how many are tried of each kind.
+    """
+    refused = 0
+    for seed in range(MUTATIONS):
+        data = change(good[seed % len(good)], seed)
+        try:
+            settle(onnx_module(load(data)))
+        except InstaError as error:
+            refused += 1
+            assert "\n" not in str(error), (seed, str(error))
+        except Exception as error:
+            raise AssertionError(f"seed {seed} of {change.__name__}") from error
+    assert MUTATIONS / 4 < refused < MUTATIONS  # the changes go deep, and not all of them hurt
+
+
+def test_good_files_are_taken(good):
+    """Of the test itself: before they are changed they are accepted."""
+    for data in good:
+        assert settle(onnx_module(load(data))).dynamic
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(ImportModelError, match="no file"):
+        load(tmp_path / "nothing.onnx")
+    with pytest.raises(ImportModelError, match="no file"):
+        load(tmp_path)

@@ -1,0 +1,236 @@
+"""Inputs of a file: their shapes, a rehearsal without data, and whether the batch may vary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tvm_insta.errors import ImportModelError
+from tvm_insta.frontend.onnx.execute import Step, Value, explained, without_data
+from tvm_insta.frontend.onnx.limits import ACTIVATION_ELEMENTS, MACS, check_shape
+from tvm_insta.frontend.onnx.module import OnnxModule, input_dtype
+from tvm_insta.frontend.onnx.operators.layers import macs
+from tvm_insta.frontend.onnx.operators.registry import Codes, Constant
+
+_IMAGES = 4
+_SEEDS = (0, 1, 2)
+_TOLERANCE = 1e-3
+"""Of the largest output: other sizes of a batch round otherwise, and a sign may flip."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How many images the module takes at a time.
+
+    Attributes:
+        shapes: of each input, batch first; the batch is 1 if it may vary, else what it must be.
+        dynamic: whether it may vary.
+        note: a sentence where the file says otherwise, "" if not.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    dynamic: bool
+    note: str = ""
+
+
+def input_shapes(
+    module: OnnxModule, given: Mapping[str, Sequence[int]] | None = None
+) -> tuple[tuple[int | None, ...], ...]:
+    """The shape of each input; None for a batch that the file leaves open.
+
+    Args:
+        module: the network.
+        given: shapes by input name, batch first, for dimensions that the file leaves open.
+
+    Raises:
+        ImportModelError: a dimension other than the batch is open and not given, or does not fit.
+    """
+    given = dict(given or {})
+    shapes = []
+    for each in module.graph.inputs:
+        shape = list(each.shape or ())
+        wanted = given.pop(each.name, None)
+        if wanted is not None:
+            pairs = zip(shape[1:], wanted[1:], strict=False)
+            if len(wanted) != len(shape) or any(size not in (None, w) for size, w in pairs):
+                raise ImportModelError(
+                    f"input {each.name!r} has the shape {list(each.shape or ())} in the file, "
+                    f"which {list(wanted)} does not fit"
+                )
+            shape = [shape[0] if shape else None, *wanted[1:]]
+        if not shape or None in shape[1:]:
+            text = ", ".join("?" if size is None else str(size) for size in shape)
+            raise ImportModelError(
+                f"input {each.name!r} has the shape [{text}], but all dimensions behind the batch "
+                "must be known: give them with --input-shape (or input_shapes=), or export the "
+                "model with them"
+            )
+        check_shape([size or 1 for size in shape], f"input {each.name!r}")
+        shapes.append(tuple(shape))
+    if given:
+        known = ", ".join(each.name for each in module.graph.inputs)
+        raise ImportModelError(
+            f"got a shape of input {next(iter(given))!r}, but there are: {known}"
+        )
+    return tuple(shapes)
+
+
+def rehearse(module: OnnxModule, shapes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """Run the module on tensors without data; returns the shapes of its outputs.
+
+    Raises:
+        ImportModelError: a node does not fit its inputs, or the network is absurdly large.
+    """
+    images = max(shapes[0][0], 1)
+    elements = products = 0
+
+    def watch(step: Step, operands: list[Value | None], results: tuple[Value, ...]) -> None:
+        nonlocal elements, products
+        for found in results:
+            tensor = found.values if isinstance(found, Codes) else found
+            if not isinstance(tensor, Tensor):
+                continue
+            check_shape([int(size) for size in tensor.shape], f"the result of {step.node}")
+            elements += tensor.numel() // images
+            if step.operator.layer:
+                products += _macs(module, step, operands, tensor) // images
+        if elements > ACTIVATION_ELEMENTS or products > MACS:
+            raise ImportModelError(
+                f"one image makes {elements} activations and {products} multiply-accumulates up to "
+                f"{step.node}, but at most {ACTIVATION_ELEMENTS} and {MACS} are taken"
+            )
+
+    with without_data():
+        inputs = [
+            torch.empty(tuple(shape), dtype=input_dtype(each))
+            for shape, each in zip(shapes, module.graph.inputs, strict=True)
+        ]
+        outputs = _explained_run(module, inputs, watch)
+    return [tuple(int(size) for size in output.shape) for output in outputs]
+
+
+def _macs(module: OnnxModule, step: Step, operands: Sequence[Value | None], result: Tensor) -> int:
+    layer = next((each for each in module.children() if getattr(each, "step", None) is step), None)
+    tensors: list[Tensor] = []
+    dynamic = iter(operands)
+    for name in ("data", "weight"):
+        buffer = getattr(layer, name, None)
+        value = buffer if isinstance(buffer, Tensor) else next(dynamic, None)
+        if isinstance(value, Constant):
+            value = value.tensor
+        if not isinstance(value, Tensor):
+            return 0
+        tensors.append(value)
+    return macs(step.node.op, tensors, result)
+
+
+def _explained_run(module: OnnxModule, inputs: Sequence[Tensor], watch: Any = None) -> list[Tensor]:
+    """Run, and name the node in which something goes wrong."""
+    done = 0
+
+    def count(step: Step, operands: list[Value | None], results: tuple[Value, ...]) -> None:
+        nonlocal done
+        done += 1
+        if watch is not None:
+            watch(step, operands, results)
+
+    try:
+        result = module.run(inputs, count)
+    except Exception as error:
+        if done < len(module._steps):
+            with explained(module._steps[done].node):
+                raise
+        raise ImportModelError(f"the network cannot be run ({error})") from error
+    return list(result) if isinstance(result, tuple) else [result]
+
+
+def settle(module: OnnxModule, given: Mapping[str, Sequence[int]] | None = None) -> Batch:
+    """Find out which batches the module takes, and make it take them.
+
+    A file that was written for a batch of its own is tried with another: shapes that hold its batch
+    are read with the one at hand, and a batch of images must give what each image gives alone.
+
+    Raises:
+        ImportModelError: it runs with no batch.
+    """
+    shapes = input_shapes(module, given)
+    fixed = [shape[0] for shape in shapes]
+    if all(size is None for size in fixed):
+        sized = [(2, *_known(shape)) for shape in shapes]
+        outputs = rehearse(module, sized)
+        _batch_outputs(outputs, 2)
+        return Batch(tuple((1, *_known(shape)) for shape in shapes), True)
+    sizes = {size for size in fixed if size is not None}
+    if len(sizes) != 1:
+        raise ImportModelError(
+            f"its inputs have the batches {sorted(sizes)}, but need the same one"
+        )
+    own = sizes.pop()
+    exact = [(own, *_known(shape)) for shape in shapes]
+    _batch_outputs(rehearse(module, exact), own)
+    module.batch = own
+    if _varies(module, exact, own):
+        return Batch(tuple((1, *_known(shape)) for shape in shapes), True)
+    module.batch = None
+    note = f"the file fixes the batch at {own}, and gives other results with another"
+    if own != 1:
+        raise ImportModelError(f"{note}: export it with a batch of 1, or with a dynamic one")
+    return Batch(tuple(exact), False, note)
+
+
+def _known(shape: Sequence[int | None]) -> tuple[int, ...]:
+    return tuple(int(size or 1) for size in shape[1:])
+
+
+def _batch_outputs(shapes: Sequence[Sequence[int]], batch: int) -> None:
+    for shape in shapes:
+        if not shape or shape[0] != batch:
+            raise ImportModelError(
+                f"an output has the shape {list(shape)} for a batch of {batch}, but the batch must "
+                "come first"
+            )
+
+
+def _varies(module: OnnxModule, exact: Sequence[tuple[int, ...]], own: int) -> bool:
+    """Whether several batches at once give what they give one by one."""
+    try:
+        larger = [(shape[0] * 2, *shape[1:]) for shape in exact]
+        outputs = rehearse(module, larger)
+        _batch_outputs(outputs, 2 * own)
+        one = rehearse(module, [(1, *shape[1:]) for shape in exact]) if own != 1 else outputs
+        _batch_outputs(one, 1 if own != 1 else 2)
+    except ImportModelError:
+        return False
+    images = own * max(2, math.ceil(_IMAGES / own))
+    return any(_agrees(module, exact, own, images, seed) for seed in _SEEDS)
+
+
+def _agrees(
+    module: OnnxModule, exact: Sequence[tuple[int, ...]], own: int, images: int, seed: int
+) -> bool:
+    generator = torch.Generator().manual_seed(seed)
+    inputs = [
+        torch.rand(images, *shape[1:], generator=generator).mul(4).sub(2)
+        if input_dtype(each).is_floating_point
+        else torch.randint(0, 2, (images, *shape[1:]), generator=generator).to(input_dtype(each))
+        for shape, each in zip(exact, module.graph.inputs, strict=True)
+    ]
+    with torch.no_grad():
+        together = _explained_run(module, inputs)
+        parts = [
+            _explained_run(module, [x[i : i + own] for x in inputs]) for i in range(0, images, own)
+        ]
+    apart = [torch.cat(list(results)) for results in zip(*parts, strict=True)]
+    for a, b in zip(together, apart, strict=True):
+        if a.shape != b.shape:
+            return False
+        x, y = a.to(torch.float64), b.to(torch.float64)
+        largest = float(y.abs().max()) if y.numel() else 0.0
+        if not torch.allclose(x, y, rtol=0, atol=_TOLERANCE * largest, equal_nan=True):
+            return False
+    return True

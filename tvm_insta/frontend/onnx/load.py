@@ -1,0 +1,290 @@
+"""An ONNX or QONNX file -> a checked graph.
+
+Files come from anywhere. Sizes, names, order, domains and dimensions are checked here, before
+anything is computed; `onnx.checker` checks the rest of the format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto
+
+from tvm_insta.errors import ImportModelError
+from tvm_insta.frontend.onnx import limits
+from tvm_insta.frontend.onnx.external import load_external
+from tvm_insta.frontend.onnx.functions import inline
+from tvm_insta.frontend.onnx.graph import STANDARD, Graph, Initialiser, Input, Node
+from tvm_insta.frontend.onnx.operators import domains, find, names
+from tvm_insta.frontend.onnx.tensors import FLOATS, check_tensor, element_name, to_initialiser
+
+QONNX = "qonnx.custom_op.general"
+QONNX_NAMES = frozenset(names(QONNX))
+_PROPERTY = 1 << 20  # characters
+OLDEST_OPSET = 7
+"""Before it, broadcasting had to be asked for."""
+
+
+def load(source: str | Path | bytes | onnx.ModelProto) -> Graph:
+    """Read and check a model.
+
+    Args:
+        source: path of an .onnx file, its bytes, or a model that is already parsed. Tensors in
+            other files are read only where a path is given.
+
+    Raises:
+        ImportModelError: the file is damaged, absurd, or uses something that is not taken; the
+            message says what.
+    """
+    folder = None
+    if isinstance(source, onnx.ModelProto):
+        model = onnx.ModelProto()
+        model.CopyFrom(source)
+    else:
+        if isinstance(source, bytes):
+            data = source
+        else:
+            folder = Path(source).resolve().parent
+            data = _read(Path(source))
+        model = _parse(data)
+    if not model.HasField("graph") or not model.graph.output:
+        raise ImportModelError("the file holds no graph with outputs: see that it is an ONNX model")
+    _check_sizes(model)
+    _add_missing_imports(model)
+    model = inline(model)
+    _check_sizes(model)
+    for tensor in model.graph.initializer:
+        check_tensor(tensor, f"initialiser {tensor.name!r}")
+    load_external(model, folder)
+    _check_format(model)
+    return _graph(model)
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise ImportModelError(f"{path} is no file: give the path of an .onnx model")
+    size = path.stat().st_size
+    if size > limits.FILE_BYTES:
+        raise ImportModelError(
+            f"{path} has {size} bytes, but at most {limits.FILE_BYTES} are taken: export it with "
+            "its tensors in a file of their own"
+        )
+    return path.read_bytes()
+
+
+def _parse(data: bytes) -> onnx.ModelProto:
+    try:
+        return onnx.ModelProto.FromString(data)
+    except (DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        reason = str(error)[:120] or "it cannot be parsed"
+        raise ImportModelError(f"the file is no ONNX model, or is damaged ({reason})") from error
+
+
+def _check_sizes(model: onnx.ModelProto) -> None:
+    graph = model.graph
+    nodes = len(graph.node) + sum(len(function.node) for function in model.functions)
+    for what, found in (
+        ("nodes", nodes),
+        ("initialisers", len(graph.initializer)),
+        ("inputs", len(graph.input)),
+        ("outputs", len(graph.output)),
+    ):
+        if found > limits.NODES:
+            raise ImportModelError(
+                f"the model has {found} {what}, but at most {limits.NODES} are taken"
+            )
+    if graph.sparse_initializer:
+        raise ImportModelError("the model has sparse initialisers: export it with dense ones")
+    for node in graph.node:
+        for name in (node.name, node.op_type, node.domain, *node.input, *node.output):
+            if not isinstance(name, str):
+                raise ImportModelError(f"the name {name!r} is no text: the file is damaged")
+            if len(name) > limits.NAME:
+                raise ImportModelError(
+                    f"the name {name[:40]!r}... has {len(name)} characters, but at most "
+                    f"{limits.NAME} are taken"
+                )
+
+
+def _add_missing_imports(model: onnx.ModelProto) -> None:
+    """QONNX files often import no version of the domains that they use: version 1 is meant."""
+    imported = {each.domain for each in model.opset_import}
+    if not imported & STANDARD:
+        if model.graph.node and all(node.domain not in STANDARD for node in model.graph.node):
+            model.opset_import.append(onnx.helper.make_opsetid("", 17))
+        else:
+            raise ImportModelError("the model does not say which version of the operators it uses")
+    nodes = [*model.graph.node, *(node for f in model.functions for node in f.node)]
+    for node in nodes:  # the oldest files have them in ONNX's own domain
+        if node.domain in STANDARD and node.op_type in QONNX_NAMES:
+            node.domain = QONNX
+    local = {function.domain for function in model.functions}
+    for domain in sorted({node.domain for node in nodes} & (domains() | local)):
+        if domain not in imported and not (domain in STANDARD and imported & STANDARD):
+            model.opset_import.append(onnx.helper.make_opsetid(domain, 1))
+
+
+def _check_format(model: onnx.ModelProto) -> None:
+    """`onnx.checker` on a copy in which weights are no inputs, as old exporters list them."""
+    initialised = {tensor.name for tensor in model.graph.initializer}
+    inputs = [each for each in model.graph.input if each.name not in initialised]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    # Shapes of results are found again; some exporters leave out what the checker wants of them.
+    del model.graph.value_info[:]
+    for output in model.graph.output:
+        if output.type.HasField("tensor_type") and not output.type.tensor_type.HasField("shape"):
+            output.type.tensor_type.shape.SetInParent()
+    for each in inputs:
+        if each.type.HasField("tensor_type") and not each.type.tensor_type.HasField("shape"):
+            raise ImportModelError(
+                f"input {each.name!r} has no shape: export the model with a shape of its inputs"
+            )
+    try:
+        # The list of initialisers is kept; without the old custom of listing them as inputs too,
+        # files of IR version 3 are checked as those of version 4.
+        version = model.ir_version
+        model.ir_version = max(version, 4) if version == 3 else version
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, UnicodeDecodeError, ValueError) as error:
+        raise ImportModelError(f"the file breaks the ONNX format: {_short(error)}") from error
+    except Exception as error:  # protobuf's C++ errors have no common type
+        raise ImportModelError(f"the file cannot be checked ({_short(error)})") from error
+
+
+def _graph(model: onnx.ModelProto) -> Graph:
+    graph = model.graph
+    opsets = {each.domain: int(each.version) for each in model.opset_import}
+    opset = opsets.get("", opsets.get("ai.onnx", 1))
+    newest = onnx.defs.onnx_opset_version()
+    if opset > newest:
+        raise ImportModelError(
+            f"the model uses version {opset} of the operators, but onnx {onnx.__version__} knows "
+            f"them up to {newest}: pip install -U onnx, or export it for an older version"
+        )
+    if opset < OLDEST_OPSET:
+        raise ImportModelError(
+            f"the model uses version {opset} of the operators, but {OLDEST_OPSET} and newer are "
+            "taken: convert it with onnx.version_converter, or export it again"
+        )
+    initialisers: dict[str, Initialiser] = {}
+    widened: set[str] = set()
+    for tensor in graph.initializer:
+        what = f"initialiser {tensor.name!r}"
+        if tensor.name in initialisers:
+            raise ImportModelError(f"{what} is there twice: the file is damaged")
+        initialisers[tensor.name] = to_initialiser(tensor, what)
+        _widened(int(tensor.data_type), widened)
+    inputs = tuple(_input(each, widened) for each in graph.input)
+    names = {each.name for each in inputs} | set(initialisers)
+    if len({each.name for each in inputs}) < len(inputs):
+        raise ImportModelError("two inputs of the model have the same name: the file is damaged")
+    nodes = []
+    for index, proto in enumerate(graph.node):
+        node = _node(proto, index, opsets, widened)
+        for name in node.inputs:
+            if name and name not in names:
+                raise ImportModelError(
+                    f"{node} reads {name!r}, which nothing before it defines: the file is damaged "
+                    "or has a cycle"
+                )
+        for name in node.outputs:
+            if name in names:
+                raise ImportModelError(f"{node} defines {name!r}, which is there already")
+        names.update(name for name in node.outputs if name)
+        nodes.append(node)
+    for output in graph.output:
+        if output.name not in names:
+            raise ImportModelError(f"nothing defines the output {output.name!r}")
+    notes = tuple(f"{name} values of the file are computed in float32" for name in sorted(widened))
+    outputs = tuple(output.name for output in graph.output)
+    properties = {
+        each.key: each.value
+        for each in model.metadata_props[: limits.NODES]
+        if len(each.value) <= _PROPERTY
+    }
+    return Graph(tuple(nodes), inputs, outputs, initialisers, opsets, notes, properties)
+
+
+def _widened(element: int, found: set[str]) -> None:
+    if element in FLOATS and element != onnx.TensorProto.FLOAT:
+        found.add(element_name(element).lower())
+
+
+def _input(info: onnx.ValueInfoProto, widened: set[str]) -> Input:
+    what = f"input {info.name!r}"
+    if not info.type.HasField("tensor_type"):
+        raise ImportModelError(f"{what} is no tensor, but only tensors are taken")
+    kind = info.type.tensor_type
+    shape: list[int | None] = []
+    for dim in kind.shape.dim:
+        size = int(dim.dim_value) if dim.HasField("dim_value") else 0
+        shape.append(size or None)  # 0 and no value both stand for "open"
+    limits.check_shape([1 if dim is None else dim for dim in shape], what)
+    _widened(int(kind.elem_type), widened)
+    return Input(info.name, tuple(shape), int(kind.elem_type))
+
+
+def _node(proto: onnx.NodeProto, index: int, opsets: Mapping[str, int], widened: set[str]) -> Node:
+    first = next((name for name in proto.output if name), f"node_{index}")
+    name = proto.name or first
+    node = Node(
+        op=proto.op_type,
+        domain="" if proto.domain in STANDARD else proto.domain,
+        name=name,
+        inputs=tuple(proto.input),
+        outputs=tuple(proto.output),
+        attributes={},
+    )
+    operator = find(node.domain, node.op)
+    if operator is None:
+        where = f" of domain {node.domain!r}" if node.domain else ""
+        raise ImportModelError(
+            f"{node}: the operator {node.op}{where} is not known here: write it with standard "
+            "operators, or leave the model's part that needs it outside"
+        )
+    attributes = dict(_attributes(proto.attribute, str(node)))
+    for value in attributes.values():
+        if isinstance(value, Initialiser):
+            _widened(value.element, widened)
+    return Node(node.op, node.domain, name, node.inputs, node.outputs, attributes)
+
+
+def _attributes(protos: Iterable[AttributeProto], what: str) -> Iterable[tuple[str, Any]]:
+    seen = set()
+    for proto in protos:
+        if proto.name in seen:
+            raise ImportModelError(f"{what} has the attribute {proto.name!r} twice")
+        seen.add(proto.name)
+        if proto.ref_attr_name:
+            raise ImportModelError(
+                f"{what} takes its attribute {proto.name!r} from a function, but is in none"
+            )
+        if proto.type == AttributeProto.TENSOR:
+            yield proto.name, to_initialiser(proto.t, f"attribute {proto.name!r} of {what}")
+        elif proto.type == AttributeProto.STRING:
+            yield proto.name, proto.s.decode("utf-8", "replace")
+        elif proto.type in (AttributeProto.INT, AttributeProto.FLOAT):
+            yield proto.name, proto.i if proto.type == AttributeProto.INT else proto.f
+        elif proto.type in (AttributeProto.INTS, AttributeProto.FLOATS):
+            values = proto.ints if proto.type == AttributeProto.INTS else proto.floats
+            if len(values) > limits.NODES:
+                raise ImportModelError(
+                    f"attribute {proto.name!r} of {what} has {len(values)} values, but at most "
+                    f"{limits.NODES} are taken"
+                )
+            yield proto.name, tuple(values)
+        else:
+            raise ImportModelError(
+                f"{what} has the attribute {proto.name!r} of a kind that is not taken (graphs, "
+                "lists of text, sparse tensors): unroll loops and conditions when exporting"
+            )
+
+
+def _short(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300] or type(error).__name__

@@ -1,0 +1,40 @@
+"""The operators of ONNX and QONNX as functions of PyTorch."""
+
+from __future__ import annotations
+
+from tvm_insta.frontend.onnx.operators import (
+    activations,
+    channels_last,
+    elementwise,
+    layers,
+    made,
+    normalise,
+    parts,
+    pools,
+    qonnx,
+    quantise,
+    reduce,
+    resize,
+    shapes,
+)
+from tvm_insta.frontend.onnx.operators.registry import Operator, domains, find, names
+
+__all__ = [
+    "Operator",
+    "activations",
+    "channels_last",
+    "domains",
+    "elementwise",
+    "find",
+    "layers",
+    "made",
+    "names",
+    "normalise",
+    "parts",
+    "pools",
+    "qonnx",
+    "quantise",
+    "reduce",
+    "resize",
+    "shapes",
+]

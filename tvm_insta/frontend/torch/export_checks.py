@@ -1,0 +1,305 @@
+"""What forward does beside operators, made visible to torch.export or refused with the user's line.
+
+torch.export runs forward once on tensors without values. Published binary networks do more there
+than call operators: they write ``self.weight.data = self.weight.sign()``, call ``.cuda()``, read a
+scale with ``.item()``. `tracing` lets export see what eager PyTorch does:
+
+- Writes to a parameter's data are kept beside the parameter: whoever reads the parameter later in
+  forward reads the written value. The module itself is not changed.
+- ``x.data = y`` on another tensor writes the values into x.
+- Devices other than the CPU become the CPU.
+- What is computed from parameters, buffers and constants alone has values: ``.item()``, ``if``,
+  ``numpy()`` and the like see them. They are constants of the exported graph.
+- The same on what is computed from the input is refused: the graph would hold for one input.
+"""
+
+from __future__ import annotations
+
+import functools
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.weak import WeakIdKeyDictionary
+
+from tvm_insta.errors import ImportModelError
+from tvm_insta.frontend.torch.operators.refusal import is_foreign, line_of
+
+_Tensor = torch.Tensor
+_GET_DATA = _Tensor.data.__get__  # type: ignore[attr-defined]
+_SET_DATA = _Tensor.data.__set__  # type: ignore[attr-defined]
+
+_VALUES: dict[Any, str] = {
+    _Tensor.item: "reads a number with .item()",
+    _Tensor.tolist: "makes a list of a tensor",
+    _Tensor.numpy: "turns a tensor into a numpy array",
+    _Tensor.__array__: "turns a tensor into a numpy array",
+    _Tensor.__bool__: "branches on a value",
+    _Tensor.__float__: "makes a Python number of a tensor",
+    _Tensor.__int__: "makes a Python number of a tensor",
+    _Tensor.__index__: "indexes with a tensor's value",
+    _Tensor.__contains__: "asks whether a tensor contains a value",
+}
+"""Functions that look at values, and how a sentence says so."""
+
+_INSTEAD: dict[Any, str] = {
+    _Tensor.__bool__: "choose with torch.where, or decide on parameters and shapes only",
+    _Tensor.__contains__: "choose with torch.where, or decide on parameters and shapes only",
+}
+_COMPUTE = "compute with the tensor itself, in torch"
+
+_CUDA = (_Tensor.cuda,)
+_MOVES = (_Tensor.to,)
+
+
+@contextmanager
+def tracing(module: nn.Module) -> Iterator[None]:
+    """Let torch.export, called inside, see what eager PyTorch does in ``module``.
+
+    Raises:
+        ImportModelError: forward looks at a value computed from the input; one sentence with the
+            line and what to write instead.
+    """
+    eager, forward = _Eager(module), module.forward
+
+    @functools.wraps(forward)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        with eager:  # around forward only: torch.export's own work is not watched
+            return forward(*args, **kwargs)
+
+    own = "forward" in vars(module)
+    module.forward = watched
+    try:
+        yield
+    finally:
+        if own:
+            module.forward = forward
+        else:
+            del module.forward
+
+
+class _Eager(TorchFunctionMode):
+    """Stands between forward and torch.export.
+
+    Attributes:
+        module: under export; its parameters are what export has put in their places.
+        real: parameters and buffers with their values, by name.
+        written: what forward has written into the data of a parameter.
+        values: of tensors that do not depend on the input.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.real: dict[str, _Tensor] = _state(module)
+        self.written: Any = WeakIdKeyDictionary()
+        self.values: Any = WeakIdKeyDictionary()
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if not any(isinstance(leaf, _Tensor) and _is_traced(leaf) for leaf in tree_leaves(args)):
+            return func(*_on_cpu(func, args), **_without_device(kwargs))
+        if func == _SET_DATA:
+            return self._set_data(*args)
+        if func == _GET_DATA:
+            return self._data_of(args[0]) if self._parameter(args[0]) else self._detached(args[0])
+        if func in _CUDA:
+            return args[0]
+        args, kwargs = _on_cpu(func, args), _without_device(kwargs)
+        args, kwargs = tree_map(self._current, (args, kwargs))
+        if func in _VALUES:
+            return self._value(func, args, kwargs)
+        result = func(*args, **kwargs)
+        self._follow(func, args, kwargs, result)
+        return result
+
+    # -- parameters ------------------------------------------------------------------------------
+
+    def _parameter(self, tensor: Any) -> str | None:
+        """The name under which a tensor is a parameter of the module now."""
+        for name, own in self.module.named_parameters(remove_duplicate=False):
+            if own is tensor:
+                return name
+        return None
+
+    def _data_of(self, parameter: _Tensor) -> _Tensor:
+        """A copy that stands for the parameter from now on, so that writes to it are seen."""
+        if parameter not in self.written:
+            copy = parameter.detach().clone()
+            value = self._value_of(parameter)
+            if value is not None:
+                with _disable_current_modes():
+                    self.values[copy] = value.detach().clone()
+            self.written[parameter] = copy
+        return self.written[parameter]  # type: ignore[no-any-return]
+
+    def _detached(self, tensor: _Tensor) -> _Tensor:
+        """``.data`` of another tensor; it shares memory, so writes to it are seen."""
+        data = self._current(tensor).detach()
+        value = self._value_of(tensor)
+        if value is not None:
+            self.values[data] = value
+        return data  # type: ignore[no-any-return]
+
+    def _set_data(self, tensor: _Tensor, value: _Tensor) -> None:
+        value = self._current(value)
+        if self._parameter(tensor):
+            self.written[tensor] = value
+        elif tensor.shape == value.shape and tensor.dtype == value.dtype:
+            tensor.detach().copy_(value)
+            self.values.pop(tensor, None)
+        else:
+            raise ImportModelError(
+                f"forward gives a tensor data of another shape or type{_place()}: assign the new "
+                "tensor to a name of its own"
+            )
+
+    def _current(self, leaf: Any) -> Any:
+        if isinstance(leaf, _Tensor) and leaf in self.written:
+            return self.written[leaf]
+        return leaf
+
+    # -- values ----------------------------------------------------------------------------------
+
+    def _value_of(self, tensor: _Tensor) -> _Tensor | None:
+        """The value of a tensor that does not depend on the input, None for any other."""
+        if tensor in self.values:
+            return self.values[tensor]  # type: ignore[no-any-return]
+        if not _is_traced(tensor):
+            return tensor
+        for name, own in _named_state(self.module):
+            if own is tensor:
+                return self.real.get(name)
+        return None
+
+    def _value(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        value = self._value_of(args[0])
+        if value is None:
+            raise ImportModelError(
+                f"forward {_VALUES[func]} that is computed from the input{_place()}: "
+                f"{_INSTEAD.get(func, _COMPUTE)}"
+            )
+        with _disable_current_modes(), torch.no_grad():
+            return func(value.detach(), *args[1:], **kwargs)
+
+    def _follow(
+        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
+    ) -> None:
+        """Compute the value of a result, too, where every operand has one."""
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, _Tensor)]
+        known = [self._value_of(tensor) for tensor in given]
+        made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, _Tensor)]
+        if any(value is None for value in known):
+            for tensor in made:
+                self.values.pop(tensor, None)  # written in place, with something of the input
+            return
+        if not made:
+            return
+        at = {id(tensor): value for tensor, value in zip(given, known, strict=True)}
+
+        def real(leaf: Any) -> Any:
+            return at[id(leaf)] if isinstance(leaf, _Tensor) else leaf
+
+        try:
+            with _disable_current_modes(), torch.no_grad():
+                own = func(*tree_map(real, args), **tree_map(real, kwargs))
+        except Exception:  # no value then: who reads it is refused
+            return
+        values = [leaf for leaf in tree_leaves(own) if isinstance(leaf, _Tensor)]
+        for tensor, value in zip(made, values, strict=False):
+            self.values[tensor] = value
+
+
+def _state(module: nn.Module) -> dict[str, _Tensor]:
+    return {name: tensor.detach() for name, tensor in _named_state(module)}
+
+
+def _named_state(module: nn.Module) -> Iterator[tuple[str, _Tensor]]:
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
+def _is_traced(tensor: _Tensor) -> bool:
+    """Whether export has put a tensor without values in the place of one with values."""
+    return type(tensor) not in (_Tensor, nn.Parameter)
+
+
+def _on_cpu(func: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    if func not in _MOVES:
+        return args
+    return tuple("cpu" if _is_other_device(arg) else arg for arg in args)
+
+
+def _without_device(kwargs: dict[str, Any]) -> dict[str, Any]:
+    if _is_other_device(kwargs.get("device")):
+        kwargs["device"] = "cpu"
+    return kwargs
+
+
+def _is_other_device(value: Any) -> bool:
+    if isinstance(value, torch.device):
+        return value.type not in ("cpu", "meta")
+    return isinstance(value, str) and value.partition(":")[0] in ("cuda", "mps", "xpu")
+
+
+def _place() -> str:
+    """`` (net.py, line 12)``: the innermost line of the running program that is the user's."""
+    frames = [frame for frame in traceback.extract_stack() if not is_foreign(frame.filename)]
+    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+
+
+def export_error(module: nn.Module, error: BaseException) -> ImportModelError:
+    """What torch.export could not do, in one sentence with the user's line.
+
+    Args:
+        module: that was exported.
+        error: what torch.export raised.
+    """
+    if isinstance(error, ImportModelError):
+        return error
+    name = type(module).__name__
+    text = str(error).strip()
+    line = _line_in(error) or line_of(text)
+    place = f" ({line})" if line else ""
+    said = (text.splitlines() or [type(error).__name__])[0][:200].rstrip(" .:")
+    if "specialized it to be a constant" in text or "Constraints violated" in text:
+        return ImportModelError(
+            f"{name} fixes the size of the batch in forward{place}: write x.shape[0] or -1 where a "
+            "number stands for the batch"
+        )
+    if "data-dependent" in text or "unbacked" in text.lower() or "GuardOnData" in text:
+        return ImportModelError(
+            f"{name} decides on a value computed from the input{place}: choose with torch.where, "
+            "or decide on parameters and shapes only"
+        )
+    return ImportModelError(
+        f"torch.export cannot export {name}{place} ({type(error).__name__}: {said}): write that "
+        "line with torch operators on tensors"
+    )
+
+
+def _line_in(error: BaseException) -> str:
+    """The innermost line of the user's in an exception's own stack."""
+    seen: BaseException | None = error
+    while seen is not None:
+        frames = [
+            frame
+            for frame in traceback.extract_tb(seen.__traceback__)
+            if not is_foreign(frame.filename)
+        ]
+        if frames:
+            return f"{frames[-1].filename}, line {frames[-1].lineno}"
+        seen = seen.__cause__ or seen.__context__
+    return ""
