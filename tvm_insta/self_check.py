@@ -1,8 +1,8 @@
 """A compiler that checks itself: the artefact against PyTorch, before it is handed over.
 
 Where the target runs on this machine, the artefact is validated on the given example and on two
-random inputs, by the rules of `tvm_insta.validate`. Where it does not, the imported network is executed
-here and compared with PyTorch.
+random inputs, by the rules of `tvm_insta.validate`. Where it does not, the imported network is
+executed here and compared with PyTorch.
 """
 
 from __future__ import annotations
@@ -121,7 +121,8 @@ def check_artefact(
         where = place_of(imported.reference, findings.first_failing)
         raise ValidationError(
             f"the compiled network does not compute what PyTorch computes{where}: {failures[0]}; "
-            "this is a fault of the compiler: report it, or skip the check (check=False, --no-check)"
+            "this is a fault of the compiler: report it, or skip the check (check=False, "
+            "--no-check)"
         )
     return Checked(PASSED, time.perf_counter() - started, tuple(findings.not_judged))
 

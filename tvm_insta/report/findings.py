@@ -15,8 +15,8 @@ def findings_lines(findings: Findings, *, per_layer: bool) -> Iterator[str]:
         named = (("stem", findings.stem), ("storage", findings.storage))
         chosen = ", ".join(f"{what} {value}" for what, value in named if value != "fp32")
         yield (
-            f"{chosen}: differences of up to {findings.narrow:g} rms are what these numbers do; bits "
-            "are packed exactly all the same"
+            f"{chosen}: differences of up to {findings.narrow:g} rms are what these numbers do; "
+            "bits are packed exactly all the same"
         )
     if findings.sites:
         yield from _bit_lines(findings)

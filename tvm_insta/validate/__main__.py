@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns 0 if everything holds, 1 if not or if it cannot be judged, 2 for an error."""
+    """Run the command line; returns 0 for valid, 1 for invalid or not judged, 2 for an error."""
     return cli.run(_validate, parser(), argv)
 
 

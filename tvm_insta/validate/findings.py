@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 
 DISTANCE = 5e-5
 """Largest distance of a flipped activation from its threshold, and largest difference of an
-activation for the same bits, in units of the activation's root mean square. Both sides sum thousands
-of float32 products in different orders (7x7x3 in the stem, up to 12,544 cubes in a moment): errors
-of some 1e-6 per layer."""
+activation for the same bits, in units of the activation's root mean square. Both sides sum
+thousands of float32 products in different orders (7x7x3 in the stem, up to 12,544 cubes in a
+moment): errors of some 1e-6 per layer."""
 
 LOGITS = 1e-5
 """Largest difference of the logits for the same bits, relative to the largest logit: the same
 rounding, through the last layers."""
 
 NARROW = {"bf16": 0.03, "int8": 0.15, "fp16": 0.005}
-"""The same two limits where float layers compute, or images are stored, in narrower numbers, for the
-root mean square of the differences: bfloat16 keeps 8 bits, an 8-bit code 7 of the largest number (and
-clips what calibration has not seen), float16 11."""
+"""The same two limits where float layers compute, or images are stored, in narrower numbers, for
+the root mean square of the differences: bfloat16 keeps 8 bits, an 8-bit code 7 of the largest
+number (and clips what calibration has not seen), float16 11."""
 
 
 @dataclass

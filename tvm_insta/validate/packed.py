@@ -42,7 +42,8 @@ class Packed:
     @property
     def codes(self) -> Array:
         """How many comparisons hold, int64 like ``x``."""
-        return np.sum([level.astype(np.int64) for level in self.levels], axis=0)
+        total: Array = np.sum([level.astype(np.int64) for level in self.levels], axis=0)
+        return total
 
     def wrong_bits(self, level: int) -> int:
         """How many packed bits are not the comparison of the artefact's own values."""

@@ -1,9 +1,9 @@
-"""The PyTorch side of validation: the exported graph, executed node by node with the artefact's bits.
+"""The PyTorch side of validation: the exported graph, executed with the artefact's bits.
 
-Nothing of the compiler's analysis is used but names: which node's value a kernel compares, and which
-node's value it packs. What the values must be, PyTorch's own operators say. So every activation of
-the artefact is compared with PyTorch's for the same earlier bits, and a flipped bit cannot hide
-behind those it causes later.
+Nothing of the compiler's analysis is used but names: which node's value a kernel compares, and
+which node's value it packs. What the values must be, PyTorch's own operators say. So every
+activation of the artefact is compared with PyTorch's for the same earlier bits, and a flipped bit
+cannot hide behind those it causes later.
 """
 
 from __future__ import annotations

@@ -117,12 +117,12 @@ class _Eager(TorchFunctionMode):
             return self._data_of(args[0]) if self._parameter(args[0]) else self._detached(args[0])
         if func in _CUDA:
             return args[0]
-        args, kwargs = _on_cpu(func, args), _without_device(kwargs)
-        args, kwargs = tree_map(self._current, (args, kwargs))
+        args = _on_cpu(func, args)
+        args, given = tree_map(self._current, (args, dict(_without_device(kwargs))))
         if func in _VALUES:
-            return self._value(func, args, kwargs)
-        result = func(*args, **kwargs)
-        self._follow(func, args, kwargs, result)
+            return self._value(func, args, given)
+        result = func(*args, **given)
+        self._follow(func, args, given, result)
         return result
 
     # -- parameters ------------------------------------------------------------------------------
