@@ -49,3 +49,11 @@ class TuneError(InstaError, ValueError):
 
 class LogError(InstaError):
     """A folder of tuning records is damaged, in use, or of another kind."""
+
+
+class DataError(InstaError, ValueError):
+    """A data set that cannot be read as asked."""
+
+
+class TrainError(InstaError, ValueError):
+    """A training run that cannot be started, continued or finished as asked."""
