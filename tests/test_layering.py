@@ -40,6 +40,7 @@ COMMANDS = {
 KNOWS = {
     "runtime": {"tvm", "tvm_ffi"},  # in functions only, see EAGER
     "nn": {"torch", "zoo"},
+    "train": {"torch", "nn", "zoo"},
     "ops": {"tvm", "tvm_ffi"},
     "schedules": {"tvm", "tvm_ffi"},  # PrimFuncs and TVM's targets, nothing of ours
     "frontend": {"torch", "tvm"},
@@ -190,7 +191,7 @@ def test_loading_needs_no_compiler():
         assert run(code, *names) == [""], names
 
 
-@pytest.mark.parametrize("command", ["bench", "compile", "logs", "run", "tune"])
+@pytest.mark.parametrize("command", ["bench", "compile", "logs", "run", "train", "tune"])
 def test_command_lines_read_their_arguments_first(command):
     """PyTorch and TVM take seconds to load: --help and a wrong argument are answered before."""
     code = f"""

@@ -12,6 +12,7 @@ VERBS = {
     "bench": "tvm_insta.bench",
     "tune": "tvm_insta.tune",
     "logs": "tvm_insta.logs",
+    "train": "tvm_insta.train.__main__",
 }
 
 

@@ -196,6 +196,28 @@ def _name(model: nn.Module) -> str:
     return type(model).__name__
 
 
+def to_safetensors(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Write tensors and text in the safetensors format, equal content as equal bytes.
+
+    The library writes the entries of the metadata in another order each time.
+
+    Args:
+        tensors: Contiguous, by name.
+        metadata: Text by name.
+
+    Returns:
+        The content of a file.
+    """
+    content = safetensors.torch.save(dict(tensors), metadata=dict(metadata))
+    length = int.from_bytes(content[:8], "little")
+    header: Any = json.loads(content[8 : 8 + length])
+    if metadata:
+        header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
+
+
 def save_checkpoint(
     model: nn.Module,
     path: str | os.PathLike[str],
@@ -229,7 +251,7 @@ def save_checkpoint(
             partial = Path(folder) / path.name
             if path.suffix == ".safetensors":
                 # Not save_file: that makes a file only its owner may read, whatever the umask.
-                partial.write_bytes(safetensors.torch.save(tensors, metadata=text))
+                partial.write_bytes(to_safetensors(tensors, text))
             else:
                 torch.save({"state_dict": tensors, "metadata": text}, partial)
             partial.replace(path)

@@ -1,9 +1,9 @@
 """The coefficients of instance statistics, at a learning rate that fits the size of the statistic.
 
-`a` of INSTA-Th and `g1` of INSTA-PReLU multiply E[X^3], and FC1 of INSTA-Th+ reads it. Where |X| is 3
-the moment may be 30, where |X| is 0.1 it is 0.001. Adam moves every parameter by about the learning
-rate, whatever its gradient: one rate for all coefficients moves some thresholds by far more than
-the activations spread and others not at all.
+`a` of INSTA-Th and `g1` of INSTA-PReLU multiply E[X^3], and FC1 of INSTA-Th+ reads it. Where |X| is
+3 the moment may be 30, where |X| is 0.1 it is 0.001. Adam moves every parameter by about the
+learning rate, whatever its gradient: one rate for all coefficients moves some thresholds by far
+more than the activations spread and others not at all.
 
 So training behaves as if the statistic were divided by its root mean square r over training images,
 per channel: as if the parameter were alpha = r a (*reconstructed*; the paper does not say how the
@@ -39,13 +39,13 @@ class Coefficients:
 
     def __init__(self, model: nn.Module, rate: float) -> None:
         self._rate = rate
-        self._before: dict[nn.Parameter, torch.Tensor] = {}
-        self._parameters: dict[str, tuple[nn.Parameter, ...]] = {
+        self._before: dict[torch.Tensor, torch.Tensor] = {}
+        self._parameters: dict[str, tuple[torch.Tensor, ...]] = {
             name: tuple(_reading(module))
             for name, module in model.named_modules()
             if isinstance(module, InstaThreshold | InstaPReLU)
         }
-        self.divisors: dict[nn.Parameter, torch.Tensor] = {}
+        self.divisors: dict[torch.Tensor, torch.Tensor] = {}
 
     def watch(self, model: nn.Module) -> Watch:
         """Measure the statistics during the forward passes made inside the returned context.
@@ -128,7 +128,7 @@ class Watch:
                 self._coefficients.set(name, torch.stack(squares).mean(dim=0))
 
 
-def _reading(module: nn.Module) -> Iterator[nn.Parameter]:
+def _reading(module: nn.Module) -> Iterator[torch.Tensor]:
     """Yield the parameters of a module that multiply its statistic."""
     if isinstance(module, InstaThreshold):
         yield module.a

@@ -58,8 +58,9 @@ def write(path: Path, rows: list[Row]) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in rows:
-        writer.writerow("" if v is None else f"{v:.6g}" if isinstance(v, float) else v
-                        for v in astuple(row))
+        writer.writerow(
+            "" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in astuple(row)
+        )
     try:
         write_atomically(path, text.getvalue().encode())
     except OSError as error:
@@ -96,3 +97,27 @@ def read(path: Path) -> list[Row]:
             f"{path} is no log of a training run ({type(error).__name__}: {error}): its columns "
             f"are {', '.join(COLUMNS)}"
         ) from error
+
+
+def write_tensorboard(folder: Path, row: Row) -> None:
+    """Write the numbers of an epoch for TensorBoard.
+
+    Args:
+        folder: Where to.
+        row: The epoch.
+
+    Raises:
+        TrainError: TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise TrainError(
+            'TensorBoard is not installed: pip install "tvm-insta[tensorboard]", or leave '
+            "--tensorboard out"
+        ) from error
+    with SummaryWriter(str(folder), purge_step=row.epoch) as writer:
+        for name in COLUMNS:
+            value = getattr(row, name)
+            if isinstance(value, float):
+                writer.add_scalar(name, value, row.epoch)

@@ -18,7 +18,7 @@ class Loss:
 
     Args:
         recipe: Label smoothing and the teacher's share.
-        teacher: A TorchScript-free checkpoint of `tvm_insta.nn`, or None.
+        teacher: Checkpoint of one of our networks, or None.
         classes: Number of logits.
         device: Of the training.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -23,7 +25,10 @@ def adam(model: nn.Module, weight_decay: float) -> torch.optim.Adam:
     ]
     known = {id(weight) for weight in weights}
     others = [p for p in model.parameters() if id(p) not in known]
-    groups = [{"params": weights, "weight_decay": weight_decay}, {"params": others}]
+    groups: list[dict[str, Any]] = [
+        {"params": weights, "weight_decay": weight_decay},
+        {"params": others},
+    ]
     return torch.optim.Adam(groups, lr=0.0, fused=True)
 
 

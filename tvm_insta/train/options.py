@@ -6,13 +6,14 @@ The recipe is kept in every checkpoint: a run is continued with the recipe it wa
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from tvm_insta.errors import TrainError
 
 PRECISIONS = ("float32", "bf16")
+CROPS = ("shift", "resized")
 STEPS = ("real weights", "binary weights")
 
 
@@ -38,7 +39,11 @@ class Recipe:
         clip_norm: Largest norm of the gradient of all parameters.
         instance_rate: Factor on the learning rate of the coefficients of a statistic, after each is
             divided by that statistic's root mean square (see `tvm_insta.train.coefficients`).
+        stored_size: Height and width at which decoded images are kept; None takes the input's.
+        crop: "shift" moves a training image by at most `padding` pixels, "resized" takes a window
+            of at least `crop_area` and of random shape.
         padding: Pixels by which a training image may be moved in each direction.
+        crop_area: Smallest share of an image that a window covers.
         flip: Whether half of the training images are mirrored.
         precision: "float32", or "bf16" for the operands of binary convolutions; everything else
             stays float32.
@@ -59,7 +64,10 @@ class Recipe:
     teacher_weight: float = 0.0
     clip_norm: float = 5.0
     instance_rate: float = 1.0
+    stored_size: int | None = None
+    crop: str = "shift"
     padding: int = 4
+    crop_area: float = 0.08
     flip: bool = True
     precision: str = "float32"
     seed: int = 0
@@ -76,7 +84,7 @@ class Recipe:
         _at_least("batch", self.batch, 2)
         _at_least("padding", self.padding, 0)
         _at_least("seed", self.seed, 0)
-        for name in ("warmup", "label_smoothing", "teacher_weight"):
+        for name in ("warmup", "label_smoothing", "teacher_weight", "crop_area"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise TrainError(f"got {name} {value}, but it is a share: give 0 to 1")
@@ -86,10 +94,13 @@ class Recipe:
                 f"instance_rate {self.instance_rate}; the first two must be above 0, the third at "
                 "least 0"
             )
-        if self.precision not in PRECISIONS:
-            raise TrainError(
-                f"got precision {self.precision!r}, but allowed are {' and '.join(PRECISIONS)}"
-            )
+        for name, allowed in (("precision", PRECISIONS), ("crop", CROPS)):
+            if getattr(self, name) not in allowed:
+                raise TrainError(
+                    f"got {name} {getattr(self, name)!r}, but allowed are {' and '.join(allowed)}"
+                )
+        if self.stored_size is not None:
+            _at_least("stored_size", self.stored_size, 1)
 
     @property
     def total_epochs(self) -> int:
@@ -128,7 +139,9 @@ class Recipe:
                 raise TrainError(
                     f"{where} has the unknown entry {name!r}; allowed are {', '.join(known)}"
                 )
-        made = {n: tuple(v) if isinstance(v, list) else v for n, v in values.items()}
+        made: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in values.items()
+        }
         try:
             return cls(**made)
         except TypeError as error:
@@ -137,24 +150,26 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Execution:
-    """Where a run works and what the machine does for it; the recipe's results depend on none of it
-    but for rounding.
+    """Where a run works and what the machine does for it.
+
+    The results depend on none of it but for rounding, and for `limit`.
 
     Attributes:
+        data: Folder or zip file of the images, see `tvm_insta.train.data.load.load`.
         output: Folder of the run: log.csv, state.safetensors, model.safetensors.
         cache: Folder of decoded images; None takes the user's cache folder.
         threads: CPU threads; None leaves PyTorch's own choice.
-        compile: Whether the network goes through `torch.compile`.
+        compile: Whether the blocks of the network go through `torch.compile`.
         device: "cpu", "cuda", or "auto" for CUDA where there is one.
         test_every: Test images are classified after every so many epochs, and after the last of
             each step.
-        teacher: Network whose distribution is learned, None for labels alone.
-        tensorboard: Whether scalars are written for TensorBoard, too.
+        teacher: Checkpoint of the network whose distribution is learned; None for labels alone.
+        tensorboard: Whether the log is written for TensorBoard, too.
         limit: Only the first so many training images of each class; None takes all.
-        stop_after: Stop after so many epochs of this process, as if interrupted; None runs to the
-            end.
+        stop_after: Stop after so many epochs, as if interrupted; None runs to the end.
     """
 
+    data: Path
     output: Path
     cache: Path | None = None
     threads: int | None = None
@@ -165,7 +180,6 @@ class Execution:
     tensorboard: bool = False
     limit: int | None = None
     stop_after: int | None = None
-    extra: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("threads", "test_every", "limit", "stop_after"):
@@ -175,10 +189,10 @@ class Execution:
 
 
 def _pair(name: str, value: object, kind: type, least: float) -> None:
-    good = isinstance(value, tuple) and len(value) == 2
-    if not good or not all(
-        isinstance(v, (int, kind)) and not isinstance(v, bool) and v >= least
-        for v in value  # type: ignore[attr-defined]
+    numbers: tuple[Any, ...] = value if isinstance(value, tuple) and len(value) == 2 else ()
+    if not numbers or not all(
+        isinstance(number, int | kind) and not isinstance(number, bool) and number >= least
+        for number in numbers
     ):
         raise TrainError(
             f"got {name} {value!r}, but it must be two numbers of at least {least}, one for each "

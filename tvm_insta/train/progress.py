@@ -18,7 +18,7 @@ class Progress:
     Attributes:
         total: Epochs of the run.
         stream: Where to write.
-        started: `time.monotonic` at the start of this process's first epoch.
+        started: `time.monotonic` after the first batch.
         width: Of the line on the terminal.
     """
 
@@ -39,7 +39,7 @@ class Progress:
         """
         now = time.monotonic()
         if self._begun is None:
-            self._begun = epoch
+            self._begun, self.started = epoch, now
         if not self.stream.isatty() or now - self._shown < _INTERVAL:
             return
         self._shown = now
@@ -49,6 +49,19 @@ class Progress:
             f"loss {loss:.3f}, accuracy {accuracy:.1%}{self._rest(epoch)}"
         )
         self._write(text)
+
+    def part(self, what: str, done: int, total: int) -> None:
+        """Say how far a part before the first epoch is; shown on a terminal only.
+
+        Args:
+            what: Its name.
+            done: Of it.
+            total: Of it.
+        """
+        now = time.monotonic()
+        if self.stream.isatty() and (now - self._shown >= _INTERVAL or done == total):
+            self._shown = now
+            self._write(f"{what}: {done}/{total}")
 
     def line(self, text: str, epoch: float | None = None) -> None:
         """Write a line that stays.

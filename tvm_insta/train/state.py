@@ -41,6 +41,12 @@ class State:
     data: str
     tensors: dict[str, torch.Tensor]
 
+    @property
+    def within_step(self) -> bool:
+        """Whether the next epoch goes on with the optimiser of the last one."""
+        begins = (0, self.recipe.epochs[0], self.recipe.total_epochs)
+        return self.epoch not in begins
+
 
 def collect(model: nn.Module, optimiser: torch.optim.Optimizer | None) -> dict[str, torch.Tensor]:
     """Gather the tensors of a state.
@@ -54,7 +60,7 @@ def collect(model: nn.Module, optimiser: torch.optim.Optimizer | None) -> dict[s
     """
     found = {f"model.{name}": value for name, value in model.state_dict().items()}
     if optimiser is not None:
-        names = {parameter: name for name, parameter in model.named_parameters()}
+        names: dict[Any, str] = {parameter: name for name, parameter in model.named_parameters()}
         for parameter, moments in optimiser.state.items():
             for moment in (*_MOMENTS, "step"):
                 found[f"adam.{moment}.{names[parameter]}"] = moments[moment]
@@ -127,9 +133,10 @@ def restore(state: State, model: nn.Module, optimiser: torch.optim.Optimizer | N
     if optimiser is None:
         return
     for name, parameter in model.named_parameters():
-        if f"adam.step.{name}" in state.tensors:
-            moments = {m: state.tensors[f"adam.{m}.{name}"].clone() for m in (*_MOMENTS, "step")}
-            optimiser.state[parameter] = {
-                moment: value if moment == "step" else value.to(parameter.device)
-                for moment, value in moments.items()
-            }
+        if f"adam.step.{name}" not in state.tensors:
+            continue
+        optimiser.state[parameter] = {"step": state.tensors[f"adam.step.{name}"].clone()}
+        for moment in _MOMENTS:
+            # In the memory layout of the parameter: fused Adam goes over both as flat memory.
+            mine = torch.empty_like(parameter, requires_grad=False)
+            optimiser.state[parameter][moment] = mine.copy_(state.tensors[f"adam.{moment}.{name}"])

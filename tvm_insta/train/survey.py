@@ -1,8 +1,8 @@
 """What is looked at once per epoch, on training images without distortion.
 
 Two things: the size of the statistics (see `tvm_insta.train.coefficients`), and the share of
-channels whose bit never changes. Such a channel tells the next convolution nothing; if many channels
-are dead, thresholds have run away from their activations.
+channels whose bit never changes. Such a channel tells the next convolution nothing; if many
+channels are dead, thresholds have run away from their activations.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ def _batch_statistics(model: nn.Module) -> Any:
     """Normalise by the batch, as training does, but leave the running statistics alone."""
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
-    counts = [None if n.num_batches_tracked is None else n.num_batches_tracked.clone() for n in norms]
+    counts = [
+        None if n.num_batches_tracked is None else n.num_batches_tracked.clone() for n in norms
+    ]
     was_training = model.training
     model.train()
     for norm in norms:

@@ -38,14 +38,12 @@ class Listing:
 
     Attributes:
         origin: The folder or zip file.
-        prefix: Where the classes begin inside it, "" or "train/".
         names: Image files, relative to the origin, class by class and sorted.
         labels: Class of each, an index into `classes`.
         classes: Sorted names.
     """
 
     origin: Path
-    prefix: str
     names: tuple[str, ...]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
@@ -58,22 +56,6 @@ class Listing:
             return
         with _zip(self.origin) as archive:
             yield archive
-
-    def limited(self, count: int) -> Listing:
-        """Keep the first `count` images of each class.
-
-        Args:
-            count: At least 1.
-        """
-        seen = dict.fromkeys(range(len(self.classes)), 0)
-        kept = []
-        for index, label in enumerate(self.labels):
-            seen[label] += 1
-            if seen[label] <= count:
-                kept.append(index)
-        names = tuple(self.names[i] for i in kept)
-        labels = tuple(self.labels[i] for i in kept)
-        return Listing(self.origin, self.prefix, names, labels, self.classes)
 
 
 @dataclass(frozen=True)
@@ -144,9 +126,7 @@ def _from_zip(path: Path, splits: tuple[str, ...]) -> Listing:
     return _listing(path, f"{prefix}/" if prefix else "", members, classes)
 
 
-def _listing(
-    origin: Path, prefix: str, files: list[PurePosixPath], folders: list[str]
-) -> Listing:
+def _listing(origin: Path, prefix: str, files: list[PurePosixPath], folders: list[str]) -> Listing:
     images = [f for f in files if len(f.parts) > 1 and f.suffix.lower() in SUFFIXES]
     classes = sorted({*(image.parts[0] for image in images), *folders})
     if len(classes) < 2:
@@ -163,6 +143,4 @@ def _listing(
                 f"class {name} of {origin} has no images: add some ({', '.join(SUFFIXES)}) or "
                 "remove its folder"
             )
-    return Listing(
-        origin, prefix, tuple(prefix + name for _, name in ordered), labels, tuple(classes)
-    )
+    return Listing(origin, tuple(prefix + name for _, name in ordered), labels, tuple(classes))
