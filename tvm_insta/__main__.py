@@ -13,6 +13,7 @@ VERBS = {
     "tune": "tvm_insta.tune",
     "logs": "tvm_insta.logs",
     "train": "tvm_insta.train.__main__",
+    "zoo": "tvm_insta.zoo.__main__",
 }
 
 

@@ -11,7 +11,7 @@ from tvm_insta.nn.blocks import BinaryNetwork
 from tvm_insta.nn.checkpoint import Checkpoint, load_checkpoint, read_checkpoint, save_checkpoint
 from tvm_insta.nn.conv import BinaryConv2d, BinaryLinear, set_binary_weights
 from tvm_insta.nn.count import Counts, LayerCount, count
-from tvm_insta.nn.create import build, create, preprocessing, zoo_checkpoints
+from tvm_insta.nn.create import build, create, preprocessing
 from tvm_insta.nn.initialise import INITS
 from tvm_insta.nn.options import (
     MODELS,
@@ -20,6 +20,7 @@ from tvm_insta.nn.options import (
     default_num_classes,
     input_shape,
 )
+from tvm_insta.nn.packaged import zoo_checkpoints
 from tvm_insta.nn.prelu import InstaPReLU, RPReLU
 from tvm_insta.nn.quantise import MultiBitActivation
 from tvm_insta.nn.statistics import STATISTICS, measure

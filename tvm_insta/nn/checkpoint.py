@@ -22,6 +22,7 @@ from tvm_insta.errors import ModelError
 from tvm_insta.nn.blocks import BinaryNetwork
 from tvm_insta.nn.messages import first_few
 from tvm_insta.nn.options import ModelOptions
+from tvm_insta.nn.packed import PACKED_KEY, pack, unpack
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 OPTIONS_KEY = "tvm_insta.options"
@@ -85,6 +86,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
         loaded: object = torch.load(path, map_location="cpu", weights_only=True)
+    except ModelError:
+        raise
     except Exception as error:
         # A damaged file makes the readers raise almost anything (struct, zip, pickle, key, index).
         first_line = str(error).strip().partition("\n")[0]
@@ -100,6 +103,8 @@ def _read_safetensors(path: Path) -> Checkpoint:
     with safetensors.safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}
         metadata: dict[str, str] = dict(file.metadata() or {})
+    if PACKED_KEY in metadata:
+        tensors = unpack(tensors, metadata.pop(PACKED_KEY), str(path))
     return Checkpoint(path, tensors, metadata)
 
 
@@ -208,7 +213,7 @@ def to_safetensors(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, s
     Returns:
         The content of a file.
     """
-    content = safetensors.torch.save(dict(tensors), metadata=dict(metadata))
+    content: bytes = safetensors.torch.save(dict(tensors), metadata=dict(metadata))
     length = int.from_bytes(content[:8], "little")
     header: Any = json.loads(content[8 : 8 + length])
     if metadata:
@@ -224,6 +229,7 @@ def save_checkpoint(
     *,
     preprocessing: Mapping[str, Any] | None = None,
     metadata: Mapping[str, str] | None = None,
+    packed: bool = False,
 ) -> None:
     """Write a model's parameters and buffers, and what they belong to.
 
@@ -234,9 +240,12 @@ def save_checkpoint(
         path: A `.safetensors`, `.pt` or `.pth` file; its folder must exist.
         preprocessing: What turns an image into an input; see `tvm_insta.nn.preprocessing`.
         metadata: More text by name.
+        packed: Whether binary weights are stored as bits, see `tvm_insta.nn.packed`; only for
+            networks of this package, in a `.safetensors` file.
 
     Raises:
-        ModelError: The suffix is unknown, or the file cannot be written.
+        ModelError: The suffix is unknown, the network cannot be packed, or the file cannot be
+            written.
     """
     path = Path(path)
     _check_suffix(path)
@@ -246,6 +255,13 @@ def save_checkpoint(
     if preprocessing is not None:
         text[PREPROCESSING_KEY] = json.dumps(dict(preprocessing))
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    if packed:
+        if not isinstance(model, BinaryNetwork) or path.suffix != ".safetensors":
+            raise ModelError(
+                f"{_name(model)} cannot be packed into {path}: give a network of tvm_insta.nn and "
+                "a .safetensors file"
+            )
+        tensors, text[PACKED_KEY] = pack(model)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".checkpoint-") as folder:
             partial = Path(folder) / path.name

@@ -148,6 +148,8 @@ def _train(args: argparse.Namespace) -> int:
         result = train(recipe, execution, progress)
     finally:
         progress.clear()
+    if not result.leads:
+        return 0
     if args.plot is not None:
         plot({recipe.variant: result.rows}, args.plot)
     if result.path is None:

@@ -73,9 +73,9 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _pair("epochs", self.epochs, int, 0)
-        _pair("learning_rate", self.learning_rate, float, 0.0)
-        _pair("weight_decay", self.weight_decay, float, 0.0)
+        _pair("epochs", self.epochs, (int,), 0)
+        _pair("learning_rate", self.learning_rate, (int, float), 0.0)
+        _pair("weight_decay", self.weight_decay, (int, float), 0.0)
         if self.epochs[1] < 1:
             raise TrainError(
                 f"got {self.epochs[1]} epochs with binary weights, but at least 1 is needed: a "
@@ -188,10 +188,10 @@ class Execution:
                 _at_least(name, value, 1)
 
 
-def _pair(name: str, value: object, kind: type, least: float) -> None:
+def _pair(name: str, value: object, kinds: tuple[type[Any], ...], least: float) -> None:
     numbers: tuple[Any, ...] = value if isinstance(value, tuple) and len(value) == 2 else ()
     if not numbers or not all(
-        isinstance(number, int | kind) and not isinstance(number, bool) and number >= least
+        isinstance(number, kinds) and not isinstance(number, bool) and number >= least
         for number in numbers
     ):
         raise TrainError(

@@ -38,11 +38,13 @@ class Result:
         model: The trained network, in evaluation mode.
         path: Its checkpoint, which `tvm_insta.nn.create` reads; None if the run stopped early.
         rows: The log.
+        leads: Whether this is the process that writes and speaks for the run.
     """
 
     model: networks.BinaryNetwork
     path: Path | None
     rows: tuple[history.Row, ...]
+    leads: bool = True
 
 
 def train(recipe: Recipe, execution: Execution, progress: Progress | None = None) -> Result:
@@ -141,7 +143,7 @@ class _Run:
         model = self.learner.model.eval()
         networks.set_binary_weights(model, True)
         if self.epoch < total:
-            return Result(model, None, tuple(self.rows))
+            return Result(model, None, tuple(self.rows), self.world.leads)
         path = self.folder / MODEL_NAME
         if self.world.leads:
             networks.save_checkpoint(
@@ -151,7 +153,7 @@ class _Run:
                 metadata={TRAINING_KEY: json.dumps(self._record(), sort_keys=True)},
             )
         self.world.wait()
-        return Result(model, path, tuple(self.rows))
+        return Result(model, path, tuple(self.rows), self.world.leads)
 
     def _one_epoch(self) -> None:
         started = time.monotonic()
@@ -222,3 +224,24 @@ def _differences(found: Recipe, given: Recipe) -> str:
         for one in dataclasses.fields(Recipe)
         if getattr(found, one.name) != getattr(given, one.name)
     )
+
+
+def trained_accuracy(folder: Path) -> tuple[int, float]:
+    """Read what a finished run reached.
+
+    Args:
+        folder: Its output.
+
+    Returns:
+        Its seed and the test accuracy after its last epoch.
+
+    Raises:
+        TrainError: The run is not finished, or its files are damaged.
+    """
+    recipe = state.read(folder / state.NAME).recipe
+    last = history.read(folder / history.NAME)[-1]
+    if last.epoch != recipe.total_epochs or last.test_accuracy is None:
+        raise TrainError(
+            f"the run {folder} is at epoch {last.epoch} of {recipe.total_epochs}: finish it first"
+        )
+    return recipe.seed, last.test_accuracy
