@@ -95,7 +95,7 @@ def test_damaged_packed_files_are_refused(tmp_path: Path) -> None:
 def test_only_our_networks_are_packed(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="Linear cannot be packed"):
         nn.save_checkpoint(torch.nn.Linear(2, 2), tmp_path / "x.safetensors", packed=True)
-    with pytest.raises(ModelError, match=r"give a network of tvm_insta\.nn and a \.safetensors file"):
+    with pytest.raises(ModelError, match=r"give a network of tvm_insta\.nn and a \.safetensors"):
         nn.save_checkpoint(network("resnet20", "baseline"), tmp_path / "x.pt", packed=True)
 
 

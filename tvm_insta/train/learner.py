@@ -126,7 +126,7 @@ class Learner:
             rate = learning_rate(recipe.learning_rate[step], position, recipe.warmup)
             first_rate = rate if index == 0 else first_rate
             chosen = order[index * recipe.batch : (index + 1) * recipe.batch]
-            loss, own_right = self._update(chosen, rate, generator)
+            loss, own_right = self.update(chosen, rate, generator)
             if not math.isfinite(loss):
                 raise TrainError(
                     f"the loss became {loss} in epoch {epoch + 1}: start again with a learning "
@@ -147,10 +147,19 @@ class Learner:
             dead_share=dead,
         )
 
-    def _update(
+    def update(
         self, chosen: torch.Tensor, rate: float, generator: torch.Generator
     ) -> tuple[float, int]:
-        """Learn from one batch; returns loss and number of right answers of this process."""
+        """Learn from one batch.
+
+        Args:
+            chosen: `[N]` int64, images of the batch of all processes.
+            rate: Learning rate.
+            generator: Source of the distortion.
+
+        Returns:
+            Loss and number of right answers of this process.
+        """
         optimiser = self.optimiser
         assert optimiser is not None
         for group in optimiser.param_groups:

@@ -9,6 +9,7 @@ import torch
 from tvm_insta import nn as networks
 from tvm_insta.errors import TrainError
 from tvm_insta.train.data import distort
+from tvm_insta.train.data.images import Images
 from tvm_insta.train.data.load import Tell, load
 from tvm_insta.train.options import Execution, Recipe
 
@@ -18,36 +19,26 @@ class Material:
 
     Args:
         recipe: Which size, and which distortion.
-        execution: Where they are, and where decoded images are kept.
-        device: Of the inputs.
-        progress: Told while images are decoded.
-
-    Attributes:
         training: Images to learn from.
         test: Images to classify.
+        device: Of the inputs.
+
+    Attributes:
+        training: As given.
+        test: As given.
         size: Height and width of an input.
         description: The preprocessing, see `tvm_insta.nn.preprocessing`.
 
     Raises:
-        DataError: The data set is incomplete or damaged.
         TrainError: The two splits do not belong together, or there are too few images.
     """
 
     def __init__(
-        self, recipe: Recipe, execution: Execution, device: torch.device, progress: Tell | None
+        self, recipe: Recipe, training: Images, test: Images, device: torch.device
     ) -> None:
         self.recipe, self.device = recipe, device
         self.size = networks.input_shape(recipe.model)[-1]
-        stored, cache = recipe.stored_size or self.size, execution.cache
-        if stored < self.size:
-            raise TrainError(
-                f"got stored_size {stored}, but {recipe.model} sees {self.size} pixels: give at "
-                "least that"
-            )
-        self.training = load(execution.data, "train", stored, cache=cache, progress=progress)
-        self.test = load(execution.data, "test", stored, cache=cache, progress=progress)
-        if execution.limit is not None:
-            self.training = self.training.limited(execution.limit)
+        self.training, self.test = training, test
         if self.training.classes != self.test.classes:
             odd = sorted(set(self.training.classes) ^ set(self.test.classes))
             raise TrainError(
@@ -120,3 +111,31 @@ class Material:
 
     def _inputs(self, pixels: torch.Tensor) -> torch.Tensor:
         return distort.normalise(pixels.to(self.device), self._mean, self._std)
+
+
+def find_material(
+    recipe: Recipe, execution: Execution, device: torch.device, progress: Tell | None
+) -> Material:
+    """Read the images of a run.
+
+    Args:
+        recipe: Which size, and which distortion.
+        execution: Where they are, and where decoded images are kept.
+        device: Of the inputs.
+        progress: Told while images are decoded.
+
+    Raises:
+        DataError: The data set is incomplete or damaged.
+        TrainError: The two splits do not belong together, or there are too few images.
+    """
+    size = networks.input_shape(recipe.model)[-1]
+    stored, cache = recipe.stored_size or size, execution.cache
+    if stored < size:
+        raise TrainError(
+            f"got stored_size {stored}, but {recipe.model} sees {size} pixels: give at least that"
+        )
+    training = load(execution.data, "train", stored, cache=cache, progress=progress)
+    test = load(execution.data, "test", stored, cache=cache, progress=progress)
+    if execution.limit is not None:
+        training = training.limited(execution.limit)
+    return Material(recipe, training, test, device)

@@ -20,7 +20,7 @@ from tvm_insta import nn as networks
 from tvm_insta.errors import TrainError
 from tvm_insta.train import history, state
 from tvm_insta.train.learner import Learner
-from tvm_insta.train.material import Material
+from tvm_insta.train.material import Material, find_material
 from tvm_insta.train.optimiser import adam
 from tvm_insta.train.options import Execution, Recipe
 from tvm_insta.train.progress import Progress
@@ -97,9 +97,11 @@ class _Run:
         tell = None if self.progress is None else self.progress.part
         device = self.world.device
         if self.world.leads:
-            found = Material(self.recipe, self.execution, device, tell)
+            found = find_material(self.recipe, self.execution, device, tell)
         self.world.wait()  # the others map what process 0 has decoded
-        return found if self.world.leads else Material(self.recipe, self.execution, device, None)
+        if not self.world.leads:
+            found = find_material(self.recipe, self.execution, device, None)
+        return found
 
     def _found(self) -> state.State | None:
         """Read the checkpoint of an earlier process, before anything that takes long."""
