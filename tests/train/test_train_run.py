@@ -128,7 +128,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(data, cache, tmp_path, monkeyp
     with pytest.raises(TrainError, match=r"epoch 2 cannot be written .*No space left.*make room"):
         train(RECIPE, execution(data, cache, tmp_path))
     assert (tmp_path / state.NAME).read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.csv", "state.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.csv", "recipe.json", "state.safetensors"]
 
 
 def test_nan_stops_the_run(data, cache, tmp_path, monkeypatch):

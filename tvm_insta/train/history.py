@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from tvm_insta.errors import TrainError
 from tvm_insta.train.files import write_atomically
+from tvm_insta.train.options import Recipe
 
 NAME = "log.csv"
 
@@ -61,10 +64,43 @@ def write(path: Path, rows: list[Row]) -> None:
         writer.writerow(
             "" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in astuple(row)
         )
+    _write(path, text.getvalue())
+
+
+def write_recipe(path: Path, recipe: Recipe) -> None:
+    """Write a recipe where a person finds it.
+
+    Args:
+        path: In an existing folder.
+        recipe: Of the run.
+
+    Raises:
+        TrainError: The disk is full, or the folder cannot be written.
+    """
+    _write(path, json.dumps(json.loads(recipe.to_json()), indent=1, sort_keys=True) + "\n")
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read what `write_recipe` wrote.
+
+    Args:
+        path: Of the file.
+
+    Raises:
+        TrainError: It is missing or no recipe.
+    """
     try:
-        write_atomically(path, text.getvalue().encode())
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainError(f"{path} is no recipe of a training run ({error})") from error
+    return Recipe.from_mapping(values, str(path))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_atomically(path, text.encode())
     except OSError as error:
-        raise TrainError(f"the log {path} cannot be written ({error}): make room there") from error
+        raise TrainError(f"{path} cannot be written ({error}): make room there") from error
 
 
 def read(path: Path) -> list[Row]:

@@ -156,7 +156,7 @@ class Execution:
 
     Attributes:
         data: Folder or zip file of the images, see `tvm_insta.train.data.load.load`.
-        output: Folder of the run: log.csv, state.safetensors, model.safetensors.
+        output: Folder of the run: log.csv, recipe.json, state.safetensors, model.safetensors.
         cache: Folder of decoded images; None takes the user's cache folder.
         threads: CPU threads; None leaves PyTorch's own choice.
         compile: Whether the blocks of the network go through `torch.compile`.

@@ -27,6 +27,7 @@ from tvm_insta.train.progress import Progress
 from tvm_insta.train.world import World, joined
 
 MODEL_NAME = "model.safetensors"
+RECIPE_NAME = "recipe.json"
 TRAINING_KEY = "tvm_insta.training"
 
 
@@ -59,8 +60,8 @@ def train(recipe: Recipe, execution: Execution, progress: Progress | None = None
         progress: Told after every batch and epoch; None says nothing.
 
     Returns:
-        The network and its log; the folder `execution.output` then holds log.csv, state.safetensors
-        and model.safetensors.
+        The network and its log; the folder `execution.output` then holds log.csv, recipe.json,
+        state.safetensors and model.safetensors.
 
     Raises:
         DataError: The data set is incomplete or damaged.
@@ -184,6 +185,7 @@ class _Run:
 
     def _keep(self, row: history.Row) -> None:
         tensors = state.collect(self.learner.model, self.learner.optimiser)
+        history.write_recipe(self.folder / RECIPE_NAME, self.recipe)
         # The log first: a row too many is dropped by the run that goes on.
         history.write(self.folder / history.NAME, self.rows)
         if self.execution.tensorboard:
