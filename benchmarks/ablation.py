@@ -199,8 +199,8 @@ def page(groups: Sequence[Group], unfinished: Sequence[str], data: str, picture:
         "epochs.",
         f"Data: {data}. A gain is the difference to the baseline of the same schedule, in points; "
         "with one seed",
-        "each it says nothing about the spread. The equations of the modules are reconstructed, see",
-        "[method.md](method.md).",
+        "each it says nothing about the spread. The equations of the modules are reconstructed,",
+        "see [method.md](method.md).",
         "",
     ]
     for key in dict.fromkeys(schedule(group.recipe) for group in groups):

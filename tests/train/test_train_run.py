@@ -7,15 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from tvm_insta import nn
 from tvm_insta.errors import TrainError
-from tvm_insta.train import Execution, Recipe, history, state, train
+from tvm_insta.train import Execution, Recipe, curves, history, state, train
 from tvm_insta.train import trainer as trainer_module
-from tvm_insta.train.__main__ import main
+from tvm_insta.train.__main__ import main, parser, recipe_of
 from tvm_insta.train.data import distort
 from tvm_insta.train.data.load import load
 
@@ -128,7 +129,11 @@ def test_a_full_disk_leaves_the_checkpoint_before(data, cache, tmp_path, monkeyp
     with pytest.raises(TrainError, match=r"epoch 2 cannot be written .*No space left.*make room"):
         train(RECIPE, execution(data, cache, tmp_path))
     assert (tmp_path / state.NAME).read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.csv", "recipe.json", "state.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "log.csv",
+        "recipe.json",
+        "state.safetensors",
+    ]
 
 
 def test_nan_stops_the_run(data, cache, tmp_path, monkeypatch):
@@ -163,6 +168,46 @@ def test_wrong_arguments_are_one_sentence(data, cache, tmp_path, capsys, argumen
     assert main([*fixed, "--no-compile", *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_an_interrupt_says_that_nothing_is_lost(data, cache, tmp_path, capsys, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer_module.Learner, "learn", interrupted)
+    fixed = ["--data", str(data), "--cache", str(cache), "--output", str(tmp_path / "run")]
+    assert main([*fixed, "--no-compile", "--batch", "8"]) == 130
+    assert "the same command goes on from the last epoch kept" in capsys.readouterr().err
+
+
+def test_compiling_without_a_compiler_is_refused(data, cache, tmp_path, capsys, monkeypatch):
+    from torch._inductor import config
+
+    monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
+    fixed = ["--data", str(data), "--cache", str(cache), "--output", str(tmp_path / "run")]
+    assert main([*fixed, "--batch", "8", "--device", "cpu"]) == 2
+    assert "torch.compile finds no C++ compiler: install g++" in capsys.readouterr().err
+
+
+def test_curves_and_tensorboard(whole, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    curves.plot({"insta_plus": whole[0].rows}, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
+    history.write_tensorboard(tmp_path, whole[0].rows[0])
+    assert list(tmp_path.glob("events.*"))
+
+
+def test_recipe_files_are_recipes():
+    """Each file of the folder, read and overridden as the command line does."""
+    folder = Path(__file__).parents[2] / "recipes"
+    files = sorted(folder.glob("*.toml"))
+    assert [file.stem.split("_")[0] for file in files] == ["cifar10", "imagenet", "imagenet"]
+    for file in files:
+        words = ["--data", "d", "--output", "o", "--recipe", str(file), "--seed", "7"]
+        recipe = recipe_of(parser().parse_args(words))
+        assert recipe.seed == 7 and recipe.total_epochs > 1
+        assert recipe.stored_size is None or recipe.stored_size >= nn.input_shape(recipe.model)[1]
 
 
 def test_a_teacher_is_learned_from(whole, data, cache, tmp_path):

@@ -146,6 +146,14 @@ def _train(args: argparse.Namespace) -> int:
     progress = Progress(recipe.total_epochs)
     try:
         result = train(recipe, execution, progress)
+    except KeyboardInterrupt:
+        progress.clear()
+        print(
+            f"tvm_insta.train: interrupted; the same command goes on from the last epoch kept in "
+            f"{execution.output}",
+            file=sys.stderr,
+        )
+        return cli.INTERRUPTED
     finally:
         progress.clear()
     if not result.leads:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import distributed, nn
 
+from tvm_insta.errors import TrainError
 from tvm_insta.nn.blocks import MobileNetBlock, ResNetBlock
 
 _OVER = (0, 2, 3)
@@ -128,7 +129,20 @@ def compile_blocks(model: nn.Module) -> None:
 
     Args:
         model: Changed in place; each block is compiled when it first runs.
+
+    Raises:
+        TrainError: There is no C++ compiler, which code for CPUs needs.
     """
+    if next(model.parameters()).device.type == "cpu":
+        from torch._inductor import cpp_builder, exc
+
+        try:
+            cpp_builder.get_cpp_compiler()
+        except exc.InvalidCxxCompiler as error:
+            raise TrainError(
+                "torch.compile finds no C++ compiler: install g++ or clang++, name one in CXX, or "
+                "give --no-compile (slower)"
+            ) from error
     # Shapes of blocks, times real and binary weights: more than the eight that are the default.
     torch._dynamo.config.recompile_limit = 64
     for module in model.modules():
