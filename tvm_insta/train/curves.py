@@ -65,9 +65,11 @@ def plot(runs: Mapping[str, Sequence[Row]], path: Path) -> None:
             for axes in (left, right):
                 axes.axvline(last_real + 0.5, color="0.6", linewidth=0.8)
             left.annotate(
-                " binary weights",
+                "binary weights",
                 (last_real + 0.5, 1.0),
+                xytext=(4, -4),
                 xycoords=("data", "axes fraction"),
+                textcoords="offset points",
                 verticalalignment="top",
                 color="0.4",
             )
