@@ -99,5 +99,5 @@ def test_tvm_still_computes_something_else(name: str) -> None:
 
 @pytest.mark.parametrize("name", MISSING)
 def test_tvm_still_fails(name: str) -> None:
-    with pytest.raises(Exception):  # noqa: B017, PT011 (many unrelated types)
+    with pytest.raises(Exception):  # noqa: B017 (many unrelated types)
         _by_tvm(MISSING[name], _image())

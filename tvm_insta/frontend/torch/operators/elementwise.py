@@ -45,7 +45,7 @@ def _like(x: Expr, value: float) -> Expr:
 
 
 def _half_exponentials(x: Expr, join: Callable[[Expr, Expr], Expr]) -> Expr:
-    """sinh and cosh by their definition: TVM 0.27 has no vectors of either."""
+    """Sinh and cosh by their definition: TVM 0.27 has no vectors of either."""
     grown, shrunk = relax.op.exp(x), relax.op.exp(relax.op.negative(x))
     return relax.op.multiply(join(grown, shrunk), _like(x, 0.5))
 
