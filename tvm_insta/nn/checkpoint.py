@@ -215,8 +215,8 @@ def save_checkpoint(
     if packed:
         if not isinstance(model, BinaryNetwork) or path.suffix != ".safetensors":
             raise ModelError(
-                f"{_name(model)} cannot be packed into {path}: give a network of tvm_insta.nn and "
-                "a .safetensors file"
+                f"{type(model).__name__} cannot be packed into {path}: give a network of "
+                "tvm_insta.nn and a .safetensors file"
             )
         tensors, text[PACKED_KEY] = pack(model)
     try:
