@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 FOREIGN = {"torch", "tvm", "tvm_ffi"}
 TARGETS = {"_guard", "llvm_info", "target", "target_checks", "target_text", "triples"}
 BASE = {"_near", "errors"}  # any room may use these
-LEAVES = {*BASE, "options", "image_presets", "zoo", "autotune_logs"}
+LEAVES = {*BASE, "options", "image_presets", "autotune_logs"}
 BETWEEN = {"toolchain", *TARGETS}  # above runtime, which lists CPU features, and below the rooms
 COMMANDS = {
     "__init__",
@@ -42,7 +42,9 @@ COMMANDS = {
 # test_every_room_is_listed: a new one has to say where it stands.
 KNOWS = {
     "runtime": {"tvm", "tvm_ffi", "image_presets"},  # in functions only, see EAGER
-    "nn": {"torch", "zoo", "image_presets"},
+    "nn": {"torch", "image_presets"},
+    "train": {"torch", "nn"},
+    "zoo": {"torch", "nn"},
     "ops": {"tvm", "tvm_ffi"},
     "schedules": {"tvm", "tvm_ffi"},  # PrimFuncs and TVM's targets, nothing of ours
     "frontend": {"torch", "tvm", "ops"},  # what it imports into: our operators
@@ -193,7 +195,9 @@ def test_loading_needs_no_compiler():
         assert run(code, *names) == [""], names
 
 
-@pytest.mark.parametrize("command", ["bench", "compile", "export", "logs", "run", "tune"])
+@pytest.mark.parametrize(
+    "command", ["bench", "compile", "export", "logs", "run", "train", "tune", "zoo"]
+)
 def test_command_lines_read_their_arguments_first(command):
     """PyTorch and TVM take seconds to load: --help and a wrong argument are answered before."""
     code = f"""

@@ -1,7 +1,8 @@
 """A deployment compiler for binary neural networks with instance-aware thresholds.
 
 `build` compiles a PyTorch module, `build_onnx` an ONNX file, `load` runs an artefact,
-`tvm_insta.nn` holds the networks. The names are resolved when first used: a board that only loads
+`tvm_insta.nn` holds the networks and `tvm_insta.train` trains them. The names are resolved when
+first used: a board that only loads
 artefacts needs neither PyTorch nor the compiler.
 """
 
@@ -11,13 +12,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tvm_insta import train
     from tvm_insta.compiler import Artefact, build
     from tvm_insta.onnx_model import build_onnx
     from tvm_insta.options import CompileOptions
     from tvm_insta.runtime import Module, load
 
 __version__ = "0.1.0"
-__all__ = ["Artefact", "CompileOptions", "Module", "build", "build_onnx", "load"]
+__all__ = ["Artefact", "CompileOptions", "Module", "build", "build_onnx", "load", "train"]
 
 _HOME = {
     "Artefact": "tvm_insta.compiler",
@@ -30,6 +32,8 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "train":
+        return import_module("tvm_insta.train")
     if name in _HOME:
         return getattr(import_module(_HOME[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

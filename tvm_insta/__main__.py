@@ -13,6 +13,8 @@ VERBS = {
     "bench": "tvm_insta.bench",
     "tune": "tvm_insta.tune",
     "logs": "tvm_insta.logs",
+    "train": "tvm_insta.train.__main__",
+    "zoo": "tvm_insta.zoo.__main__",
 }
 
 

@@ -102,8 +102,8 @@ def parser() -> argparse.ArgumentParser:
         "--sign-of-zero",
         default="exact",
         choices=SIGN_OF_ZERO,
-        help="exact: torch.sign(0) is 0, and activations whose sign may be 0 take two bits; +1: one "
-        "bit, validate counts what it changes",
+        help="exact: torch.sign(0) is 0, and activations whose sign may be 0 take two bits; +1: "
+        "one bit, validate counts what it changes",
     )
     result.add_argument(
         "--log-dir",

@@ -53,6 +53,14 @@ class LogError(InstaError):
     """A folder of tuning records is damaged, in use, or of another kind."""
 
 
+class DataError(InstaError, ValueError):
+    """A data set that cannot be read as asked."""
+
+
+class TrainError(InstaError, ValueError):
+    """A training run that cannot be started, continued or finished as asked."""
+
+
 _ESCAPES = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)?", re.DOTALL)
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 

@@ -165,6 +165,15 @@ def test_other_options_without_effect(argv):
         chosen(*argv)
 
 
+@pytest.mark.parametrize("shape", ["1000000,1000000,1000000", "9" * 30])
+def test_sizes_beyond_the_memory(shape, mine):
+    with pytest.raises(ModelError, match=r"cannot be made|must be below"):
+        chosen("--factory", f"{mine}:make", "--input-shape", shape)
+    for argv in (["--num-classes", shape.replace(",", "")], ["--seed", "9" * 30]):
+        with pytest.raises(ModelError):
+            chosen("--model", "resnet20", *argv)
+
+
 def test_seed_of_the_default_model_makes_it_random():
     assert chosen("--seed", "3").source.description["seed"] == 3
     assert chosen().source.description["checkpoint"] == "digits"
@@ -248,7 +257,7 @@ FACTORY_SOURCE = {"factory": "mine.py:make", "input_shape": [3, 8, 8], "factory_
 
 @pytest.mark.parametrize("source", [OWN, FACTORY_SOURCE], ids=["own", "factory"])
 @pytest.mark.parametrize(
-    "value", [3, 1.5, True, None, "x", [], ["x"], [[1]], {}, {"a": 1}, [0], [-1]]
+    "value", [3, 1.5, True, None, "x", [], ["x"], [[1]], {}, {"a": 1}, [0], [-1], 2**70, [2**50, 9]]
 )
 def test_fields_of_any_type_are_one_error(source, value):
     """Whatever a manifest says, the answer is an error of ours, or the network itself."""

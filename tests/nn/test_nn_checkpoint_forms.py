@@ -182,6 +182,18 @@ def test_which_of_several(tmp_path: Path) -> None:
         assert torch.equal(loaded(path, key=key)[0]["head.bias"], other["head.bias"])
 
 
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_a_network_that_holds_its_teacher(prefix: str, tmp_path: Path) -> None:
+    """The teacher's names would fit once its prefix is stripped: it is not what was asked for."""
+    other = floats(lambda v: v + 1)
+    path = tmp_path / "net.pt"
+    torch.save({**prefixed(prefix), **prefixed(f"{prefix}teacher.", other)}, path)
+    with pytest.raises(ModelError, match=rf"unexpected \({prefix}teacher\.levels"):
+        loaded(path)
+    state, _ = loaded(path, key=f"{prefix}teacher")
+    assert torch.equal(state["head.bias"], other["head.bias"])
+
+
 def test_one_of_two_names_of_a_tensor(tmp_path: Path) -> None:
     def tied() -> torch.nn.Module:
         network = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tvm_insta import onnx_model
 from tvm_insta.choose.factory import make_network
 from tvm_insta.choose.sources import ZOO, FactoryModel, OwnModel, as_description, parse_source
-from tvm_insta.errors import ModelError
+from tvm_insta.errors import ModelError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -124,7 +124,13 @@ def build_network(source: OwnModel | FactoryModel) -> Chosen:
     from tvm_insta.describe import Source
 
     digest = _checkpoint_digest(source)
-    built = _factory(source) if isinstance(source, FactoryModel) else _own(source)
+    try:
+        built = _factory(source) if isinstance(source, FactoryModel) else _own(source)
+        example = torch.zeros(1, *built.shape)
+    except (RuntimeError, OverflowError, MemoryError) as error:  # of sizes beyond the memory
+        raise ModelError(
+            f"the network cannot be made ({one_line(error)}): see that its sizes are right"
+        ) from error
     found = parameters_digest(built.module)
     if source.parameters_sha256 not in (None, found):
         raise ModelError(
@@ -137,7 +143,7 @@ def build_network(source: OwnModel | FactoryModel) -> Chosen:
     return Chosen(
         label=built.label,
         module=built.module,
-        example=torch.zeros(1, *built.shape),
+        example=example,
         source=Source(
             description=as_description(complete),
             preprocessing=images or None,

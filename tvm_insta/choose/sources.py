@@ -36,6 +36,10 @@ class OwnModel:
     statistic: str | None = None
     parameters_sha256: str | None = None
 
+    def __post_init__(self) -> None:
+        _check_range("seed", self.seed)
+        _check_range("number of classes", self.num_classes or 0)
+
 
 @dataclass(frozen=True)
 class FactoryModel:
@@ -52,6 +56,16 @@ class FactoryModel:
     checkpoint_sha256: str | None = None
     allow_nan: bool = False
     parameters_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        for size in self.input_shape:
+            _check_range("size in the input shape", size)
+
+
+def _check_range(what: str, value: int) -> None:
+    """Refuse numbers that PyTorch cannot count to; raises `ModelError`."""
+    if abs(value) >= 2**31:
+        raise ModelError(f"got the {what} {value}, but it must be below 2**31 = {2**31}")
 
 
 def parse_source(description: Mapping[str, Any]) -> OwnModel | FactoryModel:

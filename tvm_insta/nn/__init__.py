@@ -18,7 +18,6 @@ from tvm_insta.nn.create import (
     create_from_zoo,
     create_with_note,
     preprocessing,
-    zoo_checkpoints,
 )
 from tvm_insta.nn.initialise import INITS
 from tvm_insta.nn.load import copy_into, load_checkpoint, refuse_non_finite
@@ -29,6 +28,7 @@ from tvm_insta.nn.options import (
     default_num_classes,
     input_shape,
 )
+from tvm_insta.nn.packaged import zoo_checkpoints
 from tvm_insta.nn.prelu import InstaPReLU, RPReLU
 from tvm_insta.nn.quantise import MultiBitActivation
 from tvm_insta.nn.statistics import STATISTICS, measure

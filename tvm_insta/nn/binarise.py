@@ -34,16 +34,15 @@ class _ActivationStep(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, threshold: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(x - threshold)
-        ctx.shapes = (x.shape, threshold.shape)
+        # Not their difference: that would be one more tensor of the size of x for each layer.
+        ctx.save_for_backward(x, threshold)
         return torch.where(x >= threshold, 1.0, -1.0).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        (distance,) = ctx.saved_tensors
-        x_shape, threshold_shape = ctx.shapes
-        grad = grads[0] * step_slope(distance)
-        return grad.sum_to_size(x_shape), -grad.sum_to_size(threshold_shape)
+        x, threshold = ctx.saved_tensors
+        grad = grads[0] * step_slope(x - threshold)
+        return grad.sum_to_size(x.shape), -grad.sum_to_size(threshold.shape)
 
 
 class _WeightSign(torch.autograd.Function):

@@ -23,6 +23,7 @@ from torch import nn
 from tvm_insta.errors import ModelError
 from tvm_insta.nn.blocks import BinaryNetwork
 from tvm_insta.nn.options import ModelOptions
+from tvm_insta.nn.packed import PACKED_KEY, pack, unpack
 from tvm_insta.nn.state_dicts import StateDict, find_state_dicts, pickled_modules
 from tvm_insta.nn.torch_file import damaged, pickled_objects, read_torch_file
 
@@ -108,6 +109,8 @@ def _read_safetensors(path: Path) -> Checkpoint:
     except Exception as error:
         # What a damaged file raises depends on where it is damaged.
         raise damaged(path, error) from error
+    if PACKED_KEY in metadata:
+        tensors = unpack(tensors, metadata.pop(PACKED_KEY), str(path))
     return Checkpoint(path, (StateDict("", tensors),), metadata)
 
 
@@ -152,12 +155,35 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
+def to_safetensors(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Write tensors and text in the safetensors format, equal content as equal bytes.
+
+    The library writes the entries of the metadata in another order each time.
+
+    Args:
+        tensors: Contiguous, by name.
+        metadata: Text by name.
+
+    Returns:
+        The content of a file.
+    """
+    content: bytes = safetensors.torch.save(dict(tensors), metadata=dict(metadata))
+    length = int.from_bytes(content[:8], "little")
+    header: Any = json.loads(content[8 : 8 + length])
+    if metadata:
+        header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return len(text).to_bytes(8, "little") + text + content[8 + length :]
+
+
 def save_checkpoint(
     model: nn.Module,
     path: str | os.PathLike[str],
     *,
     preprocessing: Mapping[str, Any] | None = None,
     metadata: Mapping[str, str] | None = None,
+    packed: bool = False,
 ) -> None:
     """Write a model's parameters and buffers, and what they belong to.
 
@@ -168,9 +194,12 @@ def save_checkpoint(
         path: A `.safetensors`, `.pt` or `.pth` file; its folder must exist.
         preprocessing: What turns an image into an input; see `tvm_insta.nn.preprocessing`.
         metadata: More text by name.
+        packed: Whether binary weights are stored as bits, see `tvm_insta.nn.packed`; only for
+            networks of this package, in a `.safetensors` file.
 
     Raises:
-        ModelError: The suffix is unknown, or the file cannot be written.
+        ModelError: The suffix is unknown, the network cannot be packed, or the file cannot be
+            written.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
@@ -183,12 +212,19 @@ def save_checkpoint(
     if preprocessing is not None:
         text[PREPROCESSING_KEY] = json.dumps(dict(preprocessing))
     tensors = {name: value.contiguous() for name, value in model.state_dict().items()}
+    if packed:
+        if not isinstance(model, BinaryNetwork) or path.suffix != ".safetensors":
+            raise ModelError(
+                f"{type(model).__name__} cannot be packed into {path}: give a network of "
+                "tvm_insta.nn and a .safetensors file"
+            )
+        tensors, text[PACKED_KEY] = pack(model)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".checkpoint-") as folder:
             partial = Path(folder) / path.name
             if path.suffix == ".safetensors":
                 # Not save_file: that makes a file only its owner may read, whatever the umask.
-                partial.write_bytes(safetensors.torch.save(tensors, metadata=text))
+                partial.write_bytes(to_safetensors(tensors, text))
             else:
                 torch.save({"state_dict": tensors, "metadata": text}, partial)
             partial.replace(path)

@@ -43,6 +43,9 @@ class BinaryConv2d(nn.Module):
         weight: Real-valued parameter `[O, C / groups, K, K]`; only its sign and scale count.
         binary_weights: False uses the real weights, without a scale: the first step of the
             two-step training.
+        training_dtype: Operands of the convolution in training mode; None takes those of x. In
+            bfloat16 +-1 is exact and products are summed in float32, but a sum above 256 and the
+            gradients keep 8 bits. Evaluation does not use it.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class BinaryConv2d(nn.Module):
         self.dilation = dilation
         self.groups = groups
         self.binary_weights = True
+        self.training_dtype: torch.dtype | None = None
         self.weight = _uniform_weight(out_channels, in_channels // groups, kernel_size, kernel_size)
 
     def scale(self) -> torch.Tensor:
@@ -96,7 +100,11 @@ class BinaryConv2d(nn.Module):
         return self._convolve(x, signs) * self.scale().view(1, -1, 1, 1)
 
     def _convolve(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
+        shape = (self.stride, self.padding, self.dilation, self.groups)
+        if self.training and self.training_dtype is not None:
+            low = self.training_dtype
+            return F.conv2d(x.to(low), weight.to(low), None, *shape).to(x.dtype)
+        return F.conv2d(x, weight, None, *shape)
 
     def extra_repr(self) -> str:
         """Describe the layer for `print(model)`."""

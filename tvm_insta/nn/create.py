@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from tvm_insta import zoo
 from tvm_insta.errors import ModelError
 from tvm_insta.nn.blocks import BinaryNetwork
 from tvm_insta.nn.checkpoint import PREPROCESSING_KEY, Checkpoint, read_checkpoint
@@ -19,6 +18,7 @@ from tvm_insta.nn.load import copy_into
 from tvm_insta.nn.messages import unknown
 from tvm_insta.nn.mobilenet import mobilenet_v1
 from tvm_insta.nn.options import MODELS, ModelOptions, check_model, default_num_classes
+from tvm_insta.nn.packaged import zoo_checkpoints
 from tvm_insta.nn.preprocess import model_preprocessing, parse_preprocessing
 from tvm_insta.nn.resnet import resnet18, resnet20
 
@@ -180,15 +180,6 @@ def _filled(
     network = build(options)
     note = copy_into(network, found, key=key, allow_nan=allow_nan)
     return Created(network.eval(), _preprocessing_of(found), note)
-
-
-def zoo_checkpoints() -> dict[str, Path]:
-    """List the trained checkpoints that come with the package.
-
-    Returns:
-        Path by name; the names are what `create(checkpoint=...)` takes.
-    """
-    return zoo.checkpoints()
 
 
 def preprocessing(name: str | os.PathLike[str]) -> dict[str, Any]:

@@ -107,7 +107,23 @@ def match(model: nn.Module, states: Sequence[StateDict], key: str | None) -> lis
                 f"has no tensors under the key {key!r}; those that have are {known or 'none'}"
             )
     fitting = [found for found in tried if found.fits]
+    if key is None:
+        # Where the names fit without a prefix but for some that have it, the network holds another
+        # of its kind: a teacher, or an average. Which one is meant must be said.
+        holders = [f for f in tried if f.unexpected and not f.missing and not f.misfits]
+        outer = [h for h in holders if any(_holds(h, found) for found in fitting)]
+        fitting = [found for found in fitting if not any(_holds(h, found) for h in outer)]
+        tried = outer or tried
     return fitting or [max(tried, key=lambda found: found.likeness)]
+
+
+def _holds(outer: Match, inner: Match) -> bool:
+    """Whether the names of a match stand among those that another does not expect."""
+    return (
+        outer.state is inner.state
+        and outer.prefix != inner.prefix
+        and inner.prefix.startswith(outer.prefix)
+    )
 
 
 def _matches(state: StateDict, wanted: Mapping[str, torch.Tensor]) -> Iterator[Match]:

@@ -143,6 +143,8 @@ def graphs():
     yield "100000 nodes", model([*chain, node("Identity", ["t100000"], ["y"])])
     many = [tensor(f"w{i}", [0.0]) for i in range(20_000)]
     yield "20000 weights", model([node("Relu", ["x"], ["y"])], constants=many)
+    inputs = [X, *(info(f"x{i}", [1]) for i in range(1000))]
+    yield "1000 inputs", relu(inputs=inputs)
     yield "long name", model([node("Relu", ["x"], ["y"], name="n" * 10_000)])
 
 
@@ -319,6 +321,18 @@ def quantisers():
         )
 
 
+def long_ones():
+    """Files that are absurdly long, and still taken: they must not take long either."""
+    relus = [node("Relu", [f"t{i}" if i else "x"], [f"t{i + 1}"]) for i in range(9_000)]
+    yield "9000 nodes", model([*relus, node("Identity", ["t9000"], ["y"])])
+    one = tensor("w", np.ones((4, 4, 1, 1)))
+    convs = [
+        node("Conv", [f"t{i}" if i else "x", "w"], [f"t{i + 1}"], name="forward")
+        for i in range(2_000)
+    ]
+    yield "2000 layers", model([*convs, node("Identity", ["t2000"], ["y"])], constants=[one])
+
+
 GROUPS = (files, graphs, shapes, bombs, versions, quantisers)
 
 
@@ -327,6 +341,11 @@ def all_hostile():
     for group in GROUPS:
         for name, made in group():
             yield name, made if isinstance(made, bytes) else made.SerializeToString()
+
+
+def all_long():
+    """Long files that are taken: name and bytes."""
+    return [(name, made.SerializeToString()) for name, made in long_ones()]
 
 
 def mutated(data: bytes, seed: int) -> bytes:
@@ -355,7 +374,7 @@ def mutated(data: bytes, seed: int) -> bytes:
 _NUMBERS = (-1, 0, 1, 2, 3, 7, 255, 2**31, HUGE, 2**63 - 1, -(2**63))
 
 
-def altered(data: bytes, seed: int) -> bytes:
+def altered(data: bytes, seed: int) -> bytes:  # noqa: PLR0912  (a branch per kind of change)
     """A copy of a good file that still parses: other numbers, names, operators or connections."""
     rng = random.Random(seed)
     model = onnx.ModelProto.FromString(data)

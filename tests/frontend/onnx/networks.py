@@ -137,7 +137,7 @@ def straight_through(seed=0):
     return graph(nodes, {"x": x}, constants, batch="N"), {"x": x}
 
 
-def larq(seed=0):
+def larq(seed=0, outputs=("y", "z")):
     """tf2onnx of a Larq network: NHWC, Sign(Sign(x) + 0.1), a pad of ones, two outputs."""
     rng = np.random.default_rng(seed)
     constants = {
@@ -169,7 +169,7 @@ def larq(seed=0):
         node("Softmax", "y", "z"),
     ]
     x = rng.standard_normal((2, 8, 8, 1)).astype(np.float32)
-    return graph(nodes, {"image": x}, constants, ("y", "z"), batch="unk__75"), {"image": x}
+    return graph(nodes, {"image": x}, constants, outputs, batch="unk__75"), {"image": x}
 
 
 NETWORKS = {"qonnx": qonnx, "qcdq": qcdq, "straight_through": straight_through, "larq": larq}

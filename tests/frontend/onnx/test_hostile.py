@@ -18,6 +18,7 @@ from tvm_insta.frontend.onnx import load, onnx_module, settle
 ROOT = Path(__file__).parents[3]
 MUTATIONS = int(os.environ.get("TVM_INSTA_MUTATIONS", "300"))
 SECONDS, MEGABYTES = 10.0, 2000
+"""Of the processor, with one thread, so that a busy machine fails no test; and of the process."""
 
 # One process reads them all and tells of each; memory is the largest of them together.
 READ_ALL = """
@@ -28,15 +29,15 @@ from tvm_insta.errors import InstaError
 from tvm_insta.onnx_model import network
 with tempfile.TemporaryDirectory() as folder:
     path = Path(folder) / "model.onnx"
-    for name, data in hostile.all_hostile():
+    for name, data in [*hostile.all_hostile(), *hostile.all_long()]:
         path.write_bytes(data)
-        started = time.monotonic()
+        started = time.process_time()
         try:
             network(path)
             message = ""
         except InstaError as error:
             message = str(error)
-        seconds = time.monotonic() - started
+        seconds = time.process_time() - started
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
         print(json.dumps([name, message, seconds, memory]), flush=True)
 """
@@ -60,11 +61,16 @@ def answers():
 
 
 def test_every_file_was_tried(answers):
-    assert [answer[0] for answer in answers] == [name for name, _ in hostile.all_hostile()]
+    made = [*hostile.all_hostile(), *hostile.all_long()]
+    assert [answer[0] for answer in answers] == [name for name, _ in made]
 
 
 def test_every_file_is_refused_in_one_sentence(answers):
+    long = [name for name, _ in hostile.all_long()]
     for name, message, _, _ in answers:
+        if name in long:
+            assert not message, (name, message)
+            continue
         assert message, f"{name} was accepted"
         assert "\n" not in message and 10 < len(message) < 700, (name, message)
 

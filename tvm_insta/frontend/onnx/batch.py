@@ -13,7 +13,7 @@ from torch import Tensor
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.onnx.execute import Step, Value, explained, without_data
 from tvm_insta.frontend.onnx.limits import ACTIVATION_ELEMENTS, MACS, check_shape
-from tvm_insta.frontend.onnx.module import OnnxModule, input_dtype
+from tvm_insta.frontend.onnx.module import OnnxLayer, OnnxModule, input_dtype
 from tvm_insta.frontend.onnx.operators.layers import macs
 from tvm_insta.frontend.onnx.operators.registry import Codes, Constant
 
@@ -87,18 +87,20 @@ def rehearse(module: OnnxModule, shapes: Sequence[Sequence[int]]) -> list[tuple[
         ImportModelError: a node does not fit its inputs, or the network is absurdly large.
     """
     images = max(shapes[0][0], 1)
-    elements = products = 0
+    elements = products = done = 0
 
     def watch(step: Step, operands: list[Value | None], results: tuple[Value, ...]) -> None:
-        nonlocal elements, products
+        nonlocal elements, products, done
+        layer = module.layer(done)
+        done += 1
         for found in results:
             tensor = found.values if isinstance(found, Codes) else found
             if not isinstance(tensor, Tensor):
                 continue
             check_shape([int(size) for size in tensor.shape], f"the result of {step.node}")
             elements += tensor.numel() // images
-            if step.operator.layer:
-                products += _macs(module, step, operands, tensor) // images
+            if layer is not None:
+                products += _macs(layer, operands, tensor) // images
         if elements > ACTIVATION_ELEMENTS or products > MACS:
             raise ImportModelError(
                 f"one image makes {elements} activations and {products} multiply-accumulates up to "
@@ -114,8 +116,7 @@ def rehearse(module: OnnxModule, shapes: Sequence[Sequence[int]]) -> list[tuple[
     return [tuple(int(size) for size in output.shape) for output in outputs]
 
 
-def _macs(module: OnnxModule, step: Step, operands: Sequence[Value | None], result: Tensor) -> int:
-    layer = next((each for each in module.children() if getattr(each, "step", None) is step), None)
+def _macs(layer: OnnxLayer, operands: Sequence[Value | None], result: Tensor) -> int:
     tensors: list[Tensor] = []
     dynamic = iter(operands)
     for name in ("data", "weight"):
@@ -126,7 +127,7 @@ def _macs(module: OnnxModule, step: Step, operands: Sequence[Value | None], resu
         if not isinstance(value, Tensor):
             return 0
         tensors.append(value)
-    return macs(step.node.op, tensors, result)
+    return macs(layer.step.node.op, tensors, result)
 
 
 def _explained_run(module: OnnxModule, inputs: Sequence[Tensor], watch: Any = None) -> list[Tensor]:

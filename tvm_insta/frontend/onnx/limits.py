@@ -18,6 +18,8 @@ EXTERNAL_BYTES = 1 << 30
 """Of all tensors that lie in files beside it."""
 NODES = 10_000
 """After local functions are written out."""
+INPUTS = 256
+"""Inputs that are no weights; and outputs."""
 DIM = 1 << 22
 """Largest dimension of a tensor."""
 ELEMENTS = 1 << 27

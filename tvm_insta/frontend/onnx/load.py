@@ -87,16 +87,15 @@ def _parse(data: bytes) -> onnx.ModelProto:
 def _check_sizes(model: onnx.ModelProto) -> None:
     graph = model.graph
     nodes = len(graph.node) + sum(len(function.node) for function in model.functions)
-    for what, found in (
-        ("nodes", nodes),
-        ("initialisers", len(graph.initializer)),
-        ("inputs", len(graph.input)),
-        ("outputs", len(graph.output)),
+    initialised = {tensor.name for tensor in graph.initializer}
+    for what, found, most in (
+        ("nodes", nodes, limits.NODES),
+        ("initialisers", len(graph.initializer), limits.NODES),
+        ("inputs", sum(each.name not in initialised for each in graph.input), limits.INPUTS),
+        ("outputs", len(graph.output), limits.INPUTS),
     ):
-        if found > limits.NODES:
-            raise ImportModelError(
-                f"the model has {found} {what}, but at most {limits.NODES} are taken"
-            )
+        if found > most:
+            raise ImportModelError(f"the model has {found} {what}, but at most {most} are taken")
     if graph.sparse_initializer:
         raise ImportModelError("the model has sparse initialisers: export it with dense ones")
     for node in graph.node:

@@ -18,7 +18,7 @@ from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.onnx.execute import Step, Value, execute
 from tvm_insta.frontend.onnx.fold import fold
 from tvm_insta.frontend.onnx.graph import Graph, Input
-from tvm_insta.frontend.onnx.names import identifier
+from tvm_insta.frontend.onnx.names import Identifiers
 from tvm_insta.frontend.onnx.operators.quantise import materialised
 from tvm_insta.frontend.onnx.operators.registry import Codes, Constant
 from tvm_insta.frontend.onnx.static import Static
@@ -92,6 +92,7 @@ class OnnxModule(nn.Module):
         self._children_of: dict[int, str] = {}
         self._buffer_of: dict[str, tuple[str, Constant]] = {}
         shared: dict[str, Constant] = {}
+        identifier = Identifiers([*self.argument_names, *vars(self)])
         for index, step in enumerate(self._steps):
             own = {
                 i: folded.constants[name]
@@ -99,16 +100,15 @@ class OnnxModule(nn.Module):
                 if name in folded.constants
             }
             if step.operator.layer:
-                child = identifier(step.node.name, self._modules, "node")
+                child = identifier(step.node.name, "node")
                 self.add_module(child, OnnxLayer(step, own))
                 self._children_of[index] = child
                 self.onnx_names[child] = step.node.name
             else:
                 shared.update({step.node.inputs[i]: value for i, value in own.items()})
         shared.update({n: v for n, v in folded.constants.items() if n in graph.outputs})
-        taken = {*self._modules, *self.argument_names}
         for name, value in shared.items():
-            buffer = identifier(name, {*taken, *self._buffers}, "constant")
+            buffer = identifier(name, "constant")
             self.register_buffer(buffer, value.tensor)
             self._buffer_of[name] = (buffer, value)
         self._last_use = _last_uses(self._steps, graph)
@@ -128,10 +128,8 @@ class OnnxModule(nn.Module):
         for name, bound in self._buffer_of.items():
             env[name] = _bound(self, *bound)
         for index, step in enumerate(self._steps):
-            child = self._children_of.get(index)
-            if child is not None:
-                layer = self._modules[child]
-                assert isinstance(layer, OnnxLayer)
+            layer = self.layer(index)
+            if layer is not None:
                 operands: list[Value | None] = [
                     env[name]
                     for i, name in enumerate(step.node.inputs)
@@ -150,6 +148,11 @@ class OnnxModule(nn.Module):
                 env.pop(name, None)
         outputs = tuple(_plain(env[name]) for name in self.graph.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def layer(self, index: int) -> OnnxLayer | None:
+        """The child module that executes step ``index``, None for all but layers."""
+        child = self._modules.get(self._children_of.get(index, ""))
+        return child if isinstance(child, OnnxLayer) else None
 
     def extra_repr(self) -> str:
         """The inputs in ``print(module)``."""
@@ -180,10 +183,8 @@ def onnx_module(graph: Graph) -> OnnxModule:
 
 def argument_names(inputs: Sequence[Input]) -> tuple[str, ...]:
     """The names of inputs as Python identifiers."""
-    names: list[str] = []
-    for each in inputs:
-        names.append(identifier(each.name, {*names, "self"}, "input"))
-    return tuple(names)
+    identifier = Identifiers(["self"])
+    return tuple(identifier(each.name, "input") for each in inputs)
 
 
 def input_dtype(each: Input) -> torch.dtype:

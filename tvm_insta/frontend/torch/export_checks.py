@@ -35,6 +35,9 @@ _Tensor = torch.Tensor
 _GET_DATA = _Tensor.data.__get__  # type: ignore[attr-defined]
 _SET_DATA = _Tensor.data.__set__  # type: ignore[attr-defined]
 
+_DATA = (_GET_DATA, _SET_DATA)
+_RANDOM = ("rand", "normal", "bernoulli", "dropout", "multinomial", "empty", "uniform")
+
 _VALUES: dict[Any, str] = {
     _Tensor.item: "reads a number with .item()",
     _Tensor.tolist: "makes a list of a tensor",
@@ -106,23 +109,28 @@ class _Eager(TorchFunctionMode):
         func: Callable[..., Any],
         types: Any,
         args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        kwargs: Any = None,
     ) -> Any:
         kwargs = dict(kwargs or {})
+        if getattr(func, "__name__", "") in ("__get__", "__set__") and func not in _DATA:
+            return func(*args, **kwargs)  # shapes, flags
         if not any(isinstance(leaf, _Tensor) and _is_traced(leaf) for leaf in tree_leaves(args)):
-            return func(*_on_cpu(func, args), **_without_device(kwargs))
+            args, kwargs = _on_cpu(func, args), _without_device(kwargs)
+            result = func(*args, **kwargs)
+            self._follow(func, args, kwargs, result)
+            return result
         if func == _SET_DATA:
             return self._set_data(*args)
         if func == _GET_DATA:
             return self._data_of(args[0]) if self._parameter(args[0]) else self._detached(args[0])
         if func in _CUDA:
             return args[0]
-        args, kwargs = _on_cpu(func, args), _without_device(kwargs)
-        args, kwargs = tree_map(self._current, (args, kwargs))
+        args = _on_cpu(func, args)
+        args, given = tree_map(self._current, (args, dict(_without_device(kwargs))))
         if func in _VALUES:
-            return self._value(func, args, kwargs)
-        result = func(*args, **kwargs)
-        self._follow(func, args, kwargs, result)
+            return self._value(func, args, given)
+        result = func(*args, **given)
+        self._follow(func, args, given, result)
         return result
 
     # -- parameters ------------------------------------------------------------------------------
@@ -205,7 +213,7 @@ class _Eager(TorchFunctionMode):
             for tensor in made:
                 self.values.pop(tensor, None)  # written in place, with something of the input
             return
-        if not made:
+        if not made or _undetermined(func, args, kwargs):
             return
         at = {id(tensor): value for tensor, value in zip(given, known, strict=True)}
 
@@ -220,6 +228,14 @@ class _Eager(TorchFunctionMode):
         values = [leaf for leaf in tree_leaves(own) if isinstance(leaf, _Tensor)]
         for tensor, value in zip(made, values, strict=False):
             self.values[tensor] = value
+
+
+def _undetermined(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call draws numbers, or its sizes depend on the batch."""
+    if any(word in getattr(func, "__name__", "") for word in _RANDOM):
+        return True
+    sizes = (torch.SymInt, torch.SymFloat, torch.SymBool)
+    return any(isinstance(leaf, sizes) for leaf in tree_leaves((args, dict(kwargs))))
 
 
 def _state(module: nn.Module) -> dict[str, _Tensor]:

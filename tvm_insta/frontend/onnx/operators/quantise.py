@@ -107,7 +107,7 @@ def materialised(codes: Codes) -> Tensor:
 @operator("DynamicQuantizeLinear")
 def dynamic_quantize_linear(x: Tensor) -> Result:
     """uint8 codes, scale and zero point by the range of the input."""
-    low, high = torch.clamp(x.amin(), max=0.0), torch.clamp(x.amax(), min=0.0)
+    low, high = torch.clamp(x.min(), max=0.0), torch.clamp(x.max(), min=0.0)
     scale = (high - low) / 255.0
     scale = torch.where(scale == 0, 1.0, scale)
     point = torch.clamp(torch.round(0.0 - low / scale), 0, 255)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -20,6 +21,42 @@ from tvm_insta.frontend.onnx.operators.registry import (
 Axes = tuple[int, ...]
 
 
+def largest(x: Tensor, axes: Axes, keep: bool) -> Tensor:
+    """The largest along some axes; see `_halved`."""
+    return _halved(torch.maximum, x, axes, keep)
+
+
+def smallest(x: Tensor, axes: Axes, keep: bool) -> Tensor:
+    """The smallest along some axes; see `_halved`."""
+    return _halved(torch.minimum, x, axes, keep)
+
+
+def _halved(
+    function: Callable[[Tensor, Tensor], Tensor], x: Tensor, axes: Axes, keep: bool
+) -> Tensor:
+    """Both halves of an axis are compared until one element is left.
+
+    Relax's importer of TVM 0.27 lacks ``amax``, and makes ``topk``, which is not lowered, of
+    ``max(dim)``.
+    """
+    for axis in axes:
+        size = x.shape[axis]
+        if not isinstance(size, int) or size < 1:
+            raise ImportModelError("a maximum over the batch, or over nothing, is not taken")
+        while size > 1:
+            half = (size + 1) // 2
+            x = function(x.narrow(axis, 0, half), x.narrow(axis, size - half, half))
+            size = half
+    return x if keep else x.squeeze(axes)
+
+
+def _log_sum_exp(x: Tensor, axes: Axes, keep: bool) -> Tensor:
+    top = largest(x, axes, True)
+    top = torch.where(torch.abs(top) == math.inf, 0.0, top)
+    total = torch.log(torch.exp(x - top).sum(axes, True)) + top
+    return total if keep else total.squeeze(axes)
+
+
 def _product(x: Tensor, axes: Axes, keep: bool) -> Tensor:
     for axis in sorted(axes, reverse=True):
         x = x.prod(axis, keep)
@@ -30,10 +67,10 @@ _REDUCTIONS: dict[str, Callable[[Tensor, Axes, bool], Tensor]] = {
     "ReduceL1": lambda x, axes, keep: x.abs().sum(axes, keep),
     "ReduceL2": lambda x, axes, keep: torch.sqrt((x * x).sum(axes, keep)),
     "ReduceLogSum": lambda x, axes, keep: torch.log(x.sum(axes, keep)),
-    "ReduceLogSumExp": torch.logsumexp,
-    "ReduceMax": lambda x, axes, keep: x.amax(axes, keep),
+    "ReduceLogSumExp": _log_sum_exp,
+    "ReduceMax": largest,
     "ReduceMean": lambda x, axes, keep: x.mean(axes, keep),
-    "ReduceMin": lambda x, axes, keep: x.amin(axes, keep),
+    "ReduceMin": smallest,
     "ReduceProd": _product,
     "ReduceSum": lambda x, axes, keep: x.sum(axes, keep),
     "ReduceSumSquare": lambda x, axes, keep: (x * x).sum(axes, keep),
@@ -109,7 +146,8 @@ def top_k(
         raise ImportModelError(f"k is {number}, but the axis has {x.shape[dim]} elements")
     if number == 1:
         index = _arg(x, dim, True, False, largest)
-        return x.amax(dim, True) if largest else x.amin(dim, True), index
+        best = _REDUCTIONS["ReduceMax" if largest else "ReduceMin"]
+        return best(x, (dim,), True), index
     values, indices = torch.sort(x, dim=dim, descending=largest, stable=True)
     return values.narrow(dim, 0, number), indices.narrow(dim, 0, number)
 

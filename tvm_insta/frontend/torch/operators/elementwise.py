@@ -44,14 +44,21 @@ def _like(x: Expr, value: float) -> Expr:
     return relax.const(value, str(x.ty.dtype.dtype))
 
 
+def _half_exponentials(x: Expr, join: Callable[[Expr, Expr], Expr]) -> Expr:
+    """Sinh and cosh by their definition: TVM 0.27 has no vectors of either."""
+    grown, shrunk = relax.op.exp(x), relax.op.exp(relax.op.negative(x))
+    return relax.op.multiply(join(grown, shrunk), _like(x, 0.5))
+
+
 _FLOATING: dict[str, Callable[[Call, Expr], Expr]] = {
     name: _simple(getattr(relax.op, name))
-    for name in "acos asin atan cos cosh erf exp log sigmoid sin sqrt tan tanh".split()
+    for name in "acos asin atan cos erf exp log sigmoid sin sqrt tan tanh".split()
 } | {
     "acosh": _in_double(relax.op.acosh),
     "asinh": _in_double(relax.op.asinh),
     "atanh": _in_double(relax.op.atanh),
-    "sinh": _in_double(relax.op.sinh),
+    "cosh": _in_double(lambda x: _half_exponentials(x, relax.op.add)),
+    "sinh": _in_double(lambda x: _half_exponentials(x, relax.op.subtract)),
     "expm1": _in_double(lambda x: relax.op.subtract(relax.op.exp(x), _like(x, 1.0))),
     "log1p": _in_double(lambda x: relax.op.log(relax.op.add(x, _like(x, 1.0)))),
     "log2": _in_double(lambda x: relax.op.multiply(relax.op.log(x), _like(x, 1 / math.log(2)))),

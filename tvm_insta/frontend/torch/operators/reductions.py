@@ -189,11 +189,32 @@ def _vector_norm(c: Call) -> Expr:
     return c.cast(result, c.result.dtype)
 
 
-@converts("cumsum.default")
+def _check_scan(bound: Bound) -> tuple[str, str] | None:
+    value = bound.value("self")
+    if isinstance(value.shape[bound["dim"] % value.ndim], int):
+        return None
+    return "over the batch", "leave the images of a batch apart"
+
+
+@converts("cumsum.default", check=_check_scan)
 def _cumsum(c: Call) -> Expr:
-    return c.emit(relax.op.cumsum(c.operand("self", c.result.dtype), int(c["dim"])))
+    return _scan(c, relax.op.sum, 0)
 
 
-@converts("cumprod.default")
+@converts("cumprod.default", check=_check_scan)
 def _cumprod(c: Call) -> Expr:
-    return c.emit(relax.op.cumprod(c.operand("self", c.result.dtype), int(c["dim"])))
+    return _scan(c, relax.op.prod, 1)
+
+
+def _scan(c: Call, reduce: Any, neutral: int) -> Expr:
+    """Result i is the reduction of elements 0..i: TVM 0.27's scans need its own dispatch pass."""
+    dtype = compute_type(c.result.dtype)
+    axis = int(c["dim"]) % c.fake("self").ndim
+    shape = c.shape_of("self")
+    size = int(shape[axis])
+    x = c.operand("self", dtype)
+    wide = c.emit(relax.op.reshape(x, [*shape[:axis], 1, *shape[axis:]]))
+    mask = torch.ones(size, size, dtype=torch.bool).tril()
+    mask = mask.view(*[1] * axis, size, size, *[1] * (len(shape) - axis - 1))
+    seen = c.emit(relax.op.where(relax.const(mask.numpy(), "bool"), wide, number(neutral, dtype)))
+    return c.emit_as_result(reduce(seen, [axis + 1], False))

@@ -133,7 +133,7 @@ def _constant_indices(node: fx.Node) -> bool:
 def _sorted_boundaries(node: fx.Node) -> bool:
     """``bucketize`` counts the boundaries below (``right``: at or below) each number."""
     given = bind(node).arguments
-    x, boundaries = given["input"], given["boundaries"]
+    x, boundaries = given["self"], given["boundaries"]
     right, short = given["right"], given["out_int32"]
     insert = Inserter(node)
     compare = _aten.lt.Tensor if right else _aten.le.Tensor

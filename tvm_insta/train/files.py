@@ -1,0 +1,55 @@
+"""Files that appear under their names only when they are complete."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write a file: whoever reads it sees the old content or the new one, never a part.
+
+    The content is on the disk before the name is given to it, so that a power cut leaves one of the
+    two, as well. An exception inside the context leaves the old file and no other.
+
+    Args:
+        path: In an existing folder.
+
+    Yields:
+        A file to write to.
+
+    Raises:
+        OSError: The disk is full, or the folder cannot be written.
+    """
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        Path(partial).chmod(0o666 & ~mask)  # mkstemp lets only its owner read
+        Path(partial).replace(path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a whole file, as `replacing` does.
+
+    Args:
+        path: In an existing folder.
+        content: All of it.
+
+    Raises:
+        OSError: The disk is full, or the folder cannot be written; the old file stays.
+    """
+    with replacing(path) as file:
+        file.write(content)
