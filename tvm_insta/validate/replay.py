@@ -200,7 +200,9 @@ class Replay:
         assert site is not None
         nodes = graph.between(each.roots, node)
         if not nodes and node not in each.roots:
-            self.findings.leave_out(f"{found.name}: it does not depend on {', '.join(site.roots)}")
+            self.findings.leave_out(
+                f"{found.name}: it does not depend on {', '.join(site.roots) or 'any named tensor'}"
+            )
             return
         roots = {root: self.values[root] for root in each.roots}
         own = graph.evaluate(nodes, self.values, roots)

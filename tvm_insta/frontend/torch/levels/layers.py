@@ -23,6 +23,7 @@ from torch import fx
 from tvm_insta.frontend.layers import Reason, SourceLayer, WhyFloat
 from tvm_insta.frontend.sites import Site
 from tvm_insta.frontend.torch.graph import (
+    SOURCE,
     base_name,
     buffer,
     call,
@@ -88,6 +89,7 @@ class _Rewrite:
             if form is None:
                 continue
             result = self._layer(node, form)
+            result.meta[SOURCE] = source_of(node)  # a threshold may compare the layer's own result
             node.replace_all_uses_with(result)
             graph.erase_node(node)
         graph.eliminate_dead_code()
