@@ -219,12 +219,23 @@ class Replay:
             found.zeros += int(given_up.sum())
             wrong &= ~given_up
         exact = each.compared is not None and graph.exact(nodes, each.roots)
+        if self._straight_from_narrow(each):  # PyTorch's own activations are not the artefact's
+            found.flips += int((levels - theirs).abs().div(site.step)[wrong].round().sum())
+            return
         if bool(wrong.any()):
             limit = 0.0 if exact else self.distance_limit
             held = torch.where(wrong, levels, theirs)
             explained = explain(graph, nodes, node, self.values, roots, held, tolerance, limit)
             self._note(found, each, levels, theirs, wrong, explained)
         self._count_flips(node, nodes, each, levels, theirs, tolerance)
+
+    def _straight_from_narrow(self, each: _Pack) -> bool:
+        """Whether a root that is not taken from the artefact comes from a bf16 or int8 layer."""
+        return any(
+            self.narrow.keys() & set(self.graph.slice(root, self.cut))
+            for root in each.roots
+            if root not in self.cut
+        )
 
     def _note(
         self,

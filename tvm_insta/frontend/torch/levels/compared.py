@@ -91,7 +91,7 @@ def roots_of(node: fx.Node, levels: Levels) -> tuple[str, ...]:
         seen.add(each)
         steps = levels.steps(each)
         if steps is not None:
-            found[source_of(steps.x)] = None
+            found[source_of(steps.x) or _named_behind(each, steps.x)] = None
             for threshold in steps.thresholds:
                 if isinstance(threshold, fx.Node):
                     seen.add(threshold)
@@ -103,3 +103,16 @@ def roots_of(node: fx.Node, levels: Levels) -> tuple[str, ...]:
 
     visit(node)
     return tuple(name for name in found if name)
+
+
+def _named_behind(node: fx.Node, x: fx.Node) -> str:
+    """The name of what is computed from ``x`` first on the way to ``node``, "" where nothing is.
+
+    A layer without its bias is no tensor of the exported graph; with it, it is.
+    """
+    for source in node.all_input_nodes:
+        if source is not x and constant(source) is None:
+            found = _named_behind(source, x)
+            if found:
+                return found
+    return source_of(node) if x in node.all_input_nodes else ""
