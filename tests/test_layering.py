@@ -33,6 +33,7 @@ COMMANDS = {
     "onnx_model",
     "option_checks",
     "run",
+    "self_check",
     "tune",
     "tuner",
 }

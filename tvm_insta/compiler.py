@@ -34,9 +34,10 @@ from tvm_insta.passes.pipeline import PHASES, AfterPhase, run_pipeline  # noqa: 
 from tvm_insta.passes.report import Report  # noqa: E402
 from tvm_insta.runtime import manifest as manifests  # noqa: E402
 from tvm_insta.schedules import ConvTiles  # noqa: E402
-from tvm_insta.self_check import Checked, check_artefact, check_batch  # noqa: E402
+from tvm_insta.self_check import Checked, check_compiled  # noqa: E402
 from tvm_insta.target import InstaTarget, parse  # noqa: E402
 from tvm_insta.tuning.lookup import Lookup, look_up  # noqa: E402
+from tvm_insta.validate.batch import check_batch  # noqa: E402
 
 CHECK = "check against PyTorch"
 
@@ -159,6 +160,7 @@ def compile_module(
     check_binary(options.binary, target)
     check_storage(options.storage, target)
     images = samples(options, source.preprocessing, example_inputs)
+    check_batch(module, example_inputs, max_batch=options.max_batch, form=options.runtime)
     steps = ["export", *PHASES, "generate code", *([CHECK] if options.check else [])]
     started = time.perf_counter()
 
@@ -203,8 +205,6 @@ def compile_module(
         compare=compare(target, options.log_dir),
     )
     compiled.report.log()
-    if options.check:
-        check_batch(module, example_inputs, max_batch=options.max_batch, form=options.runtime)
     with staged(out_dir) as stage:
         generate = plain_c.c_form if options.runtime == "c" else relax_vm.vm_form
         form = generate(compiled.mod, target, stage, options.name, linker=linker)
@@ -214,8 +214,11 @@ def compile_module(
         checked = Checked()
         if options.check:
             begin(CHECK)
-            checked = check_artefact(stage, module, example_inputs, imported, target, manifest)
-        known = {"checked": checked.state, "check_seconds": round(checked.seconds, 2)}
+            checked = check_compiled(stage, module, example_inputs, imported, manifest, images)
+        known: dict[str, Any] = {"checked": checked.state}
+        known["check_seconds"] = round(checked.seconds, 2)
+        if checked.notes:
+            known["check_notes"] = list(checked.notes)
         manifests.write(stage, replace(manifest, options={**manifest.options, **known}))
     return Artefact(out_dir, compiled.report)
 

@@ -1,9 +1,4 @@
-"""A compiler that checks itself: the artefact against PyTorch, before it is handed over.
-
-Where the target runs on this machine, the artefact is validated on the given example and on two
-random inputs, by the rules of `tvm_insta.validate`. Where it does not, the imported network is
-executed here and compared with PyTorch.
-"""
+"""What every compilation ends with: what was compiled against PyTorch, by the validator's rules."""
 
 from __future__ import annotations
 
@@ -14,21 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import tvm
 from torch import fx, nn
+from tvm import relax
 
 from tvm_insta import runtime
 from tvm_insta.errors import ValidationError
-from tvm_insta.frontend import Imported, random_tensors
+from tvm_insta.frontend import Imported
 from tvm_insta.runtime import cpu
 from tvm_insta.runtime.manifest import Manifest
-from tvm_insta.target import InstaTarget
-from tvm_insta.validate import validate
-from tvm_insta.validate.stages import compare_imported
+from tvm_insta.validate import eager, validate
+from tvm_insta.validate.findings import LOGITS
+from tvm_insta.validate.graph import Graph
 
 PASSED = "passed"
 IMPORTED_ONLY = "imported network only"
+NOT_JUDGED = "not judged"
 SKIPPED = "skipped"
-_RANDOM = 2
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,8 @@ class Checked:
     """What the check of a compilation gave.
 
     Attributes:
-        state: `PASSED`, `IMPORTED_ONLY` or `SKIPPED`; written into the manifest.
+        state: `PASSED`, `IMPORTED_ONLY` where the artefact does not run on this machine,
+            `NOT_JUDGED` or `SKIPPED`; written into the manifest.
         seconds: what it took.
         notes: what could not be judged.
     """
@@ -46,53 +44,13 @@ class Checked:
     notes: tuple[str, ...] = ()
 
 
-def check_batch(
-    module: nn.Module, example_inputs: Sequence[torch.Tensor], *, max_batch: int, form: str
-) -> None:
-    """See that the images of a batch do not influence each other, and that each has its output.
-
-    The same image is computed twice in batches of one size, beside other images: without influence
-    the bytes are the same.
-
-    Raises:
-        ValidationError: they do, and the plain-C form, which computes image after image, would be
-            another function; or the output's first dimension is not the batch.
-    """
-    if max_batch == 1:
-        return
-    batches = [_batch(example_inputs, seed) for seed in (1, 2)]
-    for inputs, other in zip(batches[1], batches[0], strict=True):
-        inputs[0] = other[0]
-    was_training = module.training
-    module.eval()
-    try:
-        with torch.no_grad():
-            first, second = (_first(module(*inputs)) for inputs in batches)
-    finally:
-        module.train(was_training)
-    size = len(batches[0][0])
-    if first.ndim == 0 or first.shape[0] != size:
-        raise ValidationError(
-            f"for a batch of {size} the network's output has the shape {list(first.shape)}, whose "
-            "first dimension is not the batch: keep it (flatten(1), squeeze(-1), mean((2, 3))), or "
-            "compile with max_batch=1"
-        )
-    equal = torch.equal(torch.nan_to_num(first[0]), torch.nan_to_num(second[0]))
-    if form == "c" and not equal:
-        raise ValidationError(
-            "the images of a batch influence each other in this network (a mean over the batch, "
-            "batch norm without statistics), but the plain-C form computes image after image: use "
-            "runtime vm, or compile with max_batch=1"
-        )
-
-
-def check_artefact(
+def check_compiled(
     folder: Path,
     module: nn.Module,
     example_inputs: Sequence[torch.Tensor],
     imported: Imported,
-    target: InstaTarget,
     manifest: Manifest,
+    samples: Sequence[Any] = (),
 ) -> Checked:
     """Compare what was compiled with PyTorch.
 
@@ -101,56 +59,138 @@ def check_artefact(
         module: the network, as it was imported.
         example_inputs: one tensor per input, batch first.
         imported: the front end's result.
-        target: of the compilation.
         manifest: of the artefact.
+        samples: what int8 layers were calibrated with, an array per input; empty without.
 
     Raises:
         ValidationError: it does not compute what PyTorch computes; the message names the first
-            tensor that differs.
+            tensor that differs, and the layers that compute it.
+    """
+    inputs = inputs_for(example_inputs, [torch.from_numpy(each) for each in samples])
+    if not runs_here(manifest):
+        return check_imported(imported.mod, module, inputs, imported.reference)
+    calibrated = bool(samples)
+    return check_artefact(folder, module, inputs, imported.reference, calibrated=calibrated)
+
+
+def inputs_for(
+    example_inputs: Sequence[torch.Tensor], samples: Sequence[torch.Tensor] = ()
+) -> list[torch.Tensor]:
+    """The inputs of the check, one tensor per input, ``[images, ...]``.
+
+    The first image of the example, one of random numbers, one of zeros, and one whose numbers are
+    multiples of 1/2, a third of them 0: comparisons are wrong first where both sides are equal.
+    Where there are `samples` (calibration images), three of them are taken: int8 clips others.
+    """
+    if samples:
+        return [each[:3].to(own.dtype) for each, own in zip(samples, example_inputs, strict=True)]
+    found = []
+    for index, example in enumerate(example_inputs):
+        own = example[:1]
+        generator = torch.Generator().manual_seed(index)
+        if own.is_floating_point():
+            normal = torch.randn(own.shape, generator=generator).to(own.dtype)
+            ties = (torch.randn(own.shape, generator=generator) * 1.5).round().to(own.dtype) / 2
+        else:
+            high = 256 if own.dtype == torch.uint8 else max(int(example.max()), 0) + 1
+            normal = torch.randint(0, high, own.shape, generator=generator).to(own.dtype)
+            ties = normal * (normal % 2)
+        rows = [own, normal, ties]
+        if bool((own != 0).any()):
+            rows.append(torch.zeros_like(own))
+        found.append(torch.cat(rows))
+    return found
+
+
+def check_artefact(
+    folder: Path,
+    module: nn.Module,
+    inputs: Sequence[torch.Tensor],
+    graph: fx.GraphModule,
+    *,
+    calibrated: bool = False,
+) -> Checked:
+    """Compare an artefact that runs on this machine with PyTorch.
+
+    Args:
+        folder: of the artefact.
+        module: what was compiled.
+        inputs: from `inputs_for`.
+        graph: the exported graph.
+        calibrated: the inputs are those that int8 layers were calibrated with.
+
+    Raises:
+        ValidationError: they differ; the message names the first layer.
     """
     started = time.perf_counter()
-    inputs = _inputs(example_inputs)
-    runs_here = target.kind == "llvm" and target.is_native and not cpu.missing(manifest.needs)
-    if not runs_here:
-        compare_imported(imported.mod, module, inputs)
-        return Checked(IMPORTED_ONLY, time.perf_counter() - started)
-    artefact = runtime.load(folder)
-    findings = validate(artefact, module, inputs, graph=imported.reference)
+    # One thread of its own: the pool of the caller's thread is left as it was.
+    loaded = runtime.load(folder, threads=1)
+    findings = validate(loaded, module, inputs, graph=graph, calibrated=calibrated)
     failures = findings.failures()
     if failures:
-        where = place_of(imported.reference, findings.first_failing)
         raise ValidationError(
-            f"the compiled network does not compute what PyTorch computes{where}: {failures[0]}; "
-            "this is a fault of the compiler: report it, or skip the check (check=False, "
-            "--no-check)"
+            f"the compiled network is not what PyTorch computes: {failures[0]}; nothing was "
+            "written: please report it, or compile with check=False (--no-check) to look into it"
         )
-    return Checked(PASSED, time.perf_counter() - started, tuple(findings.not_judged))
+    _check_whole_batch(loaded, module, inputs)
+    state = NOT_JUDGED if findings.not_judged else PASSED
+    return Checked(state, time.perf_counter() - started, tuple(findings.not_judged))
 
 
-def place_of(graph: fx.GraphModule, name: str | None) -> str:
-    """Where in the user's network a tensor is computed, as part of a sentence."""
-    from tvm_insta.frontend.torch.names import module_path, source_line
+def check_imported(
+    mod: tvm.IRModule, module: nn.Module, inputs: Sequence[torch.Tensor], graph: fx.GraphModule
+) -> Checked:
+    """Compare the imported module, executed on this machine, with PyTorch.
 
-    for node in graph.graph.nodes:
-        if node.name == name:
-            parts = [part for part in (module_path(node), source_line(node)) if part]
-            return f" (first seen at {node.name}{', in ' if parts else ''}{', '.join(parts)})"
-    return ""
+    Args:
+        mod: Relax module of plain and of our operators, batch symbolic or 1.
+        module: what is compiled.
+        inputs: from `inputs_for`.
+        graph: the exported graph.
+
+    Raises:
+        ValidationError: they differ.
+    """
+    started = time.perf_counter()
+    machine = relax.VirtualMachine(tvm.compile(mod, target=tvm.target.Target("llvm")), tvm.cpu())
+    reference = Graph(graph)
+    for index in range(len(inputs[0])):
+        image = [tensor[index : index + 1] for tensor in inputs]
+        result = machine["main"](*[tvm.runtime.tensor(tensor.numpy()) for tensor in image])
+        expected = eager.outputs(module, image)[0]
+        difference = eager.relative(torch.from_numpy(result.numpy()), expected)
+        if difference > LOGITS and not eager.is_rounding(reference, image, difference):
+            raise ValidationError(
+                "the imported network is not what PyTorch computes: its output differs by "
+                f"{difference:.2e} of the largest; nothing was written: please report it, or "
+                "compile with check=False (--no-check) to look into it"
+            )
+    return Checked(IMPORTED_ONLY, time.perf_counter() - started)
 
 
-def _inputs(example_inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    kinds = [((_RANDOM, *tensor.shape[1:]), tensor.dtype) for tensor in example_inputs]
-    pairs = zip(example_inputs, random_tensors(kinds, seed=1), strict=True)
-    return [torch.cat([example[:1], drawn]) for example, drawn in pairs]
+def runs_here(manifest: Manifest) -> bool:
+    """Whether this machine can load an artefact."""
+    if '"cuda"' in manifest.target or not manifest.library.endswith(".so"):
+        return False
+    return manifest.machine == cpu.machine() and not cpu.missing(manifest.needs)
 
 
-def _batch(example_inputs: Sequence[torch.Tensor], seed: int) -> list[torch.Tensor]:
-    kinds = [((3, *tensor.shape[1:]), tensor.dtype) for tensor in example_inputs]
-    return random_tensors(kinds, seed=seed)
-
-
-def _first(output: Any) -> torch.Tensor:
-    while isinstance(output, (tuple, list)):
-        output = output[0]
-    assert isinstance(output, torch.Tensor)
-    return output
+def _check_whole_batch(
+    loaded: runtime.Module, module: nn.Module, inputs: Sequence[torch.Tensor]
+) -> None:
+    """All images in one call: each row must be that of the image alone, at any position."""
+    count = min(len(inputs[0]), loaded.manifest.max_batch)
+    if count < 2:
+        return
+    batch = [tensor[:count] for tensor in inputs]
+    together = torch.from_numpy(loaded(*[tensor.numpy() for tensor in batch]))
+    for index in range(count):
+        alone = torch.from_numpy(loaded(*[tensor[index : index + 1].numpy() for tensor in batch]))
+        if eager.relative(together[index : index + 1], alone) > 0.0:
+            expected = eager.outputs(module, batch)[0]
+            if eager.relative(together, expected) > LOGITS:
+                raise ValidationError(
+                    f"image {index} of a batch of {count} gets another output than alone, and "
+                    "another than in PyTorch; nothing was written: please report it, or compile "
+                    "with max_batch=1"
+                )

@@ -56,13 +56,13 @@ class Emulated:
 
 
 def levels(artefact, image):
-    """For each binarisation of an image, which of its comparisons the packed words say hold.
+    """For each binarisation of an image, how many thresholds the packed words say are passed.
 
-    ``[levels, 1, C, H, W]`` bool: two artefacts may keep the words in different layouts.
+    ``[1, H, W, C]`` uint8: two artefacts may keep the words in different layouts.
     """
     trace = artefact.trace(image)
     packs = artefact.manifest.binarisations
-    return [np.stack(read_packed(trace[pack.kernel], pack).levels) for pack in packs]
+    return [read_packed(trace[pack.kernel], pack).codes for pack in packs]
 
 
 LOGITS = 1e-4

@@ -11,7 +11,7 @@ import tvm_insta
 from tests.cross.emulated import Emulated
 from tests.cross.machines import A53, A72, A76, ARMV7, GENERIC_ARM64
 from tvm_insta import compiler, nn
-from tvm_insta.validate import check, validate
+from tvm_insta.validate import validate
 
 BINARY = {"resnet18": 16, "mobilenet_v1": 31}
 CASES = [
@@ -26,17 +26,14 @@ CASES = [
 
 @functools.cache
 def exported(model):
-    """(network, image, the compiler's export, validate's export) of a model.
+    """(network, image, the compiler's import with the graph that validate executes) of a model.
 
     An export knows no target, and takes longer than all else of a build: one serves every machine.
     """
     network = nn.create(model, "insta")
     image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    exports = [
-        export(network, [image], max_batch=2, dynamic=True)
-        for export in (compiler.import_torch, check.trace_and_fold)
-    ]
-    return network, image, *exports
+    imported = compiler.import_torch(network, [image], max_batch=2, dynamic=True)
+    return network, image, imported
 
 
 @pytest.mark.qemu
@@ -51,14 +48,15 @@ def test_bits_and_logits(model, machine, others, tmp_path, monkeypatch):
     values; with these bits forced upon PyTorch (here, on x86) all activations agree to rounding, so
     all integers are exact; and so do the logits. Tolerances and their reasons are validate's."""
     machine.require()
-    network, image, imported, traced = exported(model)
+    network, image, imported = exported(model)
     monkeypatch.setattr(compiler, "import_torch", lambda *_, **__: imported)
-    monkeypatch.setattr(check, "trace_and_fold", lambda *_, **__: traced)
-    artefact = tvm_insta.build(network, image, target=machine.target, runtime="c", out_dir=tmp_path)
+    target = machine.target
+    options = {"runtime": "c", "out_dir": tmp_path, "check": False}  # it is what this test does
+    artefact = tvm_insta.build(network, image, target=target, **options)
     assert sum(layer.kind == "binary" for layer in artefact.manifest.layers) == BINARY[model]
     emulated = Emulated(machine, tmp_path)
-    findings = validate(emulated, network, [image])
-    assert findings.failures() == [] and not findings.note
+    findings = validate(emulated, network, [image], graph=imported.reference)
+    assert findings.failures() == [] and findings.verdict == "valid"
     assert len(findings.sites) == len(artefact.manifest.binarisations) > 15
     logits = emulated(image.numpy())
     for other in others:

@@ -42,7 +42,7 @@ def test_bits_are_exact_and_the_change_is_reported(artefacts, form):
     # in each of the few tensors that were added up. Float32 alone stays below 5e-5.
     assert 5e-5 < max(site.deviation for site in findings.sites) < 2**-12 * 20 * 3
     assert any(
-        "storage fp16: what it changes" in t for t in findings_lines(findings, per_layer=False)
+        "storage fp16: limits are those" in t for t in findings_lines(findings, per_layer=False)
     )
     assert module.manifest.options["storage"] == "fp16"
 

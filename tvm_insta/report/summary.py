@@ -40,12 +40,19 @@ def compile_summary(folder: Path, manifest: Manifest) -> Iterator[str]:
         )
     seconds = manifest.options.get("compile_seconds")
     yield f"compiled in {seconds} s for {manifest.target}"
-    yield (
-        f"check against PyTorch: {manifest.options.get('checked')} "
-        f"({manifest.options.get('check_seconds')} s)"
-    )
+    yield _check_line(manifest)
+    for reason in manifest.options.get("check_notes", ()):
+        yield f"  not judged: {reason}"
     for name in [*sorted(manifest.files), "model.json"]:
         yield f"wrote {folder / name} ({(folder / name).stat().st_size / 1e6:.2f} MB)"
+
+
+def _check_line(manifest: Manifest) -> str:
+    """What became of the comparison with PyTorch, and what it added to the time."""
+    seconds = float(manifest.options.get("check_seconds", 0.0))
+    total = seconds + float(manifest.options.get("compile_seconds", 0.0))
+    share = f"{100 * seconds / total:.0f} % of all" if total else ""
+    return f"check against PyTorch: {manifest.options.get('checked')} ({seconds} s, {share})"
 
 
 def _size(count: int) -> str:

@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns 0 for valid, 1 for invalid or not judged, 2 for an error."""
+    """Run the command line: 0 if all was judged and holds, 1 if not, 2 for an error."""
     return cli.run(_validate, parser(), argv)
 
 

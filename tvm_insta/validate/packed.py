@@ -1,13 +1,13 @@
-"""What one compare-and-pack kernel of an artefact read and wrote, in the kernel's layout."""
+"""What one compare-and-pack kernel of an artefact read and wrote, in the layout of its kernel."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from tvm_insta.ops import packing
 from tvm_insta.runtime.manifest import Binarisation
@@ -28,27 +28,14 @@ class Packed:
     """One binarisation of one image.
 
     Attributes:
-        x: the compared activations, ``[1, H, W, C]`` or ``[1, C]`` float32.
-        thresholds: one per level, each broadcastable to ``x``.
-        compare: "ge", "gt", "le" or "lt".
-        levels: for each level, whether the packed code says that x passes it, bool like ``x``.
+        x: the compared activations, ``[1, H, W, C]`` or ``[1, C]``.
+        codes: how many thresholds each element passes, as packed, uint8 like ``x``.
+        wrong: how many codes are not that number for ``x`` and the artefact's own thresholds.
     """
 
     x: Array
-    thresholds: tuple[Array, ...]
-    compare: str
-    levels: tuple[Array, ...]
-
-    @property
-    def codes(self) -> Array:
-        """How many comparisons hold, int64 like ``x``."""
-        total: Array = np.sum([level.astype(np.int64) for level in self.levels], axis=0)
-        return total
-
-    def wrong_bits(self, level: int) -> int:
-        """How many packed bits are not the comparison of the artefact's own values."""
-        exact = _COMPARE[self.compare](self.x, self.thresholds[level])
-        return int((exact != self.levels[level]).sum())
+    codes: Array
+    wrong: int
 
 
 def read_packed(entry: TraceEntry, pack: Binarisation) -> Packed:
@@ -66,14 +53,27 @@ def read_packed(entry: TraceEntry, pack: Binarisation) -> Packed:
     else:
         values = np.frombuffer(bytes.fromhex(pack.thresholds), "<f4")
         own = values.reshape(pack.threshold_shape)
-    thresholds = tuple(_as_levels(own, x, pack.bits))
     words = entry.outputs[pack.output]
     if words.ndim == 4:
         top, left, bottom, right = pack.pad
         words = words[:, top : words.shape[1] - bottom, left : words.shape[2] - right]
     codes = packing.unpack_codes(words, pack.channels, pack.bits, pack.groups)
-    levels = tuple(np.ascontiguousarray(codes > rank) for rank in _ranks(thresholds, pack.compare))
-    return Packed(x, thresholds, pack.compare, levels)
+    compare = _COMPARE[pack.compare]
+    expected = np.zeros(x.shape, np.uint8)
+    for level in _as_levels(own, x, pack.bits):
+        expected += compare(x, level)
+    return Packed(x, codes, int((expected != codes).sum()))
+
+
+def arranged(value: Array, axes: tuple[int, ...], shape: torch.Size) -> torch.Tensor | None:
+    """A tensor in a kernel's layout as PyTorch has it; None where it has not as many elements."""
+    if value.ndim == len(axes):
+        value = value.transpose(axes)
+    elif sorted(axes) != list(range(len(axes))):
+        return None
+    if value.size != int(np.prod(shape)):
+        return None
+    return torch.from_numpy(np.ascontiguousarray(value)).reshape(shape)
 
 
 def _named(entry: TraceEntry, place: str) -> Array | None:
@@ -85,20 +85,10 @@ def _named(entry: TraceEntry, place: str) -> Array | None:
 def _as_levels(thresholds: Array, x: Array, bits: int) -> list[Array]:
     """Thresholds ``[L, ...]`` in whatever shape the kernel was given, as L tensors of x's rank."""
     count = 2**bits - 1
-    if thresholds.size == count * x.shape[-1]:  # one per channel
+    if thresholds.size == count:
+        shape: tuple[int, ...] = (count, *(1 for _ in x.shape))
+    elif thresholds.size == count * x.shape[-1]:  # one per channel
         shape = (count, *(1 for _ in x.shape[:-1]), x.shape[-1])
     else:
         shape = (count, *thresholds.shape[-x.ndim :])
     return list(thresholds.reshape(shape))
-
-
-def _ranks(thresholds: Sequence[Array], compare: str) -> list[Any]:
-    """For each level, how many others an x passes first: level l is passed where code > rank."""
-    ranks: list[Any] = []
-    for at, one in enumerate(thresholds):
-        rank: Any = 0
-        for other_at, other in enumerate(thresholds):
-            easier = other < one if compare in ("ge", "gt") else other > one
-            rank = rank + (easier | ((other == one) & (other_at < at)))
-        ranks.append(rank)
-    return ranks

@@ -80,33 +80,3 @@ class StageVerifier:
         result = machine["main"](*[tvm.runtime.tensor(array) for array in arrays])
         output: npt.NDArray[Any] = result.numpy()
         return output
-
-
-def compare_imported(mod: tvm.IRModule, module: nn.Module, inputs: Sequence[torch.Tensor]) -> None:
-    """Execute an imported module on this machine and compare it with PyTorch.
-
-    Args:
-        mod: from the front end, before any pass.
-        module: the network.
-        inputs: one tensor per input, ``[images, ...]``; the images are computed one by one.
-
-    Raises:
-        ValidationError: they differ by more than `LIMIT`.
-    """
-    machine = relax.VirtualMachine(tvm.compile(mod, target=parse("llvm").tvm), tvm.cpu())
-    for index in range(len(inputs[0])):
-        image = [tensor[index : index + 1] for tensor in inputs]
-        with torch.no_grad():
-            expected = module(*image)
-        while isinstance(expected, (tuple, list)):
-            expected = expected[0]
-        result = machine["main"](*[tvm.runtime.tensor(tensor.numpy()) for tensor in image])
-        ours, theirs = result.numpy().astype(np.float64), expected.numpy().astype(np.float64)
-        scale = max(float(np.abs(theirs).max()), 1e-30)
-        difference = float(np.abs(ours - theirs).max()) / scale
-        if not difference <= LIMIT:
-            raise ValidationError(
-                f"the imported network differs from PyTorch by {difference:.2e} of the largest "
-                f"output, allowed is {LIMIT}: this is a fault of the compiler: report it, or skip "
-                "the check (check=False, --no-check)"
-            )

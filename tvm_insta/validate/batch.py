@@ -1,0 +1,93 @@
+"""Whether PyTorch treats the images of a batch one by one, as an artefact does.
+
+An artefact runs any batch as independent images, and its output's first dimension is the batch.
+PyTorch promises neither: ``squeeze()`` and ``flatten()`` lose the batch, a mean over it mixes the
+images. PyTorch itself is asked, on three images of which two are exchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from tvm_insta.errors import ImportModelError
+from tvm_insta.validate import eager
+
+_IMAGES = 3
+_MIXED = 1e-4
+"""Relative to the largest output. A batch of one size runs the same kernels, so that an image's
+output keeps every bit; where it depends on the other images, it moves by far more than this."""
+
+
+def check_batch(
+    module: nn.Module, example_inputs: Sequence[torch.Tensor], *, max_batch: int, form: str
+) -> None:
+    """Run the module on one image, and on three where the artefact takes as many.
+
+    Args:
+        module: the network; it is left as it was.
+        example_inputs: one tensor per input, batch first; their first image is used.
+        max_batch: of the artefact.
+        form: "vm" or "c"; the latter runs image after image.
+
+    Raises:
+        ImportModelError: the first dimension of the output is not the batch; the images influence
+            each other and the form cannot do that; or the network fails on one image or on three.
+    """
+    one = _run(module, [tensor[:1] for tensor in example_inputs])
+    _expect_batch(one, 1)
+    if max_batch < _IMAGES:
+        return
+    first = [tensor[:1] for tensor in example_inputs]
+    batches = [[torch.cat([own, *_others(own, seed)]) for own in first] for seed in (1, 2)]
+    outputs = [_run(module, batch) for batch in batches]
+    for output in outputs:
+        _expect_batch(output, _IMAGES)
+    if tuple(one.shape[1:]) != tuple(outputs[0].shape[1:]):
+        raise ImportModelError(
+            f"the output for one image has the shape {list(one.shape)}, for three "
+            f"{list(outputs[0].shape)}, but all but the first dimension must stay: name the "
+            "dimensions in squeeze(), flatten(), view() and means"
+        )
+    moved = eager.relative(outputs[0][:1].double(), outputs[1][:1].double())
+    if form == "c" and moved > _MIXED:
+        raise ImportModelError(
+            f"the images of a batch influence each other in {type(module).__name__} (a mean over "
+            "the batch, or batch norm without running statistics), but the plain-C form runs one "
+            "image after another: leave the batch out of it, use runtime vm, or max_batch=1"
+        )
+
+
+def _others(own: torch.Tensor, seed: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    if own.is_floating_point():
+        return [torch.randn(own.shape, generator=generator).to(own.dtype) for _ in range(2)]
+    high = 256 if own.dtype == torch.uint8 else max(int(own.max()), 0) + 1
+    return [torch.randint(0, high, own.shape, generator=generator).to(own.dtype) for _ in range(2)]
+
+
+def _run(module: nn.Module, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+    try:
+        found = eager.outputs(module, inputs)
+    except Exception as error:  # whatever the user's code raises
+        text = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise ImportModelError(
+            f"{type(module).__name__} itself fails in PyTorch on a batch of {len(inputs[0])} "
+            f"({text}): mend it, or compile with max_batch=1 what takes one image only"
+        ) from error
+    if not found:
+        raise ImportModelError(
+            f"{type(module).__name__} returns no tensor, but one is needed: return the output"
+        )
+    return found[0]
+
+
+def _expect_batch(output: torch.Tensor, count: int) -> None:
+    if output.ndim < 1 or output.shape[0] != count:
+        raise ImportModelError(
+            f"the output for {count} image{'s' if count > 1 else ''} has the shape "
+            f"{list(output.shape)}, but its first dimension must be the batch: name the dimensions "
+            "in squeeze(), flatten(), view(), transpositions and means, as in x.flatten(1)"
+        )

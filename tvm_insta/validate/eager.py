@@ -1,0 +1,82 @@
+"""The PyTorch module itself: run as its user runs it, and left as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from tvm_insta.validate.graph import Graph
+from tvm_insta.validate.rounding import distance, noise
+
+_NOISE = 2.0**-20
+"""Relative, on every operator: some times what float32 rounds, so that it turns at least the bits
+that another order of sums turns."""
+
+_RUNS = 8
+_TIMES = 4.0  # a handful of runs does not show the largest movement
+
+
+@contextmanager
+def unchanged(module: nn.Module) -> Iterator[nn.Module]:
+    """Give the module in eval mode; afterwards its mode and its tensors are as before."""
+    modes = [(each, each.training) for each in module.modules()]
+    tensors = [*module.parameters(), *module.buffers()]
+    kept = [tensor.detach().clone() for tensor in tensors]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield module
+    finally:
+        for tensor, value in zip(tensors, kept, strict=True):
+            if tensor.shape != value.shape or not torch.equal(tensor, value):
+                tensor.data = value
+        for each, mode in modes:
+            each.training = mode
+
+
+def outputs(module: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """What the module returns, as a flat list of tensors."""
+    with unchanged(module):
+        return [item for item in _flat(module(*inputs)) if isinstance(item, torch.Tensor)]
+
+
+def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """The largest difference relative to the largest finite element of `theirs`."""
+    if ours.shape != theirs.shape:
+        return float("inf")
+    finite = theirs.double()[torch.isfinite(theirs.double())]
+    largest = float(finite.abs().max()) if finite.numel() else 0.0
+    return distance(ours, theirs) / max(largest, 1e-30)
+
+
+def is_rounding(graph: Graph, image: Sequence[torch.Tensor], difference: float) -> bool:
+    """Whether PyTorch's own output moves as much when every operator is moved by rounding.
+
+    Args:
+        graph: of the module.
+        image: its inputs.
+        difference: relative, of two outputs that run free.
+    """
+    expected = graph.run(image)[graph.output][0]
+    for seed in range(_RUNS):
+        add = noise(seed, 1.0, {}, _NOISE)
+
+        def change(node: Any, value: Any, add: Any = add) -> Any:
+            return value if node in graph.constant else add(node, value)
+
+        moved = graph.run(image, change)[graph.output][0]
+        if _TIMES * relative(moved, expected) >= difference:
+            return True
+    return False
+
+
+def _flat(value: Any) -> list[Any]:
+    if isinstance(value, (list, tuple)):
+        return [item for each in value for item in _flat(each)]
+    if isinstance(value, dict):
+        return [item for each in value.values() for item in _flat(each)]
+    return [value]

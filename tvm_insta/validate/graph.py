@@ -1,0 +1,201 @@
+"""The exported graph of a PyTorch module, executed by PyTorch node by node.
+
+This is the reference: nothing is folded, replaced or recognised here. Whatever the compiler makes
+of a node, its value is what PyTorch's own operator returns.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import fx
+
+Values = dict[fx.Node, Any]
+Change = Callable[[fx.Node, Any], Any]
+"""Called with each node and its value; returns the value to go on with."""
+
+_MOVES = frozenset(
+    "alias detach clone lift_fresh_copy view _unsafe_view reshape permute transpose t squeeze "
+    "unsqueeze expand slice select cat stack split split_with_sizes unbind chunk constant_pad_nd "
+    "reflection_pad2d replication_pad2d max_pool2d max_pool2d_with_indices index index_select flip "
+    "repeat roll pixel_shuffle pixel_unshuffle upsample_nearest2d _to_copy to copy full full_like "
+    "ones_like zeros_like new_ones new_zeros scalar_tensor arange empty_like index_put amax amin "
+    "_assert_tensor_metadata sym_size".split()
+)
+"""Operators that only move values, or make constants: their result has no rounding."""
+
+
+_LAYERS = ("convolution", "linear", "matmul", "addmm", "mm", "bmm", "baddbmm", "conv2d")
+
+
+class Graph:
+    """A graph of ATen operators.
+
+    Attributes:
+        nodes: in the order of execution.
+        named: node by name.
+        constant: nodes that depend on parameters alone.
+    """
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        self.module = module
+        self.nodes: list[fx.Node] = list(module.graph.nodes)
+        self.named = {node.name: node for node in self.nodes}
+        self.inputs = [node for node in self.nodes if node.op == "placeholder"]
+        self.constant: set[fx.Node] = set()
+        for node in self.nodes:
+            if node.op not in ("placeholder", "output"):
+                if all(source in self.constant for source in node.all_input_nodes):
+                    self.constant.add(node)
+
+    @property
+    def output(self) -> fx.Node:
+        """The node of the network's results."""
+        return self.nodes[-1]
+
+    def run(self, inputs: Sequence[torch.Tensor], change: Change | None = None) -> Values:
+        """Execute every node.
+
+        Args:
+            inputs: one tensor per input, batch first.
+            change: see `Change`; also called for inputs and constants.
+
+        Returns:
+            The value of every node; that of `output` is a flat list of tensors.
+        """
+        given = dict(zip(self.inputs, inputs, strict=True))
+        values: Values = {}
+        with torch.no_grad():
+            for node in self.nodes:
+                value = given[node] if node in given else self._execute(node, values.__getitem__)
+                values[node] = value if change is None else change(node, value)
+        return values
+
+    def evaluate(
+        self,
+        nodes: Iterable[fx.Node],
+        known: Mapping[fx.Node, Any],
+        replaced: Mapping[fx.Node, Any],
+        change: Change | None = None,
+        read: Callable[[Any], Any] | None = None,
+        operands: Callable[[fx.Node, tuple[Any, ...]], tuple[Any, ...]] | None = None,
+    ) -> Values:
+        """Execute some nodes anew.
+
+        Args:
+            nodes: in the order of execution.
+            known: values of all other nodes.
+            replaced: values that stand in place of the known ones.
+            change: see `Change`.
+            read: applied to each known value that a node reads.
+            operands: gives the arguments that a node gets in place of its own.
+        """
+        values: Values = dict(replaced)
+
+        def value_of(node: fx.Node) -> Any:
+            if node in values:
+                return values[node]
+            return known[node] if read is None else read(known[node])
+
+        with torch.no_grad():
+            for node in nodes:
+                value = self._execute(node, value_of, operands)
+                values[node] = value if change is None else change(node, value)
+        return values
+
+    def _execute(
+        self,
+        node: fx.Node,
+        value_of: Callable[[fx.Node], Any],
+        operands: Callable[[fx.Node, tuple[Any, ...]], tuple[Any, ...]] | None = None,
+    ) -> Any:
+        if node.op == "get_attr":
+            return operator.attrgetter(str(node.target))(self.module)
+        args, kwargs = fx.map_arg((node.args, node.kwargs), value_of)
+        if operands is not None:
+            args = operands(node, args)
+        if node.op == "output":
+            return _flat(args[0])
+        if node.op == "call_module":
+            return operator.attrgetter(str(node.target))(self.module)(*args, **kwargs)
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        assert callable(node.target)
+        return node.target(*args, **kwargs)
+
+    def slice(self, target: fx.Node, cut: Iterable[fx.Node]) -> list[fx.Node]:
+        """What has to be executed to get `target` from `cut`, constants and inputs excepted."""
+        stop = {*cut, *self.constant, *self.inputs}
+        wanted, waiting = {target}, [target]
+        while waiting:
+            for source in waiting.pop().all_input_nodes:
+                if source not in wanted and source not in stop:
+                    wanted.add(source)
+                    waiting.append(source)
+        return [node for node in self.nodes if node in wanted]
+
+    def between(self, roots: Sequence[fx.Node], target: fx.Node) -> list[fx.Node]:
+        """What of the slice behind `roots` depends on one of them; empty where nothing does."""
+        reached = set(roots)
+        found = []
+        for node in self.slice(target, roots):
+            if node not in reached and any(source in reached for source in node.all_input_nodes):
+                reached.add(node)
+                found.append(node)
+        return found
+
+    def exact(self, nodes: Iterable[fx.Node], roots: Sequence[fx.Node]) -> bool:
+        """Whether nodes compute element by element from roots and constants, in a fixed order.
+
+        Then the same root gives the same result, bit by bit, and no rounding excuses another.
+        """
+        nodes = list(nodes)
+        known = {*nodes, *roots, *self.constant}
+        for node in nodes:
+            if node.target is operator.getitem or node in self.constant:
+                continue
+            tags = getattr(node.target, "tags", ())
+            if torch.Tag.pointwise not in tags and base_name(node) not in _MOVES:
+                return False
+            for source in node.all_input_nodes:
+                if source not in known and not isinstance(source.meta.get("val"), torch.SymInt):
+                    return False
+        return True
+
+
+def base_name(node: fx.Node) -> str:
+    """Name of the operator without namespace and overload, "" for anything else."""
+    schema = getattr(node.target, "_schema", None)
+    return "" if schema is None else str(schema.name).split("::")[-1]
+
+
+def is_layer(node: fx.Node) -> bool:
+    """Whether a node is a convolution or a product."""
+    return base_name(node) in _LAYERS
+
+
+def paths(node: fx.Node) -> list[str]:
+    """The innermost module's path, with and without our wrapper of pixels, and the own name."""
+    stack = [str(entry[0]) for entry in (node.meta.get("nn_module_stack") or {}).values()]
+    inner = next((path for path in reversed(stack) if path), "")
+    return [path for path in (inner.removeprefix("network."), inner, str(node.name)) if path]
+
+
+def place(node: fx.Node) -> str:
+    """Module path and name of a node, for messages."""
+    path = paths(node)[0]
+    return path if path == node.name else f"{path} ({node.name})"
+
+
+def layers_in(nodes: Iterable[fx.Node]) -> list[str]:
+    """Places of the convolutions and products among nodes."""
+    return [place(node) for node in nodes if is_layer(node)]
+
+
+def _flat(value: Any) -> list[Any]:
+    if isinstance(value, (list, tuple)):
+        return [item for each in value for item in _flat(each)]
+    return [value]
