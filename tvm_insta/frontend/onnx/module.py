@@ -43,7 +43,7 @@ class OnnxLayer(nn.Module):
             self.register_buffer(name, value.tensor)
             self._constants[index] = (name, value)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor | Codes:
         """Run the node on those of its inputs that are no constants."""
         given = iter(inputs)
         operands: list[Value | None] = []
@@ -53,7 +53,7 @@ class OnnxLayer(nn.Module):
             else:
                 operands.append(next(given) if name else None)
         (result,) = execute(self.step, operands)
-        assert isinstance(result, Tensor)
+        assert isinstance(result, (Tensor, Codes))
         return result
 
     def extra_repr(self) -> str:
