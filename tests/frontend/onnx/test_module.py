@@ -196,6 +196,12 @@ def test_a_reshape_that_hides_the_batch():
         settle(onnx_module(load(model)))
 
 
+def test_outputs_that_are_no_numbers():
+    """Logarithms of negative numbers are nan, alone and in a batch: the batch may vary."""
+    model = graph([helper.make_node("Log", ["x"], ["y"])], {"x": X[:1]})
+    assert settle(onnx_module(load(model))).dynamic
+
+
 def test_open_dimensions_must_be_given():
     x = np.zeros((1, 3, 5, 5), np.float32)
     model = graph([helper.make_node("Relu", ["x"], ["y"])], {"x": x}, batch="N")
