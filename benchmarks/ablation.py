@@ -197,10 +197,10 @@ def page(groups: Sequence[Group], unfinished: Sequence[str], data: str, picture:
         "edit it by",
         "hand. Accuracy is that after the last epoch on all test images, never the best of several "
         "epochs.",
-        f"Data: {data}. A gain is the difference to the baseline of the same schedule, in points; "
-        "with one seed",
-        "each it says nothing about the spread. The equations of the modules are reconstructed,",
-        "see [method.md](method.md).",
+        f"Data: {data}. A gain is the difference to the baseline of the same schedule, in points;",
+        "with one seed each nothing is known of its spread. The equations of the modules are",
+        "reconstructed, see [method.md](method.md). What they cost a compiled network in time is in",
+        "[benchmarks.md](benchmarks.md).",
         "",
     ]
     for key in dict.fromkeys(schedule(group.recipe) for group in groups):
