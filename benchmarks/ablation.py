@@ -199,8 +199,8 @@ def page(groups: Sequence[Group], unfinished: Sequence[str], data: str, picture:
         "epochs.",
         f"Data: {data}. A gain is the difference to the baseline of the same schedule, in points;",
         "with one seed each nothing is known of its spread. The equations of the modules are",
-        "reconstructed, see [method.md](method.md). What they cost a compiled network in time is in",
-        "[benchmarks.md](benchmarks.md).",
+        "reconstructed, see [method.md](method.md). What they cost a compiled network in time is",
+        "in [benchmarks.md](benchmarks.md).",
         "",
     ]
     for key in dict.fromkeys(schedule(group.recipe) for group in groups):
