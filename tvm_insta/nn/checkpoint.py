@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch
 import torch
 from torch import nn
 
@@ -23,6 +22,7 @@ from tvm_insta.nn.blocks import BinaryNetwork
 from tvm_insta.nn.messages import first_few
 from tvm_insta.nn.options import ModelOptions
 from tvm_insta.nn.packed import PACKED_KEY, pack, unpack
+from tvm_insta.nn.serialise import to_safetensors
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 OPTIONS_KEY = "tvm_insta.options"
@@ -199,28 +199,6 @@ def _name(model: nn.Module) -> str:
     if isinstance(model, BinaryNetwork):
         return f"{model.options.model} {model.options.variant}"
     return type(model).__name__
-
-
-def to_safetensors(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Write tensors and text in the safetensors format, equal content as equal bytes.
-
-    The library writes the entries of the metadata in another order each time.
-
-    Args:
-        tensors: Contiguous, by name.
-        metadata: Text by name.
-
-    Returns:
-        The content of a file.
-    """
-    content: bytes = safetensors.torch.save(dict(tensors), metadata=dict(metadata))
-    length = int.from_bytes(content[:8], "little")
-    header: Any = json.loads(content[8 : 8 + length])
-    if metadata:
-        header["__metadata__"] = dict(sorted(metadata.items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
-    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def save_checkpoint(
