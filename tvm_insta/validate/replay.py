@@ -125,7 +125,7 @@ class Replay:
             self._judge(node, ours, each.found)
             if number == 0:
                 self.free[node] = theirs
-                self.values[node] = ours.to(theirs.dtype)
+                self.values[node] = laid_out_like(theirs, ours)
         if node in self.free:
             self.cut.append(node)
 
@@ -192,7 +192,7 @@ class Replay:
             if taken is None:
                 taken = levels.to(theirs.dtype)
         if taken is not None:
-            self.values[node] = taken
+            self.values[node] = laid_out_like(theirs, taken)
             self.cut.append(node)
 
     def _judge_levels(self, node: fx.Node, each: _Pack, levels: torch.Tensor) -> None:
