@@ -20,7 +20,7 @@ from tvm_insta.validate.findings import Findings, SiteFindings
 from tvm_insta.validate.graph import Graph, Values, layers_in, place
 from tvm_insta.validate.levels import Explained, explain
 from tvm_insta.validate.narrow import TIMES, change_of
-from tvm_insta.validate.packed import Packed, arranged
+from tvm_insta.validate.packed import Packed, arranged, laid_out_like
 from tvm_insta.validate.rounding import Outcome, apart, distance, judge, rms
 
 _LEVEL = 1e-6  # relative: a straight-through sum (a - b) + b leaves rounding behind
