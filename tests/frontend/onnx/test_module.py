@@ -44,7 +44,7 @@ def test_layers_keep_their_names():
     }
     assert {"stem__Conv.weight", "fc__Gemm.weight"} <= set(module.state_dict())
     imported = import_torch(module, [torch.zeros(1, 3, 5, 5)], max_batch=4, dynamic=True)
-    assert imported.layer_names == tuple(module.onnx_names)
+    assert tuple(layer.name for layer in imported.layers) == tuple(module.onnx_names)
     assert imported.input_names == ("x",)
 
 
