@@ -203,7 +203,7 @@ class _Eager(TorchFunctionMode):
                 f"forward {_VALUES[func]} that is computed from the input{_place()}: "
                 f"{_INSTEAD.get(func, _COMPUTE)}"
             )
-        with _disable_current_modes(), torch.no_grad():
+        with _disable_current_modes():
             return func(value.detach(), *args[1:], **kwargs)
 
     def _follow(
@@ -225,7 +225,7 @@ class _Eager(TorchFunctionMode):
             return at[id(leaf)] if isinstance(leaf, _Tensor) else leaf
 
         try:
-            with _disable_current_modes(), torch.no_grad():
+            with _disable_current_modes():
                 own = func(*tree_map(real, args), **tree_map(real, kwargs))
         except Exception:  # no value then: who reads it is refused
             return
