@@ -9,82 +9,22 @@ from __future__ import annotations
 
 import argparse
 import copy
-import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks import common
+from benchmarks.ablation_runs import Group, grouped, read_runs, schedule
 from tvm_insta import cli, nn
-from tvm_insta.errors import InputError
 from tvm_insta.train import Recipe, history
 from tvm_insta.train.curves import check_plot, plot
-from tvm_insta.train.trainer import RECIPE_NAME
 
 # Multiplications or additions for each element of a statistic, as the modules compute it.
 _OPERATIONS = {"mean": 1, "variance": 2, "third_central": 3, "third_moment": 2}
-
-
-@dataclass(frozen=True)
-class Run:
-    """One finished run.
-
-    Attributes:
-        recipe: How it was trained.
-        rows: Its log.
-    """
-
-    recipe: Recipe
-    rows: tuple[history.Row, ...]
-
-    @property
-    def accuracy(self) -> float:
-        """Test accuracy after the last epoch; never the best of several."""
-        found = self.rows[-1].test_accuracy
-        assert found is not None
-        return found
-
-
-@dataclass(frozen=True)
-class Group:
-    """Runs that differ in their seed alone.
-
-    Attributes:
-        recipe: With seed 0.
-        runs: By seed.
-    """
-
-    recipe: Recipe
-    runs: tuple[Run, ...]
-
-    @property
-    def mean(self) -> float:
-        """Mean test accuracy."""
-        return statistics.fmean(run.accuracy for run in self.runs)
-
-    @property
-    def spread(self) -> float | None:
-        """Standard deviation over seeds, of a sample; None for one seed."""
-        found = [run.accuracy for run in self.runs]
-        return statistics.stdev(found) if len(found) > 1 else None
-
-    @property
-    def name(self) -> str:
-        """What the rows are called."""
-        recipe = self.recipe
-        words = [recipe.variant]
-        if recipe.variant != "baseline":
-            words += (
-                [recipe.statistic.replace("_", " ")] if recipe.statistic != "third_moment" else []
-            )
-            words += ["reused statistics"] if recipe.reuse_statistics else []
-            words += [f"only {' '.join(recipe.select)}"] if recipe.select is not None else []
-            words += [f"rate {recipe.instance_rate:g}"] if recipe.instance_rate != 1 else []
-        return ", ".join(words)
 
 
 @dataclass(frozen=True)
@@ -100,57 +40,6 @@ class Cost:
     parameters: int
     macs: int
     statistics: int
-
-
-def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
-    """Read all runs below a folder.
-
-    Returns:
-        Finished runs, and a line for each that is not.
-
-    Raises:
-        InputError: There are none.
-        TrainError: A log is damaged.
-    """
-    runs, unfinished = [], []
-    for log in sorted(folder.rglob(history.NAME)):
-        recipe = history.read_recipe(log.parent / RECIPE_NAME)
-        rows = tuple(history.read(log))
-        if rows and rows[-1].epoch == recipe.total_epochs and rows[-1].test_accuracy is not None:
-            runs.append(Run(recipe, rows))
-        else:
-            done = rows[-1].epoch if rows else 0
-            unfinished.append(f"{log.parent.name}: {done} of {recipe.total_epochs} epochs are done")
-    if not runs and not unfinished:
-        raise InputError(f"{folder} holds no run: copy log.csv and recipe.json of one there")
-    return runs, unfinished
-
-
-def grouped(runs: Sequence[Run]) -> list[Group]:
-    """Join runs that differ in their seed alone, the baseline of a schedule first."""
-    found: dict[Recipe, list[Run]] = {}
-    for run in runs:
-        found.setdefault(replace(run.recipe, seed=0), []).append(run)
-    groups = [
-        Group(recipe, tuple(sorted(members, key=lambda run: run.recipe.seed)))
-        for recipe, members in found.items()
-    ]
-    return sorted(
-        groups, key=lambda g: (g.recipe.model, g.recipe.epochs, g.name != "baseline", g.name)
-    )
-
-
-def schedule(recipe: Recipe) -> Recipe:
-    """What two recipes must share to be compared: everything but the instance-aware modules."""
-    return replace(
-        recipe,
-        seed=0,
-        variant="baseline",
-        statistic="third_moment",
-        select=None,
-        reuse_statistics=False,
-        instance_rate=1.0,
-    )
 
 
 def cost(recipe: Recipe) -> Cost:
@@ -197,10 +86,10 @@ def page(groups: Sequence[Group], unfinished: Sequence[str], data: str, picture:
         "edit it by",
         "hand. Accuracy is that after the last epoch on all test images, never the best of several "
         "epochs.",
-        f"Data: {data}. A gain is the difference to the baseline of the same schedule, in points; "
-        "with one seed",
-        "each it says nothing about the spread. The equations of the modules are reconstructed,",
-        "see [method.md](method.md).",
+        f"Data: {data}. A gain is the difference to the baseline of the same schedule, in points;",
+        "with one seed each nothing is known of its spread. The equations of the modules are",
+        "reconstructed, see [method.md](method.md). What they cost a compiled network in time is",
+        "in [benchmarks.md](benchmarks.md).",
         "",
     ]
     for key in dict.fromkeys(schedule(group.recipe) for group in groups):

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import ablation
+from benchmarks import ablation, ablation_runs
 from tvm_insta.errors import InputError, TrainError
 from tvm_insta.train import Recipe, history
 from tvm_insta.train.trainer import RECIPE_NAME
@@ -58,8 +58,8 @@ def test_a_gain_within_the_spread_is_called_so(tmp_path):
         for variant, accuracy in (("baseline", plain), ("insta", ours)):
             row = history.Row(1, "binary", 1e-3, 1.0, 0.5, accuracy, 0.0, 1.0)
             recipe = replace(BASE, variant=variant, seed=seed, epochs=(0, 1))
-            runs.append(ablation.Run(recipe, (row,)))
-    text = ablation.page(ablation.grouped(runs), [], "shapes", None)
+            runs.append(ablation_runs.Run(recipe, (row,)))
+    text = ablation.page(ablation_runs.grouped(runs), [], "shapes", None)
     assert cells(text, "insta")[3] == "+0.50 (spread 1.58, within the spread)"
 
 
@@ -82,14 +82,14 @@ def test_costs_are_those_of_the_modules():
 
 def test_what_is_no_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no run"):
-        ablation.read_runs(tmp_path)
+        ablation_runs.read_runs(tmp_path)
     write_run(tmp_path / "a", BASE, 0.5)
     (tmp_path / "a" / "log.csv").write_text("epoch,loss\n1,x\n")
     with pytest.raises(TrainError, match="is no log of a training run"):
-        ablation.read_runs(tmp_path)
+        ablation_runs.read_runs(tmp_path)
     (tmp_path / "a" / RECIPE_NAME).write_text('{"colour": 1}')
     with pytest.raises(TrainError, match="unknown entry 'colour'"):
-        ablation.read_runs(tmp_path)
+        ablation_runs.read_runs(tmp_path)
 
 
 def test_a_plot_is_drawn(tmp_path):

@@ -28,7 +28,7 @@ def test_large_networks(model, variant, runtime):
         pytest.skip("the plain-C form of one variant says as much of the others: same kernels")
     network = create(model, variant)
     x = inputs(input_shape(model)[-3:], 2)
-    artefact = tvm_insta.build(network, x, runtime=runtime)
+    artefact = tvm_insta.build(network, x, runtime=runtime, check=False)
     findings = validate(artefact.load(), network, [x])
     assert findings.failures() == []
     assert findings.bits > 0

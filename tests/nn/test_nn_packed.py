@@ -11,8 +11,8 @@ import torch
 
 from tvm_insta import nn
 from tvm_insta.errors import ModelError
-from tvm_insta.nn.checkpoint import to_safetensors
 from tvm_insta.nn.packed import PACKED_KEY, pack, unpack
+from tvm_insta.nn.serialise import to_safetensors
 
 
 def network(model: str, variant: str) -> nn.BinaryNetwork:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -37,6 +39,56 @@ def test_every_layout_gives_the_same_images(data, tmp_path):
         assert images.labels.tolist() == [0] * 24 + [1] * 24
         assert images.classes == CLASSES
         assert len(load(place, "test", 32, cache=tmp_path / "cache")) == 16
+
+
+def test_one_folder_more_and_what_file_managers_leave(data, tmp_path):
+    """In zip files of whole data sets, of one split each, and in folders."""
+    halves = tmp_path / "halves"
+    halves.mkdir()
+    places = [
+        as_zip(data, tmp_path / "whole.zip", inside="cifar/version 2/"),
+        halves,
+    ]
+    files = [
+        places[0],
+        as_zip(data / "train", halves / "train.zip", inside="images/"),
+        as_zip(data / "test", halves / "test.zip", inside="test/"),
+    ]
+    for file in files:
+        with zipfile.ZipFile(file, "a") as archive:
+            archive.writestr("__MACOSX/images/circle/._000.png", b"rubbish")
+            archive.writestr("cifar/.DS_Store", b"rubbish")
+    expected = reference(data / "train")
+    for place in places:
+        images = load(place, "train", 32, cache=tmp_path / "cache")
+        assert torch.equal(images.pixels, expected) and images.classes == CLASSES
+        assert len(load(place, "test", 32, cache=tmp_path / "cache")) == 16
+    folder = write_data_set(tmp_path / "folder", train=1, test=1)
+    (folder / "train" / ".thumbnails").mkdir()
+    (folder / "train" / "circle" / "._000.png").write_bytes(b"rubbish")
+    assert len(load(folder, "train", 32, cache=tmp_path / "cache")) == 2
+
+
+def test_a_zip_of_one_split_alone_is_not_taken_for_both(data, tmp_path):
+    """Test images would be training images."""
+    alone = as_zip(data / "train", tmp_path / "alone.zip")
+    for split in ("train", "test"):
+        with pytest.raises(DataError, match=f"holds circle, square, but no {split}"):
+            load(alone, split, 32, cache=tmp_path / "cache")
+    alone = as_zip(data / "train", tmp_path / "named.zip", inside="train/")
+    assert len(load(alone, "train", 32, cache=tmp_path / "cache")) == 48
+    with pytest.raises(DataError, match=r"holds .*, but no test"):
+        load(alone, "test", 32, cache=tmp_path / "cache")
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(data, tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataError, match=r"\(0 MB\) cannot be written to .*: make room there, or"):
+        load(data, "train", 32, cache=tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_images_are_decoded_once_and_again_when_they_change(tmp_path):

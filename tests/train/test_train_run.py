@@ -155,6 +155,8 @@ def test_nan_stops_the_run(data, cache, tmp_path, monkeypatch):
     [
         (["--epochs", "1", "0"], "at least 1 is needed"),
         (["--precision", "float16"], "got precision 'float16', but allowed are float32 and bf16"),
+        (["--learning-rate", "nan", "1"], "must be two numbers of at least 0.0"),
+        (["--clip-norm", "inf"], "got inf, but rates, decays and norms are finite numbers"),
         (["--batch", "1"], "got batch 1, but it must be an integer of at least 2"),
         (["--batch", "1000"], "but there are 48 training images: give a smaller batch"),
         (["--model", "resnet21"], "resnet21"),

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-import safetensors.torch
 import torch
 from torch import nn
 
@@ -24,6 +23,7 @@ from tvm_insta.errors import ModelError
 from tvm_insta.nn.blocks import BinaryNetwork
 from tvm_insta.nn.options import ModelOptions
 from tvm_insta.nn.packed import PACKED_KEY, pack, unpack
+from tvm_insta.nn.serialise import to_safetensors
 from tvm_insta.nn.state_dicts import StateDict, find_state_dicts, pickled_modules
 from tvm_insta.nn.torch_file import damaged, pickled_objects, read_torch_file
 
@@ -153,28 +153,6 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     except OSError as error:
         raise damaged(path, error) from error
     return digest.hexdigest()
-
-
-def to_safetensors(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Write tensors and text in the safetensors format, equal content as equal bytes.
-
-    The library writes the entries of the metadata in another order each time.
-
-    Args:
-        tensors: Contiguous, by name.
-        metadata: Text by name.
-
-    Returns:
-        The content of a file.
-    """
-    content: bytes = safetensors.torch.save(dict(tensors), metadata=dict(metadata))
-    length = int.from_bytes(content[:8], "little")
-    header: Any = json.loads(content[8 : 8 + length])
-    if metadata:
-        header["__metadata__"] = dict(sorted(metadata.items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
-    return len(text).to_bytes(8, "little") + text + content[8 + length :]
 
 
 def save_checkpoint(

@@ -1,21 +1,20 @@
 """`insta.convolution`: a convolution as PyTorch lays it out; `passes.to_nhwc` makes `insta.conv2d`.
 
 data [N, C, H, W] float32, weight [O, C / groups, KH, KW] float32, result [N, O, OH, OW] float32.
-The meaning of all attributes is that of `insta.conv2d`. There is no kernel for it.
+The meaning of all attributes is that of `insta.conv2d`. Its kernel is TVM's own, for checks only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tvm import relax
+from tvm import relax, topi
 
 from ._common import (
     dims,
     expect_dim,
     expect_divisible,
     expect_known,
-    fail,
     integer,
     integers,
     make_call,
@@ -79,8 +78,19 @@ def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
     return relax.TensorType([data[0], weight[0], *image], "float32")
 
 
-def _legalise(_: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    fail(call, "it has no kernel; run to_nhwc first")
+def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    return bb.call_te(
+        topi.nn.conv,
+        call.args[0],
+        call.args[1],
+        integers(call, "strides", 2, 1),
+        integers(call, "padding", 4, 0),
+        integers(call, "dilation", 2, 1),
+        integer(call, "groups", 1),
+        "NCHW",
+        "OIHW",
+        primfunc_name_hint="convolution",
+    )
 
 
 register(convolution, _infer, _legalise)

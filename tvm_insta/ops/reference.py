@@ -141,6 +141,24 @@ def conv2d(
     return _convolve(*wide, (strides, padding, dilation), groups).astype(np.float32)
 
 
+def convolution(data: Floats, weight: Floats, **attributes: Any) -> Floats:
+    """Oracle of `insta.convolution`, whose images are [N, C, H, W]; attributes as `conv2d`."""
+    image = data.transpose(0, 2, 3, 1)
+    result = conv2d(image, weight.transpose(0, 2, 3, 1), **attributes)
+    return np.asarray(result.transpose(0, 3, 1, 2))
+
+
+def dense(data: Floats, weight: Floats) -> Floats:
+    """Oracle of `insta.dense`."""
+    return (data.astype(np.float64) @ weight.astype(np.float64)).astype(np.float32)
+
+
+def levels(x: Floats, *thresholds: Floats, base: float, step: float, compare: str = "ge") -> Floats:
+    """Oracle of `insta.levels`; thresholds broadcast to x as numpy has it."""
+    count = sum(_COMPARE[compare](x, threshold).astype(np.float32) for threshold in thresholds)
+    return np.asarray(np.float32(base) + np.float32(step) * count, np.float32)
+
+
 def conv2d_blocked(
     data: Floats,
     weight: Floats,

@@ -6,6 +6,7 @@ The recipe is kept in every checkpoint: a run is continued with the recipe it wa
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,12 @@ class Recipe:
                 f"got {self.epochs[1]} epochs with binary weights, but at least 1 is needed: a "
                 "network whose weights stay real cannot be compiled to bits"
             )
+        for name in ("reuse_statistics", "flip"):
+            if not isinstance(getattr(self, name), bool):
+                raise TrainError(f"got {name} {getattr(self, name)!r}, but it is true or false")
+        for value in (*self.learning_rate, *self.weight_decay, self.clip_norm, self.instance_rate):
+            if not math.isfinite(value):
+                raise TrainError(f"got {value}, but rates, decays and norms are finite numbers")
         _at_least("batch", self.batch, 2)
         _at_least("padding", self.padding, 0)
         _at_least("seed", self.seed, 0)

@@ -135,7 +135,9 @@ def restore(state: State, model: nn.Module, optimiser: torch.optim.Optimizer | N
     for name, parameter in model.named_parameters():
         if f"adam.step.{name}" not in state.tensors:
             continue
-        optimiser.state[parameter] = {"step": state.tensors[f"adam.step.{name}"].clone()}
+        optimiser.state[parameter] = {
+            "step": state.tensors[f"adam.step.{name}"].to(parameter.device, copy=True)
+        }
         for moment in _MOMENTS:
             # In the memory layout of the parameter: fused Adam goes over both as flat memory.
             mine = torch.empty_like(parameter, requires_grad=False)

@@ -76,6 +76,14 @@ def arranged(value: Array, axes: tuple[int, ...], shape: torch.Size) -> torch.Te
     return torch.from_numpy(np.ascontiguousarray(value)).reshape(shape)
 
 
+def laid_out_like(theirs: torch.Tensor, ours: torch.Tensor) -> torch.Tensor:
+    """The artefact's values with the element type and the strides of PyTorch's.
+
+    The graph was exported with these strides, and a view of another layout may be impossible.
+    """
+    return torch.empty_like(theirs).copy_(ours)
+
+
 def _named(entry: TraceEntry, place: str) -> Array | None:
     """The tensor that a manifest calls "argument:i" or "output:i" of a kernel call."""
     kind, number = place.split(":")

@@ -20,7 +20,7 @@ from tvm_insta.validate.findings import Findings, SiteFindings
 from tvm_insta.validate.graph import Graph, Values, layers_in, place
 from tvm_insta.validate.levels import Explained, explain
 from tvm_insta.validate.narrow import TIMES, change_of
-from tvm_insta.validate.packed import Packed, arranged
+from tvm_insta.validate.packed import Packed, arranged, laid_out_like
 from tvm_insta.validate.rounding import Outcome, apart, distance, judge, rms
 
 _LEVEL = 1e-6  # relative: a straight-through sum (a - b) + b leaves rounding behind
@@ -125,7 +125,7 @@ class Replay:
             self._judge(node, ours, each.found)
             if number == 0:
                 self.free[node] = theirs
-                self.values[node] = ours.to(theirs.dtype)
+                self.values[node] = laid_out_like(theirs, ours)
         if node in self.free:
             self.cut.append(node)
 
@@ -192,7 +192,7 @@ class Replay:
             if taken is None:
                 taken = levels.to(theirs.dtype)
         if taken is not None:
-            self.values[node] = taken
+            self.values[node] = laid_out_like(theirs, taken)
             self.cut.append(node)
 
     def _judge_levels(self, node: fx.Node, each: _Pack, levels: torch.Tensor) -> None:

@@ -459,5 +459,41 @@ def quantisers():
     )
 
 
-GROUPS = (unary, binary, layers, pools, normalisations, reductions, shapes, quantisers)
+def quantised_layers():
+    """Layers of integers."""
+    x = RNG.integers(0, 256, (2, 3, 6, 5), dtype=np.uint8)
+    w = RNG.integers(-128, 128, (4, 3, 3, 3), dtype=np.int8)
+    points = {"xz": np.uint8(120), "wz": np.zeros(4, np.int8), "yz": np.uint8(128)}
+    scales = {"xs": np.float32(0.02), "ws": floats(4, low=0.01) / 50, "ys": np.float32(0.1)}
+    constants = points | scales | {"w": w, "b": RNG.integers(-99, 99, 4).astype(np.int32)}
+    inputs = ("x", "xs", "xz", "w", "ws", "wz", "ys", "yz")
+    pads = {"pads": [1, 0, 1, 2]}
+    out = (TensorProto.UINT8,)
+    yield Case("QLinearConv", "channel", inputs, constants, pads, data=x, out=out)
+    yield Case(
+        "QLinearConv", "bias", (*inputs, "b"), constants, {"strides": [2, 1]}, data=x, out=out
+    )
+    constants = {"w": w, "xz": np.uint8(7)}
+    attributes = {"dilations": [2, 1], "pads": [1, 1, 1, 1]}
+    out = (TensorProto.INT32,)
+    yield Case("ConvInteger", "", ("x", "w", "xz"), constants, attributes, data=x, out=out)
+    right = RNG.integers(-128, 128, (5, 3), dtype=np.int8)
+    constants = points | scales | {"w": right, "ws": np.float32(0.03), "wz": np.int8(4)}
+    yield Case("QLinearMatMul", "", inputs, constants, data=x[:, 0], out=(TensorProto.UINT8,))
+    pool = {"kernel_shape": [3, 2], "pads": [1, 1, 0, 0], "ceil_mode": 1, "strides": [2, 2]}
+    yield Case("MaxPool", "bytes", attributes=pool, data=x, out=(TensorProto.UINT8,))
+    yield Case("MaxPool", "signed", attributes=pool, data=w, out=(TensorProto.INT8,))
+
+
+GROUPS = (
+    unary,
+    binary,
+    layers,
+    pools,
+    normalisations,
+    reductions,
+    shapes,
+    quantisers,
+    quantised_layers,
+)
 CASES = [case for group in GROUPS for case in group()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import keyword
 import os
@@ -43,7 +44,7 @@ def test_layers_keep_their_names():
     }
     assert {"stem__Conv.weight", "fc__Gemm.weight"} <= set(module.state_dict())
     imported = import_torch(module, [torch.zeros(1, 3, 5, 5)], max_batch=4, dynamic=True)
-    assert imported.layer_names == tuple(module.onnx_names)
+    assert tuple(layer.name for layer in imported.layers) == tuple(module.onnx_names)
     assert imported.input_names == ("x",)
 
 
@@ -51,6 +52,28 @@ def test_inputs_are_named_arguments():
     module = onnx_module(load(larq()[0]))
     assert list(inspect.signature(module.forward).parameters) == ["image"]
     assert "net/conv2d/Conv2D" in repr(module)
+    x = torch.from_numpy(larq()[1]["image"])
+    with torch.no_grad():
+        assert torch.equal(module(image=x)[0], module(x)[0])
+    with pytest.raises(TypeError):
+        module(x, x)
+
+
+def test_forward_may_be_wrapped_for_a_while():
+    """As importers do to watch it: the wrapper has the same arguments, and goes away again."""
+    module = onnx_module(load(larq()[0]))
+    forward = module.forward
+
+    @functools.wraps(forward)
+    def watched(*args, **kwargs):
+        return forward(*args, **kwargs)
+
+    module.forward = watched
+    x = torch.from_numpy(larq()[1]["image"])
+    program = torch.export.export(module, (x,))
+    del module.forward
+    assert [each.name for each in program.graph.nodes if each.op == "placeholder"][-1] == "image"
+    assert list(inspect.signature(module.forward).parameters) == ["image"]
 
 
 ODD_NAMES = ["forward", "class", "0", "/a.b/c", "training", "taken", "_2", "a_2", "a"]
@@ -171,6 +194,12 @@ def test_a_reshape_that_hides_the_batch():
     model = graph([node], {"x": X[:1]}, {"s": ints(4, 42)})
     with pytest.raises(ImportModelError, match="the batch must come first"):
         settle(onnx_module(load(model)))
+
+
+def test_outputs_that_are_no_numbers():
+    """Logarithms of negative numbers are nan, alone and in a batch: the batch may vary."""
+    model = graph([helper.make_node("Log", ["x"], ["y"])], {"x": X[:1]})
+    assert settle(onnx_module(load(model))).dynamic
 
 
 def test_open_dimensions_must_be_given():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.frontend.onnx.cases import CASES, X, floats, ints
-from tests.frontend.onnx.models import agree, by_us, graph
+from tests.frontend.onnx.models import LAST, QONNX, agree, by_us, graph
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.onnx.load import OLDEST_OPSET
 from tvm_insta.frontend.onnx.operators import find, names
@@ -306,3 +307,12 @@ def test_what_is_not_taken_is_said(node, message):
     with pytest.raises(ImportModelError, match=message) as caught:
         by_us(graph([node], {"x": X}, constants, outputs, out=kinds), {"x": X})
     assert str(caught.value).startswith(f"node 'y' ({node.op_type})")
+
+
+@pytest.mark.parametrize(
+    ("part", "domain"), [("operators", ""), ("qonnx", QONNX), ("channels last", LAST)]
+)
+def test_the_documentation_lists_every_operator(part, domain):
+    text = (Path(__file__).parents[3] / "docs" / "onnx.md").read_text("utf-8")
+    listed = text.split(f"<!-- {part} -->")[1].split("<!-- end -->")[0]
+    assert listed.replace("\n", " ").strip().split(", ") == names(domain)

@@ -43,7 +43,7 @@ class OnnxLayer(nn.Module):
             self.register_buffer(name, value.tensor)
             self._constants[index] = (name, value)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> Tensor | Codes:
         """Run the node on those of its inputs that are no constants."""
         given = iter(inputs)
         operands: list[Value | None] = []
@@ -53,7 +53,7 @@ class OnnxLayer(nn.Module):
             else:
                 operands.append(next(given) if name else None)
         (result,) = execute(self.step, operands)
-        assert isinstance(result, Tensor)
+        assert isinstance(result, (Tensor, Codes))
         return result
 
     def extra_repr(self) -> str:
@@ -167,18 +167,36 @@ def onnx_module(graph: Graph) -> OnnxModule:
     """
     if not graph.inputs:
         raise ImportModelError("the model has no input, so there is nothing to run")
-    names = argument_names(graph.inputs)
-
-    def forward(self: OnnxModule, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Run the network on one tensor per input."""
-        return self.run(inputs)
-
-    # torch.export and inspect go by the signature: it names the inputs as the file does.
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [inspect.Parameter(name, kind) for name in ("self", *names)]
-    forward.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    forward = _NamedForward(argument_names(graph.inputs))
     made: type[OnnxModule] = type("OnnxModule", (OnnxModule,), {"forward": forward})
     return made(graph)
+
+
+class _NamedForward:
+    """Gives each module a ``forward`` whose signature names the inputs, as torch.export wants it.
+
+    A signature set on a method has "self" in it, and whoever wraps the bound method copies that; so
+    this hands out functions, and a module may still be given another ``forward`` for a while.
+
+    Args:
+        names: of the arguments.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        self.signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
+
+    def __get__(self, module: OnnxModule | None, owner: type[OnnxModule]) -> Any:
+        if module is None:
+            return self
+        signature = self.signature
+
+        def forward(*args: Tensor, **kwargs: Tensor) -> Tensor | tuple[Tensor, ...]:
+            """Run the network on one tensor per input."""
+            return module.run(signature.bind(*args, **kwargs).args)
+
+        forward.__signature__ = signature  # type: ignore[attr-defined]
+        return forward
 
 
 def argument_names(inputs: Sequence[Input]) -> tuple[str, ...]:

@@ -119,10 +119,8 @@ class _Eager(TorchFunctionMode):
             result = func(*args, **kwargs)
             self._follow(func, args, kwargs, result)
             return result
-        if func == _SET_DATA:
-            return self._set_data(*args)
-        if func == _GET_DATA:
-            return self._data_of(args[0]) if self._parameter(args[0]) else self._detached(args[0])
+        if func in (_SET_DATA, _GET_DATA):
+            return self._data(func, args)
         if func in _CUDA:
             return args[0]
         args = _on_cpu(func, args)
@@ -134,6 +132,12 @@ class _Eager(TorchFunctionMode):
         return result
 
     # -- parameters ------------------------------------------------------------------------------
+
+    def _data(self, func: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Read or write ``tensor.data``."""
+        if func == _SET_DATA:
+            return self._set_data(*args)
+        return self._data_of(args[0]) if self._parameter(args[0]) else self._detached(args[0])
 
     def _parameter(self, tensor: Any) -> str | None:
         """The name under which a tensor is a parameter of the module now."""
@@ -199,7 +203,7 @@ class _Eager(TorchFunctionMode):
                 f"forward {_VALUES[func]} that is computed from the input{_place()}: "
                 f"{_INSTEAD.get(func, _COMPUTE)}"
             )
-        with _disable_current_modes(), torch.no_grad():
+        with _disable_current_modes():
             return func(value.detach(), *args[1:], **kwargs)
 
     def _follow(
@@ -221,7 +225,7 @@ class _Eager(TorchFunctionMode):
             return at[id(leaf)] if isinstance(leaf, _Tensor) else leaf
 
         try:
-            with _disable_current_modes(), torch.no_grad():
+            with _disable_current_modes():
                 own = func(*tree_map(real, args), **tree_map(real, kwargs))
         except Exception:  # no value then: who reads it is refused
             return

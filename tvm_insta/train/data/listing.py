@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -92,43 +93,86 @@ def find(data: Path, split: str) -> Listing:
     if not data.exists():
         raise DataError(f"{data} does not exist: give the folder or zip file of the data set")
     if data.is_file():
-        return _from_zip(data, names)
+        return _from_zip(data, names, holds_both=True)
     for name in names:
         if (data / name).is_dir():
             return _from_folder(data / name)
         if (data / f"{name}.zip").is_file():
-            return _from_zip(data / f"{name}.zip", names)
+            return _from_zip(data / f"{name}.zip", names, holds_both=False)
     wanted = " or ".join(f"{name}[.zip]" for name in names)
     raise DataError(f"{data} has no {split} images: they must lie in {wanted} there")
 
 
 def _from_folder(folder: Path) -> Listing:
     files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    empty = [path.name for path in folder.iterdir() if path.is_dir()]
-    return _listing(folder, "", [PurePosixPath(path.as_posix()) for path in files], empty)
+    folders = [PurePosixPath(path.name) for path in folder.iterdir() if path.is_dir()]
+    return _listing(folder, (), [PurePosixPath(path.as_posix()) for path in files], folders)
 
 
-def _from_zip(path: Path, splits: tuple[str, ...]) -> Listing:
+def _from_zip(path: Path, splits: tuple[str, ...], *, holds_both: bool) -> Listing:
     with _zip(path) as archive:
-        members = [PurePosixPath(name) for name in archive.namelist() if not name.endswith("/")]
-        folders = [PurePosixPath(name) for name in archive.namelist() if name.endswith("/")]
-    tops = {member.parts[0] for member in members if len(member.parts) > 2}
-    prefix = next((name for name in splits if name in tops), "")
-    if not prefix and tops & {*TRAIN, *TEST}:
-        raise DataError(
-            f"{path} holds {', '.join(sorted(tops))}, but no {' or '.join(splits)}: give a zip "
-            "file with both splits, or a folder with a zip file for each"
-        )
-    if prefix:
-        members = [m.relative_to(prefix) for m in members if m.parts[0] == prefix]
-        folders = [f.relative_to(prefix) for f in folders if f.parts[0] == prefix]
-    classes = [folder.parts[0] for folder in folders if folder.parts]
-    return _listing(path, f"{prefix}/" if prefix else "", members, classes)
+        names = archive.namelist()
+    members = [PurePosixPath(name) for name in names if not name.endswith("/")]
+    folders = [PurePosixPath(name) for name in names if name.endswith("/")]
+    members = [member for member in members if not _is_rubbish(member)]
+    tops = {member.parts[:-1] for member in members}
+    # Packers often put everything into one folder more.
+    common = _common(tops)
+    starts = [common[:depth] for depth in range(len(common) + 1)]
+    prefix = next(
+        (
+            (*start, split)
+            for start in reversed(starts)
+            for split in splits
+            if any(top[: len(start) + 1] == (*start, split) for top in tops)
+        ),
+        None,
+    )
+    if prefix is None:
+        others = sorted({top[len(common)] for top in tops if len(top) > len(common)})
+        if holds_both or set(others) & {*TRAIN, *TEST}:
+            raise DataError(
+                f"{path} holds {', '.join(others[:5]) or 'nothing'}, but no "
+                f"{' or '.join(splits)}: give a zip file with both splits, or a folder with a zip "
+                "file for each"
+            )
+        prefix = common
+    count = len(prefix)
+    return _listing(
+        path,
+        prefix,
+        [PurePosixPath(*m.parts[count:]) for m in members if m.parts[:count] == prefix],
+        [PurePosixPath(*f.parts[count:]) for f in folders if f.parts[:count] == prefix],
+    )
 
 
-def _listing(origin: Path, prefix: str, files: list[PurePosixPath], folders: list[str]) -> Listing:
-    images = [f for f in files if len(f.parts) > 1 and f.suffix.lower() in SUFFIXES]
-    classes = sorted({*(image.parts[0] for image in images), *folders})
+def _common(paths: set[tuple[str, ...]]) -> tuple[str, ...]:
+    """The folders with which all paths begin."""
+    if not paths:
+        return ()
+    # What the first and the last in order share, all between them share.
+    pairs = zip(min(paths), max(paths), strict=False)
+    return tuple(one for one, _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _is_rubbish(path: PurePosixPath) -> bool:
+    """Whether a file manager left it there, not a person."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+def _listing(
+    origin: Path,
+    prefix: tuple[str, ...],
+    files: list[PurePosixPath],
+    folders: list[PurePosixPath],
+) -> Listing:
+    images = [
+        file
+        for file in files
+        if len(file.parts) > 1 and file.suffix.lower() in SUFFIXES and not _is_rubbish(file)
+    ]
+    named = [folder.parts[0] for folder in folders if folder.parts and not _is_rubbish(folder)]
+    classes = sorted({*(image.parts[0] for image in images), *named})
     if len(classes) < 2:
         raise DataError(
             f"{origin} has {len(classes)} classes, but at least 2 are needed: each class is a "
@@ -137,10 +181,12 @@ def _listing(origin: Path, prefix: str, files: list[PurePosixPath], folders: lis
     number = {name: index for index, name in enumerate(classes)}
     ordered = sorted((number[image.parts[0]], image.as_posix()) for image in images)
     labels = tuple(label for label, _ in ordered)
+    found = set(labels)
     for name in classes:
-        if number[name] not in labels:
+        if number[name] not in found:
             raise DataError(
                 f"class {name} of {origin} has no images: add some ({', '.join(SUFFIXES)}) or "
                 "remove its folder"
             )
-    return Listing(origin, tuple(prefix + name for _, name in ordered), labels, tuple(classes))
+    names = tuple(str(PurePosixPath(*prefix, name)) for _, name in ordered)
+    return Listing(origin, names, labels, tuple(classes))

@@ -18,9 +18,10 @@ OVER_THE_BATCH = {
     "all all", "prod all", "amax all", "norm all", "argmax all", "expand new dims", "permute batch",
     "cat batch", "repeat rank", "conv2d input weights", "flatten batch", "batch_norm no statistics",
     "batch_norm no statistics plain", "batch_norm no statistics vector", "transpose batch", "t",
-    "mm of transposed", "attention gqa", "batch_norm no statistics sequence",
+    "mm of transposed", "attention gqa", "batch_norm no statistics sequence", "index apart",
 }  # fmt: skip
-"""Cases in which images of a batch meet: the plain-C form runs one image after the other."""
+"""Cases in which images of a batch meet (the plain-C form runs one image after the other), or whose
+first dimension is not the batch."""
 
 CHUNK = 24
 

@@ -158,6 +158,8 @@ def einsum(*tensors: Tensor, equation: str) -> Tensor:
 
 def macs(name: str, inputs: Sequence[Tensor], output: Tensor) -> int:
     """Multiply-accumulates of a layer, all images of the batch together."""
+    if name.startswith("QLinear"):  # the weight is behind the input's scale and zero point
+        return output.numel() * math.prod(inputs[1].shape[1:])
     if name in ("Gemm", "MatMul"):
         last = inputs[1].ndim - 2 if inputs[1].ndim > 1 else 0
         return output.numel() * int(inputs[1].shape[last])

@@ -76,13 +76,16 @@ def max_pool(
     if context.outputs > 1:
         raise ImportModelError("its second output, the positions of the maxima, is not taken")
     rank = _rank(x, kernel_shape)
+    if not x.is_floating_point() and x.dtype not in (torch.int8, torch.uint8):
+        raise ImportModelError(f"its input holds {x.dtype}, but floats and bytes are taken")
     span = window(x.shape[2:], kernel_shape, strides, dilations, pads, auto_pad)
     span = _widened(span, _rounded_up(x, span, ceil_mode))
-    padding = span.before
+    padding, dtype = span.before, x.dtype
+    if dtype in (torch.int8, torch.uint8):  # exact in float32, in which PyTorch pools
+        x = x.to(torch.float32)
     if not _torch_can(span):
-        least = -math.inf if x.is_floating_point() else torch.iinfo(x.dtype).min
-        x, padding = F.pad(x, span.flat, value=least), (0,) * rank
-    return _MAX[rank - 1](x, span.kernel, span.strides, padding, span.dilations)
+        x, padding = F.pad(x, span.flat, value=-math.inf), (0,) * rank
+    return _MAX[rank - 1](x, span.kernel, span.strides, padding, span.dilations).to(dtype)
 
 
 @operator("AveragePool")

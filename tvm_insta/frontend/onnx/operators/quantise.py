@@ -21,8 +21,8 @@ from tvm_insta.frontend.onnx.tensors import bounds, numpy_type
 Operand = Tensor | float
 
 
-def _scale(scale: Constant, what: str = "its scale") -> None:
-    """A scale that is not positive turns the order round or makes no sense.
+def check_scale(scale: Constant, what: str = "its scale") -> None:
+    """Do nothing if a scale is positive: others turn the order round, or make no sense.
 
     Raises:
         ImportModelError: not a positive number.
@@ -70,7 +70,7 @@ def quantize_linear(
     output_dtype: int = 0,
 ) -> Codes:
     """``round(x / scale) + zero_point``, to the even neighbour, in the integer type's range."""
-    _scale(scale)
+    check_scale(scale)
     element = zero_point.element if zero_point is not None else output_dtype or TensorProto.UINT8
     low, high = bounds(element)
     codes = torch.round(prefer_float(x, "its input") / _shaped(x, scale, axis, block_size))
@@ -90,7 +90,7 @@ def dequantize_linear(
     output_dtype: int = 0,
 ) -> Tensor:
     """``(x - zero_point) * scale``."""
-    _scale(scale)
+    check_scale(scale)
     values = x.values if isinstance(x, Codes) else x.to(torch.float32)
     if zero_point is not None and not _is_zero(zero_point):
         values = values - _shaped(values, zero_point, axis, block_size)

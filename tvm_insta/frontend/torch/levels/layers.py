@@ -175,7 +175,8 @@ class _Rewrite:
             total = term if total is None else call(node, _aten.add.Tensor, (total, term))
         if bool(planes.offset.any()):
             ratio = torch.where(first > 0, planes.offset / first.clamp_min(1e-300), 0.0)
-            whole = ones.expand(form.groups, *ones.shape[1:]).contiguous()
+            # One sum serves all output channels; those of several groups sum other channels each.
+            whole = ones if form.groups == 1 else torch.ones_like(planes.signs[0], dtype=ones.dtype)
             term = self._term(node, form, packed, whole, codes, ratio, name)
             total = call(node, _aten.add.Tensor, (total, term))
         assert total is not None

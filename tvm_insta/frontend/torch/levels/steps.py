@@ -68,10 +68,19 @@ class Steps:
         return all(isinstance(t, torch.Tensor) and t.numel() == 1 for t in self.thresholds)
 
     def without_subnormals(self) -> Steps:
-        """``x >= 1.4e-45`` as ``x > 0``: some processors take the smallest numbers for 0."""
+        """``x >= 1.4e-45`` as ``x > 0``: some processors take the smallest numbers for 0.
+
+        ``x >= 0`` beside it becomes ``x > -1.2e-38``, the normal number next to 0.
+        """
         values = [t for t in self.thresholds if isinstance(t, torch.Tensor)]
         tiny = any(bool(((t != 0) & (t.abs() < _SMALLEST_NORMAL)).any()) for t in values)
         if self.compare != "ge" or not tiny:
             return self
-        below = tuple(torch.nextafter(t, torch.tensor(-torch.inf)) for t in values)
-        return replace(self, compare="gt", thresholds=below)
+        return replace(self, compare="gt", thresholds=tuple(map(_normal_below, values)))
+
+
+def _normal_below(threshold: torch.Tensor) -> torch.Tensor:
+    """The largest number below, no subnormal one."""
+    below = torch.nextafter(threshold, torch.tensor(-torch.inf))
+    tiny = (below < 0) & (below > -_SMALLEST_NORMAL)
+    return torch.where(tiny, -_SMALLEST_NORMAL, below)

@@ -75,7 +75,8 @@ def transposed_to_convolution(node: fx.Node) -> None:
     kernel = weight.meta["val"].shape[2:]
     image: Any = x
     if any(step > 1 for step in stride):
-        sizes = insert.sizes(image)
+        # The batch is left open: a size read off another input would tie both together.
+        sizes = [-1, *insert.sizes(image)[1:]]
         spread = [*sizes[:2], *(item for size in sizes[2:] for item in (size, 1))]
         image = insert.view(image, spread)
         zeros = [pad for step in reversed(stride) for pad in (0, step - 1, 0, 0)]

@@ -212,14 +212,11 @@ def _pool(
     pads = _pads(c, kernel, stride, padding, dilation)
     pads = padding if pads[space:] == padding else pads
     make = getattr(relax.op.nn, f"{kind}_pool{space}d")
-    ceil = bool(c["ceil_mode"])
-    result = c.emit(
+    return c.emit(
         make(c["self"], kernel, stride, pads, dilation, False, counted)
         if kind == "avg"
         else make(c["self"], kernel, stride, pads, dilation, False)
     )
-    del ceil
-    return result
 
 
 @converts("_adaptive_avg_pool2d.default", "_adaptive_avg_pool3d.default")
