@@ -22,7 +22,9 @@ SHARE = 1e-3
 """The largest share of elements that may lie within the distance limit of a threshold: of a density
 of 1 per rms, 1e-4 does. Elements that are 0 on both sides are many more, and are never excused."""
 
-_FEW = 3  # elements, where a thousandth is less than that
+FEW = 3
+"""Elements, where a thousandth is less than that."""
+
 _PARTS = (1 / 16, 1 / 4, 1.0)  # of the limit: the smallest that explains all is told
 _SEEDS = 3
 
@@ -81,7 +83,7 @@ def explain(
     for part in _PARTS:
         if not bool(wrong.any()):
             return Explained(0, 0.0)
-        if int(wrong.sum()) > max(_FEW, SHARE * wrong.numel()):
+        if int(wrong.sum()) > max(FEW, SHARE * wrong.numel()):
             break
         for moved in _moves(roots, part * limit):
             take(graph.evaluate(nodes, known, moved)[node])

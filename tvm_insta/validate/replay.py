@@ -18,7 +18,7 @@ from torch import fx
 from tvm_insta.runtime.manifest import Binarisation
 from tvm_insta.validate.findings import Findings, SiteFindings
 from tvm_insta.validate.graph import Graph, Values, layers_in, place
-from tvm_insta.validate.levels import Explained, explain
+from tvm_insta.validate.levels import FEW, SHARE, Explained, explain
 from tvm_insta.validate.narrow import TIMES, change_of
 from tvm_insta.validate.packed import Packed, arranged, laid_out_like
 from tvm_insta.validate.rounding import Outcome, apart, distance, judge, rms
@@ -219,8 +219,18 @@ class Replay:
             found.zeros += int(given_up.sum())
             wrong &= ~given_up
         exact = each.compared is not None and graph.exact(nodes, each.roots)
-        if self._straight_from_narrow(each):  # PyTorch's own activations are not the artefact's
-            found.flips += int((levels - theirs).abs().div(site.step)[wrong].round().sum())
+        narrow = [root for root in each.roots if self._is_narrow(root)]
+        if narrow:
+            found.flips += int(wrong.sum())
+            moved = self._moved_by_rounding(roots, narrow)
+            usual = apart(graph.evaluate(nodes, self.values, moved)[node], theirs, tolerance)
+            allowed = TIMES * int(usual.sum()) + SHARE * wrong.numel() + FEW
+            kinds = {self.narrow[layer] for layer in self.narrow}
+            if int(wrong.sum()) > allowed and ("int8" not in kinds or self.calibrated):
+                found.fail(
+                    f"{int(wrong.sum())} of {wrong.numel()} levels are not PyTorch's, and rounding "
+                    f"to {' and '.join(sorted(kinds))} explains {int(allowed)}"
+                )
             return
         if bool(wrong.any()):
             limit = 0.0 if exact else self.distance_limit
@@ -229,13 +239,18 @@ class Replay:
             self._note(found, each, levels, theirs, wrong, explained)
         self._count_flips(node, nodes, each, levels, theirs, tolerance)
 
-    def _straight_from_narrow(self, each: _Pack) -> bool:
-        """Whether a root that is not taken from the artefact comes from a bf16 or int8 layer."""
-        return any(
-            self.narrow.keys() & set(self.graph.slice(root, self.cut))
-            for root in each.roots
-            if root not in self.cut
-        )
+    def _is_narrow(self, root: fx.Node) -> bool:
+        """Whether a root is not taken from the artefact and comes from a bf16 or int8 layer."""
+        nodes = self.graph.slice(root, self.cut)
+        return root not in self.cut and bool(self.narrow.keys() & set(nodes))
+
+    def _moved_by_rounding(self, roots: Values, narrow: Sequence[fx.Node]) -> Values:
+        """The roots, where the operands of bf16 and int8 layers before them are rounded."""
+        moved = dict(roots)
+        for root in narrow:
+            nodes = self.graph.slice(root, self.cut)
+            moved[root] = change_of(self.graph, self.values, root, nodes, self.narrow)
+        return moved
 
     def _note(
         self,

@@ -110,9 +110,12 @@ def _named_behind(node: fx.Node, x: fx.Node) -> str:
 
     A layer without its bias is no tensor of the exported graph; with it, it is.
     """
-    for source in node.all_input_nodes:
-        if source is not x and constant(source) is None:
-            found = _named_behind(source, x)
-            if found:
-                return found
-    return source_of(node) if x in node.all_input_nodes else ""
+    waiting, seen = [node], {node}
+    while waiting:
+        each = waiting.pop()
+        if x in each.all_input_nodes and source_of(each):
+            return source_of(each)
+        new = [source for source in each.all_input_nodes if source is not x and source not in seen]
+        seen.update(new)
+        waiting += new
+    return ""
