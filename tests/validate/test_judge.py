@@ -1,0 +1,191 @@
+"""The judge by itself: right networks are never failed, and what cannot be judged is not valid."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import tvm_insta
+from tvm_insta.errors import ImportModelError
+from tvm_insta.validate import validate
+
+
+class Net(nn.Module):
+    """A function of a module list and an image, with random but fixed parameters."""
+
+    def __init__(self, function, *modules):
+        super().__init__()
+        torch.manual_seed(0)
+        self.function, self.parts = function, nn.ModuleList(modules)
+        for part in self.parts:
+            for parameter in part.parameters():
+                parameter.data.normal_(0, 0.3)
+
+    def forward(self, x):
+        return self.function(self.parts, x)
+
+
+def signs(*shape):
+    return torch.sign(torch.randn(*shape, generator=torch.Generator().manual_seed(3)))
+
+
+W, FLAT = signs(16, 16, 3, 3), signs(20, 300)
+
+
+def approximate(x):
+    """Bi-Real Net's straight-through estimator: three masks whose values cancel."""
+    first, second, third = (x < -1).float(), (x < 0).float(), (x < 1).float()
+    soft = -1 * first + (x * x + 2 * x) * (1 - first)
+    soft = soft * second + (-x * x + 2 * x) * (1 - second)
+    soft = soft * third + 1 * (1 - third)
+    return torch.sign(x).detach() - soft.detach() + soft
+
+
+def dorefa(x):
+    return torch.round(torch.clamp(x, 0, 1) * 15) / 15
+
+
+def behind(quantise):
+    return Net(
+        lambda m, x: m[1](F.conv2d(quantise(m[0](x)), W, padding=1).mean((2, 3)) * 0.1),
+        nn.Conv2d(3, 16, 3),
+        nn.Linear(16, 5),
+    )
+
+
+def two_readers(parts, x):
+    bits = torch.sign(parts[0](x))
+    return parts[1]((F.conv2d(bits, W, padding=1) + parts[2](bits)).mean((2, 3)))
+
+
+def beside(parts, x):
+    y = parts[0](x)
+    return F.conv2d(torch.cat([y[:, 8:].sign(), (y[:, :8] - 0.3).sign()], 1), W).mean((2, 3))
+
+
+RIGHT = {
+    "masks of a surrogate": lambda: behind(approximate),
+    "four bits": lambda: behind(dorefa),
+    "zeros": lambda: behind(lambda x: torch.sign(F.relu(x))),
+    "sign of integer sums": lambda: Net(
+        lambda m, x: F.conv2d(torch.sign(F.conv2d(torch.sign(m[0](x)), W)), W).flatten(1),
+        nn.Conv2d(3, 16, 3, bias=False),
+    ),
+    "bits that a float layer reads": lambda: Net(
+        two_readers, nn.Conv2d(3, 16, 3), nn.Linear(16, 5), nn.Conv2d(16, 16, 1)
+    ),
+    "levels moved by a pool and a pad": lambda: Net(
+        lambda m, x: F.conv2d(F.pad(F.max_pool2d(torch.sign(m[0](x)), 2), (1, 1, 1, 1)), W).mean(
+            (2, 3)
+        ),
+        nn.Conv2d(3, 16, 3),
+    ),
+    "two tensors beside each other": lambda: Net(beside, nn.Conv2d(3, 16, 3)),
+    "a flat image of one channel": lambda: Net(
+        lambda _, x: F.linear(torch.sign(x.flatten(1)), FLAT)
+    ),
+    "a sum of 40000 products": lambda: Net(
+        lambda m, x: F.conv2d(
+            torch.sign(F.linear(x.flatten(1).repeat(1, 134), m[0].weight).view(-1, 16, 3, 3)), W
+        ).flatten(1),
+        nn.Linear(300 * 134, 144, bias=False),
+    ),
+    "class numbers": lambda: Net(lambda m, x: m[0](x).mean((2, 3)).argmax(1), nn.Conv2d(3, 16, 3)),
+    "a mask": lambda: Net(lambda m, x: m[0](x) > 0.1, nn.Conv2d(3, 16, 3)),
+    "NaN where PyTorch has it": lambda: Net(
+        lambda m, x: torch.log(m[0](x)).flatten(1), nn.Conv2d(3, 4, 3)
+    ),
+}
+
+
+def images():
+    x = torch.randn(4, 3, 10, 10, generator=torch.Generator().manual_seed(5))
+    x[1] = 0
+    x[2] = (x[2] * 2).round() / 2
+    return x
+
+
+@pytest.mark.parametrize("runtime", ["vm", "c"])
+@pytest.mark.parametrize("name", RIGHT)
+def test_right_networks_are_valid(name, runtime):
+    network, x = RIGHT[name]().eval(), images()
+    artefact = tvm_insta.build(network, x[:1], "native", runtime=runtime, check=False)
+    findings = validate(artefact.load(), network, [x])
+    assert findings.verdict == "valid", (findings.failures(), findings.not_judged)
+    assert all(site.judged for site in findings.sites)
+
+
+def test_what_is_not_named_is_not_validated():
+    network, x = behind(torch.sign).eval(), images()
+    module = tvm_insta.build(network, x[:1], "native", check=False).load()
+    [pack] = module.manifest.binarisations
+    for site, reason in (
+        (None, "does not say which tensor"),
+        (dataclasses.replace(pack.site, result="nothing"), "no tensor nothing"),
+    ):
+        other = dataclasses.replace(pack, site=site)
+        module.manifest = dataclasses.replace(module.manifest, binarisations=(other,))
+        findings = validate(module, network, [x])
+        assert findings.verdict == "not validated", findings.failures()
+        assert reason in findings.not_judged[0]
+
+
+def test_another_network_is_invalid_at_its_first_layer():
+    network, x = behind(torch.sign).eval(), images()
+    module = tvm_insta.build(network, x[:1], "native", check=False).load()
+    with torch.no_grad():
+        network.parts[0].bias[3] += 1e-2
+    findings = validate(module, network, [x])
+    assert findings.verdict == "invalid"
+    assert "parts.0" in findings.failures()[0] or "sign" in findings.failures()[0]
+
+
+MIXING = {
+    "mean over the batch": lambda m, x: m[0](x).mean((2, 3)) - m[0](x).mean((0, 2, 3)),
+    "turned": lambda m, x: m[0](x).mean((2, 3)).flip(0),
+}
+LOSING = {
+    "squeeze": lambda m, x: m[0](x).mean((2, 3)).squeeze(),
+    "flatten": lambda m, x: m[0](x).flatten(),
+    "transposed": lambda m, x: m[0](x).mean((2, 3)).t(),
+    "mean": lambda m, x: m[0](x).mean(0),
+}
+
+
+@pytest.mark.parametrize("runtime", ["vm", "c"])
+@pytest.mark.parametrize("name", [*MIXING, *LOSING])
+def test_images_of_a_batch_stay_apart(name, runtime, tmp_path):
+    network = Net({**MIXING, **LOSING}[name], nn.Conv2d(3, 4, 3)).eval()
+    x = images()
+    if name in MIXING and runtime == "vm":  # right: the whole batch is computed at once
+        ours = tvm_insta.build(network, x[:1], "native", out_dir=tmp_path)(x.numpy())
+        with torch.no_grad():
+            torch.testing.assert_close(torch.from_numpy(ours), network(x), rtol=0, atol=1e-5)
+        return
+    words = "influence each other" if name in MIXING else "must be the batch|must stay"
+    with pytest.raises(ImportModelError, match=words):
+        tvm_insta.build(network, x[:1], "native", runtime=runtime, out_dir=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_image_may_do_as_it_likes():
+    network = Net(MIXING["mean over the batch"], nn.Conv2d(3, 4, 3)).eval()
+    artefact = tvm_insta.build(network, images()[:1], "native", runtime="c", max_batch=1)
+    assert artefact.manifest.options["checked"] == "passed"
+
+
+def test_the_module_is_left_as_it_was():
+    """A network that binarises its weights in place, in training mode."""
+
+    def forward(parts, x):
+        return parts[1](parts[0](x)).mean((2, 3))
+
+    network = Net(forward, nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    tvm_insta.build(network, images()[:1], "native")
+    assert network.training and network.parts[1].training
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())

@@ -1,0 +1,184 @@
+"""The levels that a kernel packed, judged as PyTorch's function of what it compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from tvm_insta.runtime.manifest import Binarisation
+from tvm_insta.validate.findings import Findings, SiteFindings
+from tvm_insta.validate.graph import Graph, Values, place
+from tvm_insta.validate.levels import FEW, SHARE, Explained, explain
+from tvm_insta.validate.narrow import TIMES, change_of
+from tvm_insta.validate.packed import Packed
+from tvm_insta.validate.rounding import apart, rms
+
+_LEVEL = 1e-6  # relative: a straight-through sum (a - b) + b leaves rounding behind
+_EPSILON = 2.0**-22
+
+
+@dataclass
+class Pack:
+    """A binarisation whose nodes are known."""
+
+    pack: Binarisation
+    packed: Packed
+    found: SiteFindings
+    result: fx.Node
+    compared: fx.Node | None
+    roots: list[fx.Node]
+
+
+class Replayed:
+    """What is known of one image so far, and the judgement of its levels.
+
+    Attributes:
+        values: of every node so far, the artefact's where a kernel compares or packs them.
+        free: PyTorch's values of nodes that were replaced by the artefact's.
+        cut: nodes whose values are the artefact's.
+        undecided: why what follows cannot be judged on this image, "" while it can.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        findings: Findings,
+        narrow: Mapping[fx.Node, str],
+        *,
+        calibrated: bool,
+    ) -> None:
+        self.graph = graph
+        self.findings = findings
+        self.distance_limit = findings.distance_limit
+        self.narrow = narrow
+        self.calibrated = calibrated
+        self.values: Values = {}
+        self.free: Values = {}  # PyTorch's values of nodes that were replaced by the artefact's
+        self.cut: list[fx.Node] = []
+        self.undecided = ""
+
+    def judge_levels(self, node: fx.Node, each: Pack, levels: torch.Tensor) -> None:
+        """Compare the levels that a kernel packed with PyTorch's function of its roots."""
+        site, found, graph = each.pack.site, each.found, self.graph
+        assert site is not None
+        nodes = graph.between(each.roots, node)
+        if not nodes and node not in each.roots:
+            self.findings.leave_out(
+                f"{found.name}: it does not depend on {', '.join(site.roots) or 'any named tensor'}"
+            )
+            return
+        roots = {root: self.values[root] for root in each.roots}
+        own = graph.evaluate(nodes, self.values, roots)
+        theirs = own[node].double()
+        if bool(torch.isnan(theirs).any()):
+            self.undecided = f"{place(node)}: PyTorch's own levels are NaN on this input"
+            return
+        found.judged += 1
+        found.bits += levels.numel() * (2**each.pack.bits - 1)
+        tolerance = _LEVEL * float(theirs.abs().max()) + _EPSILON * _largest(own)
+        wrong = apart(levels, theirs, tolerance)
+        if self.findings.sign_of_zero == "+1":  # the user gave up the third value: counted
+            given_up = wrong & (theirs.abs() <= tolerance) & (levels > 0)
+            found.zeros += int(given_up.sum())
+            wrong &= ~given_up
+        exact = each.compared is not None and graph.exact(nodes, each.roots)
+        narrow = [root for root in each.roots if self._is_narrow(root)]
+        if narrow:
+            found.flips += int(wrong.sum())
+            moved = self._moved_by_rounding(roots, narrow)
+            usual = apart(graph.evaluate(nodes, self.values, moved)[node], theirs, tolerance)
+            allowed = TIMES * int(usual.sum()) + SHARE * wrong.numel() + FEW
+            kinds = {self.narrow[layer] for layer in self.narrow}
+            if int(wrong.sum()) > allowed and ("int8" not in kinds or self.calibrated):
+                found.fail(
+                    f"{int(wrong.sum())} of {wrong.numel()} levels are not PyTorch's, and rounding "
+                    f"to {' and '.join(sorted(kinds))} explains {int(allowed)}"
+                )
+            return
+        if bool(wrong.any()):
+            limit = 0.0 if exact else self.distance_limit
+            held = torch.where(wrong, levels, theirs)
+            explained = explain(graph, nodes, node, self.values, roots, held, tolerance, limit)
+            self._note(found, each, levels, theirs, wrong, explained)
+        self._count_flips(node, nodes, each, levels, theirs, tolerance)
+
+    def _is_narrow(self, root: fx.Node) -> bool:
+        """Whether a root is not taken from the artefact and comes from a bf16 or int8 layer."""
+        nodes = self.graph.slice(root, self.cut)
+        return root not in self.cut and bool(self.narrow.keys() & set(nodes))
+
+    def _moved_by_rounding(self, roots: Values, narrow: Sequence[fx.Node]) -> Values:
+        """The roots, where the operands of bf16 and int8 layers before them are rounded."""
+        moved = dict(roots)
+        for root in narrow:
+            nodes = self.graph.slice(root, self.cut)
+            moved[root] = change_of(self.graph, self.values, root, nodes, self.narrow)
+        return moved
+
+    def _note(
+        self,
+        found: SiteFindings,
+        each: Pack,
+        levels: torch.Tensor,
+        theirs: torch.Tensor,
+        wrong: torch.Tensor,
+        explained: Explained,
+    ) -> None:
+        assert each.pack.site is not None
+        if explained.unexplained:
+            at = int(wrong.flatten().nonzero()[0])
+            found.wrong_levels += explained.unexplained
+            found.fail(
+                f"{explained.unexplained} of {levels.numel()} levels are not PyTorch's function of "
+                f"{', '.join(each.pack.site.roots)}: the first is {float(levels.flatten()[at]):g}, "
+                f"PyTorch gives {float(theirs.flatten()[at]):g}"
+            )
+        else:
+            steps = (levels - theirs).abs()[wrong] / each.pack.site.step
+            found.flips += int(steps.round().clamp(min=1).sum())
+            found.distance = max(found.distance, explained.distance)
+
+    def _count_flips(
+        self,
+        node: fx.Node,
+        nodes: Sequence[fx.Node],
+        each: Pack,
+        levels: torch.Tensor,
+        theirs: torch.Tensor,
+        tolerance: float,
+    ) -> None:
+        """Count the bits that PyTorch's activations, in place of the artefact's, would turn."""
+        changed = {root: self.free.get(root, self.values[root]) for root in each.roots}
+        if all(changed[root] is self.values[root] for root in each.roots):
+            return
+        other = self.graph.evaluate(nodes, self.values, changed)[node].double()
+        flipped = apart(levels, other, tolerance) & ~apart(levels, theirs, tolerance)
+        if bool(flipped.any()):
+            assert each.pack.site is not None
+            steps = (levels - other).abs()[flipped] / each.pack.site.step
+            each.found.flips += int(steps.round().clamp(min=1).sum())
+            each.found.distance = max(each.found.distance, self._moved(each, flipped))
+
+    def _moved(self, each: Pack, flipped: torch.Tensor) -> float:
+        """How far the compared activations lie from PyTorch's where bits flipped, in their rms."""
+        if each.compared is None:
+            return each.found.deviation
+        ours, theirs = self.values[each.compared], self.free[each.compared]
+        moved = (ours.double() - theirs.double()).abs()
+        if moved.shape == flipped.shape:
+            moved = moved[flipped]
+        return float(moved.max()) / rms(theirs)
+
+
+def _largest(values: Mapping[fx.Node, Any]) -> float:
+    """The largest finite magnitude of intermediate values: it bounds what rounding leaves."""
+    largest = 0.0
+    for value in values.values():
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel():
+            finite = torch.nan_to_num(value, nan=0.0, posinf=0.0, neginf=0.0)
+            largest = max(largest, float(finite.abs().max()))
+    return largest
