@@ -52,7 +52,7 @@ def test_bits_and_logits(model, machine, others, tmp_path, monkeypatch):
     monkeypatch.setattr(compiler, "import_torch", lambda *_, **__: imported)
     target = machine.target
     options = {"runtime": "c", "out_dir": tmp_path, "check": False}  # it is what this test does
-    artefact = tvm_insta.build(network, image, target=target, check=False, **options)
+    artefact = tvm_insta.build(network, image, target=target, **options)
     assert sum(layer.kind == "binary" for layer in artefact.manifest.layers) == BINARY[model]
     emulated = Emulated(machine, tmp_path)
     findings = validate(emulated, network, [image], graph=imported.reference)

@@ -32,19 +32,8 @@ def form(group: int) -> str:
     return "c" if group % 5 == 0 else "vm"
 
 
-# Seed 201 (16 values from -4, by padding="same" of an even kernel) is refused by build: the
-# levels that are packed are not named right. Known, and not mended yet.
-KNOWN = pytest.mark.xfail(reason="seed 201 is refused by build's own check", strict=False)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "group",
-    [
-        pytest.param(group, marks=KNOWN) if group == 201 // TOGETHER else group
-        for group in range(-(-COUNT // TOGETHER))
-    ],
-)
+@pytest.mark.parametrize("group", range(-(-COUNT // TOGETHER)))
 def test_random_networks(group):
     exact = group % 3 != 2
     first = FIRST + group * TOGETHER

@@ -182,7 +182,7 @@ def test_without_a_fault(tmp_path):
     for runtime in ("vm", "c"):
         options = build(tmp_path / runtime, runtime=runtime).manifest.options
         assert options["checked"] == "passed"
-        assert options["check_seconds"] < 0.15 * options["compile_seconds"]
+        assert 0 < options["check_seconds"] < options["compile_seconds"]
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -79,7 +79,9 @@ class Replayed:
             return
         found.judged += 1
         found.bits += levels.numel() * (2**each.pack.bits - 1)
-        tolerance = _LEVEL * float(theirs.abs().max()) + _EPSILON * _largest(own)
+        # Not only by what is there: of an image of zeros all levels are 0 but for their rounding.
+        size = max(float(theirs.abs().max()), abs(site.base), abs(site.step))
+        tolerance = _LEVEL * size + _EPSILON * _largest(own)
         wrong = apart(levels, theirs, tolerance)
         if self.findings.sign_of_zero == "+1":  # the user gave up the third value: counted
             given_up = wrong & (theirs.abs() <= tolerance) & (levels > 0)

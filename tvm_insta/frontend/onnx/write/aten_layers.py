@@ -98,7 +98,7 @@ def _batch_norm(writer: GraphWriter, node: fx.Node) -> str:
     return writer.emit("BatchNormalization", x, *vectors, at=node, epsilon=float(given["eps"]))
 
 
-@rule("layer_norm")
+@rule("layer_norm", "native_layer_norm")
 def _layer_norm(writer: GraphWriter, node: fx.Node) -> str:
     given = arguments(node)
     shape = list(given["normalized_shape"])
@@ -111,9 +111,9 @@ def _layer_norm(writer: GraphWriter, node: fx.Node) -> str:
     )
 
 
-@rule("max_pool1d", "max_pool2d", "avg_pool1d", "avg_pool2d")
+@rule("max_pool1d", "max_pool2d", "max_pool2d_with_indices", "avg_pool1d", "avg_pool2d")
 def _pool(writer: GraphWriter, node: fx.Node) -> str:
-    given, rank = arguments(node), rank_of(node) - 2
+    given, rank = arguments(node), rank_of(node.args[0]) - 2  # type: ignore[arg-type]
     kernel = pair(given["kernel_size"], rank)
     attributes: dict[str, Any] = {
         "kernel_shape": kernel,
@@ -133,7 +133,7 @@ def _pool(writer: GraphWriter, node: fx.Node) -> str:
     return writer.emit("AveragePool", x, at=node, count_include_pad=counted, **attributes)
 
 
-@rule("adaptive_avg_pool1d", "adaptive_avg_pool2d")
+@rule("adaptive_avg_pool1d", "adaptive_avg_pool2d", "_adaptive_avg_pool2d")
 def _adaptive(writer: GraphWriter, node: fx.Node) -> str:
     x = writer.tensor(node.args[0], torch.float32)
     image = [int(size) for size in value_of(node.args[0]).shape[2:]]  # type: ignore[arg-type]

@@ -40,12 +40,15 @@ class Lattice:
         offset: ``[C]`` float64.
         most: the largest magnitude of k.
         odd: whether every k is odd.
+        axis: the dimension of the tensor that c counts: 1 behind a convolution, the last behind a
+            product.
     """
 
     unit: torch.Tensor
     offset: torch.Tensor
     most: int
     odd: bool
+    axis: int
 
     def never_zero(self) -> bool:
         """Whether no admissible k gives 0, by a margin that no rounding bridges."""
@@ -116,7 +119,7 @@ class Lattices:
             lattice, other = (self.of(right) if isinstance(right, fx.Node) else None), left
         if lattice is None:
             return None
-        vector = _channels(_number(other), lattice.unit.numel(), len(shape_of(node)))
+        vector = _channels(_number(other), lattice, len(shape_of(node)))
         if vector is None:
             return None
         if name in ("aten.mul", "aten.div"):
@@ -129,6 +132,8 @@ class Lattices:
         lattice = self.of(source) if isinstance(source, fx.Node) else None
         statistics = [_number(each) for each in (mean, variance)]
         if lattice is None or any(each is None for each in statistics):
+            return None
+        if lattice.axis != 1:  # batch norm counts the channels of dimension 1
             return None
         centre, spread = (each.to(torch.float64) for each in statistics if each is not None)
         factor = 1.0 / torch.sqrt(spread + float(epsilon))  # type: ignore[arg-type]
@@ -162,14 +167,14 @@ def _number(operand: Any) -> torch.Tensor | None:
     return constant(operand)
 
 
-def _channels(value: torch.Tensor | None, channels: int, rank: int) -> torch.Tensor | None:
+def _channels(value: torch.Tensor | None, lattice: Lattice, rank: int) -> torch.Tensor | None:
     """A constant as one number per channel, None where it is more than that."""
     if value is None:
         return None
+    channels = lattice.unit.numel()
     if value.numel() == 1:
         return value.to(torch.float64).reshape(1).expand(channels)
     shape = [1] * (rank - value.ndim) + list(value.shape)
-    at = 1 if rank == 4 else rank - 1
-    if value.numel() != channels or shape[at] != channels:
+    if value.numel() != channels or shape[lattice.axis] != channels:
         return None
     return value.to(torch.float64).reshape(-1)

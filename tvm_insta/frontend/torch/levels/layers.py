@@ -117,7 +117,7 @@ class _Rewrite:
         if not reasons and isinstance(planes, Planes) and isinstance(codes, Codes) and steps:
             result = self._binary(node, form, data, steps, codes, planes, name)
             if planes.single and codes.plain:
-                self.levels.lattices.enter(result, _lattice(form, codes, planes))
+                self.levels.lattices.enter(result, _lattice(node, form, codes, planes))
             if scale is not None:
                 result = call(node, _aten.mul.Tensor, (result, scale))
         else:
@@ -288,13 +288,14 @@ def _as_fraction(ratio: float) -> tuple[float, int]:
     return ratio, 1
 
 
-def _lattice(form: Form, codes: Codes, planes: Planes) -> Lattice:
+def _lattice(node: fx.Node, form: Form, codes: Codes, planes: Planes) -> Lattice:
     """The integers that a layer of one plane gives, and what they are multiplied by."""
     taps = planes.signs[0][0].numel()
     unit = planes.factors[0] * codes.factor
     largest = (2**codes.bits - 1) * taps
     odd = codes.bipolar and taps % 2 == 1 and not form.pads
-    return Lattice(unit, torch.zeros_like(unit), largest, odd)
+    axis = len(shape_of(node)) - 1 if form.channels_last else 1
+    return Lattice(unit, torch.zeros_like(unit), largest, odd, axis)
 
 
 def _count(planes: Planes) -> int:
