@@ -6,6 +6,7 @@ exports the same module again finds the same names.
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -68,7 +69,7 @@ def export_program(
         example_inputs = [_as_batch(tensor, 1) for tensor in example_inputs]
     elif dynamic:  # torch.export specialises on a batch of 1, so it is shown a batch of 2
         batch = torch.export.Dim("batch", min=1, max=max_batch)
-        shapes = tuple({0: batch} for _ in example_inputs)
+        shapes = _as_passed(module, [{0: batch} for _ in example_inputs])
         example_inputs = [_as_batch(tensor, 2) for tensor in example_inputs]
     try:
         with torch.no_grad(), warnings.catch_warnings(), tracing(module):
@@ -98,6 +99,16 @@ def one_line(error: BaseException) -> str:
     """The first line of an exception's text, cut to 200 characters."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:200]
+
+
+def _as_passed(module: nn.Module, values: Sequence[Any]) -> tuple[Any, ...]:
+    """Values of positional arguments as torch.export wants them: those of ``*args`` as a tuple."""
+    named = 0
+    for each in inspect.signature(module.forward).parameters.values():
+        if each.kind is inspect.Parameter.VAR_POSITIONAL:
+            return (*values[:named], tuple(values[named:]))
+        named += 1
+    return tuple(values)
 
 
 def _as_batch(tensor: torch.Tensor, size: int) -> torch.Tensor:

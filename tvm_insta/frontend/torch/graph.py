@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
 
 from tvm_insta.frontend.torch import custom_ops  # noqa: F401  (registers torch.ops.tvm_insta.*)
 
@@ -69,7 +71,8 @@ def call(
     }
     fakes = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
     mode = _fake_mode(graph)
-    with mode, torch.no_grad():
+    # Python's decompositions keep sizes symbolic where those in C++ (constant_pad_nd) want numbers.
+    with mode, enable_python_dispatcher(), _no_guards(mode), torch.no_grad():
         node.meta["val"] = target(*fakes[0], **fakes[1])
     node.meta[SOURCE] = source
     return node
@@ -89,6 +92,12 @@ def buffer(before: fx.Node, value: torch.Tensor, hint: str) -> fx.Node:
         node = graph.get_attr(name)
     node.meta["val"] = _fake_mode(graph).from_tensor(value.detach(), static_shapes=True)
     return node
+
+
+def _no_guards(mode: Any) -> AbstractContextManager[Any]:
+    """Keep sizes symbolic: a comparison of a size would fix it to the example's from then on."""
+    found = mode.shape_env
+    return nullcontext() if found is None else found.suppress_guards()
 
 
 def _fake_mode(graph: fx.Graph) -> Any:

@@ -43,7 +43,7 @@ def import_torch(
     prefix = f"{NETWORK}." if isinstance(module, ByteInput) else ""
     found = rewrite(graph, prefix=prefix, sign_of_zero=sign_of_zero)
     prepare(graph)
-    mod = to_relax(graph, example_inputs, max_batch=max_batch, dynamic=dynamic)
+    mod = to_relax(graph, max_batch=max_batch)
     names = tuple(str(param.name) for param in mod["main"].params)
     return Imported(mod, tuple(found.layers), found.sites, reference, names)
 

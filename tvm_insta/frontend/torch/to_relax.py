@@ -1,9 +1,8 @@
-"""The rewritten graph becomes Relax by TVM's importer and converters of our own operators."""
+"""The rewritten graph becomes Relax, node by node, by converters of ATen's operators and ours."""
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,42 +10,112 @@ import torch
 import tvm
 from torch import fx
 from tvm import relax
-from tvm.relax.frontend.torch import from_exported_program
 
 from tvm_insta import ops
 from tvm_insta.errors import ImportModelError
-from tvm_insta.frontend.torch.export import export_program, one_line
-from tvm_insta.frontend.torch.operators import convert_map
+from tvm_insta.frontend.torch.export import one_line
+from tvm_insta.frontend.torch.graph import constant, name_of
+from tvm_insta.frontend.torch.operators import CONVERTERS
+from tvm_insta.frontend.torch.operators.converter import Convert, Importer, relax_type
+from tvm_insta.frontend.torch.operators.symbols import SYMBOLIC
 
-Importer = Any  # TVM's importer: `env` maps fx nodes to Relax expressions
 
+def to_relax(graph: fx.GraphModule, *, max_batch: int) -> tvm.IRModule:
+    """Convert a graph of ATen operators and of ours, all of them in the tables.
 
-def to_relax(
-    graph: fx.GraphModule, example_inputs: Sequence[torch.Tensor], *, max_batch: int, dynamic: bool
-) -> tvm.IRModule:
-    """Import a graph of ATen operators and of ours.
+    Args:
+        graph: after `prepare`; every node has its fake value in ``meta["val"]``.
+        max_batch: the upper bound of a symbolic batch.
+
+    Returns:
+        A module whose function "main" takes the inputs under their names, and returns a tensor, or
+        a tuple where the graph returns several.
 
     Raises:
-        ImportModelError: TVM's importer cannot take an operator.
+        ImportModelError: Relax refuses what a converter gives.
     """
-    program = export_program(graph, example_inputs, max_batch=max_batch, dynamic=dynamic)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return from_exported_program(
-                program.run_decompositions({}),
-                custom_convert_map=CONVERTERS,
-                run_ep_decomposition=False,
-                unwrap_unit_return_tuple=True,
-            )
+        return _Translation(graph, max_batch).module()
     except ImportModelError:
         raise
-    except Exception as error:  # the importer raises many unrelated types
+    except Exception as error:  # Relax raises many unrelated types
         raise ImportModelError(
-            f"the exported module uses something the Relax importer cannot take "
-            f"({one_line(error)}): rewrite that part with plain convolutions, products, pools and "
-            "elementwise operators"
+            f"the exported module uses something that Relax cannot take ({one_line(error)}): "
+            "rewrite that part with plain convolutions, products, pools and elementwise operators"
         ) from error
+
+
+class _Translation:
+    """One graph on its way to Relax: what the converters see.
+
+    Attributes:
+        env: the Relax expression of each node that was converted; a list for several results.
+        block_builder: TVM's, in the dataflow block of "main".
+    """
+
+    def __init__(self, graph: fx.GraphModule, max_batch: int) -> None:
+        self.graph = graph.graph
+        self.max_batch = max_batch
+        self.env: dict[fx.Node, Any] = {}
+        self.block_builder = relax.BlockBuilder()
+        self._sizes: dict[str, tvm.tirx.Var] = {}
+
+    def module(self) -> tvm.IRModule:
+        """Convert all nodes."""
+        inputs = [self._input(node) for node in self.graph.nodes if node.op == "placeholder"]
+        bounds = {
+            "tir_var_lower_bound": dict.fromkeys(self._sizes, 1),
+            "tir_var_upper_bound": dict.fromkeys(self._sizes, self.max_batch),
+        }
+        build = self.block_builder
+        with build.function("main", inputs, attrs=bounds if self._sizes else {}):
+            with build.dataflow():
+                for node in self.graph.nodes:
+                    if node.op == "get_attr":
+                        self.env[node] = _constant(node)
+                    elif node.op == "call_function":
+                        self.env[node] = _converter(node)(node, self)
+                (results,) = self.graph.output_node().args
+                result = build.emit_output(self._result(results))
+            build.emit_func_output(result)
+        return build.get()
+
+    def _input(self, node: fx.Node) -> relax.Var:
+        value = node.meta["val"]
+        shape = [self._size(size) for size in value.shape]
+        self.env[node] = relax.Var(node.name, relax.TensorType(shape, relax_type(value.dtype)))
+        return self.env[node]
+
+    def _size(self, size: int | torch.SymInt) -> Any:
+        if isinstance(size, int):
+            return size
+        name = str(size.node.expr)
+        return self._sizes.setdefault(name, tvm.tirx.Var(name, "int64"))
+
+    def _result(self, results: Any) -> relax.Expr:
+        """The output: a tensor, or a flat tuple of tensors."""
+        flat: list[fx.Node] = []
+        fx.map_arg(results, flat.append)
+        if len(flat) == 1:
+            return self.env[flat[0]]
+        return relax.Tuple([self.env[each] for each in flat])
+
+
+def _constant(node: fx.Node) -> relax.Expr:
+    value = constant(node)
+    if value is None:
+        raise ImportModelError(f"the constant {node.target} of the exported module is no tensor")
+    value = value.cpu().contiguous()
+    if value.dtype == torch.bfloat16:  # NumPy has no such type: by way of exact float32
+        return relax.const(value.float().numpy(), "bfloat16")
+    return relax.const(value.numpy(), relax_type(value.dtype))
+
+
+def _converter(node: fx.Node) -> Convert:
+    found = _OURS.get(name_of(node)) or CONVERTERS.get(name_of(node)) or SYMBOLIC.get(node.target)  # type: ignore[arg-type]
+    if found is None:
+        raise ImportModelError(f"{node.name}: the operator {node.target} has no converter")
+    return found
 
 
 def _levels(node: fx.Node, importer: Importer) -> relax.Expr:
@@ -120,11 +189,9 @@ def _matmul(node: fx.Node, importer: Importer) -> relax.Expr:
     return importer.block_builder.emit(product)
 
 
-CONVERTERS = convert_map(
-    {
-        "tvm_insta.levels.default": _levels,
-        "tvm_insta.convolution.default": _convolution,
-        "tvm_insta.linear.default": _linear,
-        "tvm_insta.matmul.default": _matmul,
-    }
-)
+_OURS: dict[str, Convert] = {
+    "tvm_insta.levels.default": _levels,
+    "tvm_insta.convolution.default": _convolution,
+    "tvm_insta.linear.default": _linear,
+    "tvm_insta.matmul.default": _matmul,
+}

@@ -13,9 +13,9 @@ import torch
 import tvm
 from torch import fx, nn
 from tvm import relax
-from tvm.relax.frontend.torch import from_exported_program
 
-from tvm_insta.frontend.torch.operators import convert_map, prepare
+from tvm_insta.frontend.torch import to_relax as front_end
+from tvm_insta.frontend.torch.operators import prepare
 from tvm_insta.ops.legalise import LEGALISATIONS
 
 Function = Callable[..., torch.Tensor]
@@ -120,24 +120,10 @@ def _fold(module: fx.GraphModule) -> None:
     module.recompile()
 
 
-def to_relax(
-    graph: fx.GraphModule, tensors: Sequence[torch.Tensor], *, dynamic: bool
-) -> tvm.IRModule:
-    """Prepare, export again and import."""
+def to_relax(graph: fx.GraphModule) -> tvm.IRModule:
+    """Prepare and convert."""
     prepare(graph)
-    shapes: Any = None
-    if dynamic:
-        batch = torch.export.Dim("batch", min=1, max=8)
-        shapes = tuple({0: batch} for _ in tensors)
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        program = torch.export.export(graph, tuple(tensors), dynamic_shapes=shapes)
-        return from_exported_program(
-            program.run_decompositions({}),
-            custom_convert_map=convert_map({}),
-            run_ep_decomposition=False,
-            unwrap_unit_return_tuple=True,
-        )
+    return front_end.to_relax(graph, max_batch=8)
 
 
 def compiled(mod: tvm.IRModule) -> Callable[..., list[np.ndarray]]:
@@ -199,7 +185,7 @@ def disagreements(
     example = inputs(2, 0)
     tensors = [example[name] for name in names]
     graph = export(Module(list(cases.values()), names), tensors, dynamic=dynamic)
-    run = compiled(to_relax(graph, tensors, dynamic=dynamic))
+    run = compiled(to_relax(graph))
     found: dict[str, str] = {}
     for batch, seed, special in ((3, 1, False), (3, 2, True), (1, 3, False)):
         given = inputs(batch if dynamic else 2, seed, special=special)

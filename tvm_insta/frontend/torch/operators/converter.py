@@ -8,7 +8,7 @@ tests/frontend/torch/operators/test_tvm_importer.py holds the list, and fails wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from tvm_insta.frontend.torch.operators.refusal import refusal, where
 from tvm_insta.frontend.torch.operators.symbols import shape_in_relax
 
 Expr = Any  # Relax expressions carry no type information for mypy
-Importer = Any  # TVM's importer: `env` maps fx nodes to Relax expressions
+Importer = Any  # of `to_relax`: `env` maps fx nodes to Relax expressions, `block_builder` is TVM's
 Convert = Callable[[fx.Node, Importer], Any]
 Check = Callable[["Bound"], "tuple[str, str] | None"]
 """What of a call cannot be compiled and what to write instead, or None."""
@@ -192,20 +192,6 @@ def number(value: Any, dtype: torch.dtype) -> Expr:
 def converters() -> dict[str, Convert]:
     """The table by the operators' full names."""
     return {name: _guarded(name, row.convert) for name, row in TABLE.items()}
-
-
-def by_short_name(*tables: Mapping[str, Convert]) -> dict[str, Convert]:
-    """Tables by full names as TVM's importer takes them, ``custom_convert_map``.
-
-    The importer knows operators by their names without namespace, so that
-    ``aten.convolution.default`` and ``tvm_insta.convolution.default`` share one entry, which looks.
-    """
-    whole = {name: convert for table in tables for name, convert in table.items()}
-
-    def dispatch(node: fx.Node, importer: Importer) -> Any:
-        return whole[str(node.target)](node, importer)
-
-    return {name.partition(".")[2]: dispatch for name in whole}
 
 
 def _guarded(name: str, convert: Callable[[Call], Any]) -> Convert:

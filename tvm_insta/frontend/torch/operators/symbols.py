@@ -26,9 +26,7 @@ def shape_in_relax(shape: Sequence[Any], graph: fx.Graph, env: Mapping[fx.Node, 
         ImportModelError: a size depends on the values of the input.
     """
     known: dict[str, Any] = {}
-    for node in graph.nodes:
-        if node.op != "placeholder":
-            break
+    for node in graph.find_nodes(op="placeholder"):
         value = node.meta.get("val")
         if isinstance(value, torch.Tensor) and node in env:
             for dim, own in zip(value.shape, env[node].ty.shape.values, strict=True):
