@@ -208,6 +208,8 @@ class _Validation:
         for pack, found in zip(self.packs, findings.sites, strict=True):
             if pack.site is not None and not found.judged and not found.failure:
                 findings.leave_out(f"{found.name}: on no input could its levels be compared")
+        for reason in findings.undecided:
+            findings.leave_out(reason)
         if not findings.outputs_judged and not findings.output_failure:
             why = f": {self.undecided[0]}" if self.undecided else ""
             findings.leave_out(f"on no input could the output be compared{why}")

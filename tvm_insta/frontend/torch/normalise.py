@@ -5,6 +5,7 @@
   constant (``b.expand_as(x)``) become the number or the constant itself where an element-wise
   operator broadcasts it anyway.
 - What is computed twice is computed once; constants that are equal are one.
+- Circular padding is a concatenation of slices.
 - An assignment under a mask (``y[x >= 0] = 1``) is a choice between two tensors.
 """
 
@@ -54,6 +55,8 @@ def normalise(module: fx.GraphModule, *, sign_of_zero: str = "exact") -> None:
             graph.erase_node(node)
         elif base_name(node) == "aten.index_put":
             _masked_assignment(node)
+        elif base_name(node) == "aten._pad_circular":
+            _circular_padding(node)
         elif base_name(node) in _SIGNS and sign_of_zero == "+1":
             _two_signs(node)
         elif base_name(node) == "aten.view":
@@ -144,6 +147,33 @@ def _masked_assignment(node: fx.Node) -> None:
     )
     node.replace_all_uses_with(chosen)
     node.graph.erase_node(node)
+
+
+def _circular_padding(node: fx.Node) -> None:
+    """Pads come in pairs, last dimension first; negative ones cut."""
+    given: Any = node.args
+    result, pads = given
+    axis = len(shape_of(node))
+    for front, back in zip(pads[::2], pads[1::2], strict=True):
+        axis -= 1
+        result = _slice(node, result, axis, max(-front, 0), shape_of(result)[axis] - max(-back, 0))
+        size = shape_of(result)[axis]
+        parts = [result]
+        if front > 0:
+            parts.insert(0, _slice(node, result, axis, size - front, size))
+        if back > 0:
+            parts.append(_slice(node, result, axis, 0, back))
+        if len(parts) > 1:
+            result = call(node, torch.ops.aten.cat.default, (parts, axis))
+    result.meta[SOURCE] = node.meta.get(SOURCE, "")
+    node.replace_all_uses_with(result)
+    node.graph.erase_node(node)
+
+
+def _slice(before: fx.Node, source: fx.Node, axis: int, first: int, last: int) -> fx.Node:
+    if first == 0 and last == shape_of(source)[axis]:
+        return source
+    return call(before, torch.ops.aten.slice.Tensor, (source, axis, first, last))
 
 
 def _uniform_value(node: fx.Node, uniform: dict[fx.Node, torch.Tensor]) -> torch.Tensor | None:

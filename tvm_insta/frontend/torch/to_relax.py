@@ -147,7 +147,9 @@ def _levels(node: fx.Node, importer: Importer) -> relax.Expr:
 
 
 def _as_pixels(shape: Sequence[Any]) -> list[Any]:
-    """``[N, ..., C]`` as the channels-last image ``[N, 1, T, C]`` of its vectors."""
+    """``[N, ..., C]`` as the image ``[N, 1, T, C]`` of its vectors, ``[C]`` as one vector."""
+    if len(shape) == 1:
+        return [1, *shape]
     if len(shape) in (2, 4):
         return list(shape)
     return [shape[0], 1, math.prod(int(dim) for dim in shape[1:-1]), shape[-1]]
@@ -177,6 +179,10 @@ def _linear(node: fx.Node, importer: Importer) -> relax.Expr:
         turned = build.emit(relax.op.permute_dims(weight, None))
         return build.emit(ops.dense(data, turned, layers=[str(layer)]))
     pixels = build.emit(relax.op.reshape(data, _as_pixels(shape)))
+    if len(shape) == 1:
+        turned = build.emit(relax.op.permute_dims(weight, None))
+        result = build.emit(ops.dense(pixels, turned, layers=[str(layer)]))
+        return build.emit(relax.op.reshape(result, [weight.ty.shape.values[0]]))
     out, channels = weight.ty.shape.values
     kernel = build.emit(relax.op.reshape(weight, [out, 1, 1, channels]))
     result = build.emit(ops.conv2d(pixels, kernel, layers=[str(layer)]))
