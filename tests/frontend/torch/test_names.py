@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import parametrize
 
 from tvm_insta.frontend.torch.import_torch import import_torch
 
@@ -70,3 +71,21 @@ class Constant(nn.Module):
 def test_a_weight_made_in_forward_has_no_owner():
     (name,) = names(Constant())
     assert name.startswith("conv")
+
+
+class Sign(nn.Module):
+    def forward(self, weight):
+        return weight.sign()
+
+
+class Parametrised(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = parametrize.register_parametrization(nn.Conv2d(8, 8, 3), "weight", Sign())
+
+    def forward(self, x):
+        return F.conv2d(self.conv(torch.sign(x)), self.conv.weight).flatten(1)
+
+
+def test_parametrised_weights_belong_to_their_module():
+    assert names(Parametrised()) == ["conv", "conv#2"]

@@ -38,7 +38,13 @@ def owner(weight: fx.Node) -> str:
     A parameter of the network itself stands for a module.
     """
     made_of = [name for name in weight.meta.get(PARAMETERS, ()) if not _MADE_IN_FORWARD.match(name)]
-    modules = {name.rpartition(".")[0] for name in made_of}
+    # torch.nn.utils.parametrize keeps what it is of at conv.parametrizations.weight.original.
+    modules = {
+        name.partition(".parametrizations.")[0]
+        if ".parametrizations." in name
+        else name.rpartition(".")[0]
+        for name in made_of
+    }
     if modules == {""}:
         return made_of[0] if len(made_of) == 1 else ""
     return modules.pop() if len(modules) == 1 else ""
