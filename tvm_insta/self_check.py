@@ -19,8 +19,9 @@ from tvm_insta.frontend import Imported
 from tvm_insta.runtime import cpu
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.validate import eager, validate
-from tvm_insta.validate.findings import LOGITS
+from tvm_insta.validate.findings import DARK, LOGITS
 from tvm_insta.validate.graph import Graph
+from tvm_insta.validate.rounding import distance
 
 PASSED = "passed"
 IMPORTED_ONLY = "imported network only"
@@ -162,11 +163,13 @@ def check_imported(
     machine = relax.VirtualMachine(tvm.compile(mod, target=tvm.target.Target("llvm")), tvm.cpu())
     reference = Graph(graph)
     others = 0
-    for index in range(len(inputs[0])):
-        image = [tensor[index : index + 1] for tensor in inputs]
+    images = [[tensor[index : index + 1] for tensor in inputs] for index in range(len(inputs[0]))]
+    wanted = [eager.outputs(module, image)[0] for image in images]
+    most = max(eager.largest(each) for each in wanted)
+    for image, expected in zip(images, wanted, strict=True):
         result = machine["main"](*[tvm.runtime.tensor(tensor.numpy()) for tensor in image])
-        expected = eager.outputs(module, image)[0]
-        difference = eager.relative(torch.from_numpy(result.numpy()), expected)
+        size = max(eager.largest(expected), DARK * most)
+        difference = distance(torch.from_numpy(result.numpy()), expected) / size
         if difference > LOGITS and not eager.is_rounding(reference, image, difference):
             raise ValidationError(
                 "the imported network is not what PyTorch computes: its output differs by "

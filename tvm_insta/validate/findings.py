@@ -18,6 +18,9 @@ HALF = 2.0**-12 * 20 * 3
 mean square, and a few stored tensors are added up."""
 
 
+DARK = 0.1
+"""Part of the largest image's size that any image has at least, where rounding is judged."""
+
 UNDECIDED, FEW = 1e-4, 3
 """The largest share of a site's bits, and their number, that may flip within rounding. One number
 in a million lies that close to its threshold by chance; more do where a sum cancels, as +-0.1
@@ -41,6 +44,7 @@ class SiteFindings:
         failure: what broke a promise first, a clause; "" for nothing.
         judged: images whose bits were compared.
         narrow: what is compared comes straight from layers in bf16 or int8, which turn more bits.
+        size: largest rms of the compared activation over the images so far.
     """
 
     name: str
@@ -55,6 +59,7 @@ class SiteFindings:
     failure: str = ""
     judged: int = 0
     narrow: bool = False
+    size: float = 0.0
 
     @property
     def undecided(self) -> str:
@@ -66,6 +71,14 @@ class SiteFindings:
             "equality, so PyTorch's own answer hangs on the order in which it adds: put a batch "
             "norm before it, or multiply by the scale behind the layer instead of in its weights"
         )
+
+    def scale(self, rms: float) -> float:
+        """What rounding is relative to: this image's rms, or a part of the largest one.
+
+        Terms that cancel exactly in PyTorch leave rounding here: an image of zeros has no scale.
+        """
+        self.size = max(self.size, rms)
+        return max(rms, DARK * self.size)
 
     def fail(self, clause: str) -> None:
         """Keep the first failure."""
@@ -93,6 +106,7 @@ class Findings:
             numbers than "fp32" is told and not judged; what comes from packed bits is judged.
         sign_of_zero: option of the artefact; "+1" changes zeros, which are counted.
         storage: how the artefact stores images between kernels; "fp16" widens the limits.
+        output_size: the largest element of the outputs so far.
     """
 
     images: int
@@ -110,6 +124,7 @@ class Findings:
     stem: str = "fp32"
     storage: str = "fp32"
     sign_of_zero: str = "exact"
+    output_size: float = 0.0
 
     @property
     def flips(self) -> int:

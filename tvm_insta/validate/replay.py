@@ -92,7 +92,7 @@ class Replay(Replayed):
 
     def _judge(self, node: fx.Node, ours: torch.Tensor, found: SiteFindings) -> None:
         theirs = self.values[node]
-        scale = rms(theirs)
+        scale = found.scale(rms(theirs))
         deviation = distance(ours, theirs) / scale
         nodes = self.graph.slice(node, self.cut)
         if self.narrow.keys() & set(nodes):
