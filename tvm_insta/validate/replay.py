@@ -97,6 +97,7 @@ class Replay(Replayed):
         nodes = self.graph.slice(node, self.cut)
         if self.narrow.keys() & set(nodes):
             found.told = max(found.told, deviation)
+            found.narrow = True
             found.fail(self.judge_narrow(node, nodes, ours, _itself))
             return
         allowed = self.distance_limit * scale
