@@ -53,8 +53,8 @@ def normalise(module: fx.GraphModule, *, sign_of_zero: str = "exact") -> None:
     for node in list(graph.nodes):
         if base_name(node) in _ASSERTIONS:
             graph.erase_node(node)
-        elif _is_copy(node):
-            node.replace_all_uses_with(node.args[0])
+        elif (original := _copied(node)) is not None:
+            node.replace_all_uses_with(original)
             graph.erase_node(node)
         elif base_name(node) == "aten.index_put":
             _masked_assignment(node)
@@ -124,14 +124,20 @@ def _is_pure(node: fx.Node) -> bool:
     return torch.Tag.nondeterministic_seeded not in node.target.tags
 
 
-def _is_copy(node: fx.Node) -> bool:
-    if base_name(node) in _COPIES:
-        return True
-    if base_name(node) != "aten._to_copy" or not is_tensor(node.args[0]):
-        return False
-    source = node.args[0]
+def _copied(node: fx.Node) -> fx.Node | None:
+    """The tensor whose value and type a node has; ``y.copy_(x)`` is x where the shapes agree."""
+    name = base_name(node)
+    if name not in _COPIES and name not in ("aten._to_copy", "aten.copy"):
+        return None
+    source = node.args[1 if name == "aten.copy" else 0]
+    if not is_tensor(source):
+        return None
     assert isinstance(source, fx.Node)
-    return bool(source.meta["val"].dtype == node.meta["val"].dtype)
+    if name not in _COPIES and source.meta["val"].dtype != node.meta["val"].dtype:
+        return None
+    if name == "aten.copy" and shape_of(source) != shape_of(node):
+        return None
+    return source
 
 
 def _masked_assignment(node: fx.Node) -> None:
