@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tvm_insta.errors import ArtefactError, InputError
-from tvm_insta.runtime.arrays import Array, aligned_empty
+from tvm_insta.runtime.arrays import Array, aligned_empty, output_shape
 from tvm_insta.runtime.library import open_library
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.runtime.trace import TraceEntry, trace_entries
@@ -110,9 +110,8 @@ class CBackend:
         return trace_entries(kernels, inputs, made)
 
     def _run_locked(self, inputs: list[Array], batch: int) -> Array:
-        info = self.manifest.outputs[0]
-        shape = [batch if index == 0 else int(dim) for index, dim in enumerate(info.shape)]
-        output = aligned_empty(shape, info.dtype)
+        outputs = self.manifest.outputs
+        output = aligned_empty(output_shape(outputs, batch), outputs[0].dtype)
         self._check(self._run(*(array.ctypes.data for array in inputs), output.ctypes.data, batch))
         return output
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tvm_insta.errors import ArtefactError
+from tvm_insta.errors import ArtefactError, InputError
 from tvm_insta.runtime.schema import SchemaError, from_json
 
 SCHEMA = "tvm_insta.artefact/1"
@@ -155,7 +155,7 @@ class Manifest:
     `name` prefixes the C functions of the plain-C form. `needs` holds LLVM feature names.
     `versions` holds at least `tvm`, `tvm_ffi` and `tvm_insta`. `working_set` is the number of bytes
     of constants and activations one image touches, and `memory` what they are made of, or None
-    where it is not known.
+    where it is not known. Several `outputs` lie behind each other in one buffer, image by image.
     """
 
     name: str
@@ -198,11 +198,36 @@ class Manifest:
             raise ArtefactError(
                 f"the manifest's max_batch is {self.max_batch}; it must be at least 1"
             )
-        if not self.inputs or len(self.outputs) != 1:
+        if not self.inputs or not self.outputs:
             raise ArtefactError(
                 f"the manifest has {len(self.inputs)} inputs and {len(self.outputs)} outputs; an "
-                "artefact has at least one input and exactly one output"
+                "artefact has at least one of each"
             )
+        types = sorted({output.dtype for output in self.outputs})
+        open_ = any(isinstance(size, str) for out in self.outputs for size in out.shape[1:])
+        if len(self.outputs) > 1 and (len(types) > 1 or open_):
+            raise ArtefactError(
+                f"the manifest's {len(self.outputs)} outputs have the types {', '.join(types)}; "
+                "they need one type and fixed shapes behind the batch: compile the model again"
+            )
+
+
+def check_takes_images(manifest: Manifest, what: str) -> None:
+    """Do nothing if an artefact takes images and nothing else.
+
+    Args:
+        manifest: of the artefact.
+        what: the beginning of the sentence, e.g. "run classifies images".
+
+    Raises:
+        InputError: it has several inputs.
+    """
+    if len(manifest.inputs) > 1:
+        names = ", ".join(each.name for each in manifest.inputs)
+        raise InputError(
+            f"{what}, but the artefact has {len(manifest.inputs)} inputs ({names}): call it from "
+            "Python, module(a, b)"
+        )
 
 
 def describe_files(folder: Path, names: Iterable[str]) -> dict[str, FileEntry]:

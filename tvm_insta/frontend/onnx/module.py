@@ -75,6 +75,7 @@ class OnnxModule(nn.Module):
         graph: what was read.
         onnx_names: name of the ONNX node by the name of the child module.
         argument_names: the inputs as arguments of ``forward``, in order.
+        output_names: of the file.
         batch: None where shapes are taken as they are; the batch that the file was written for
             where another one is to be read into its shapes.
         notes: sentences for the report.
@@ -87,6 +88,7 @@ class OnnxModule(nn.Module):
         self.notes: tuple[str, ...] = graph.notes
         self.onnx_names: dict[str, str] = {}
         self.argument_names = argument_names(graph.inputs)
+        self.output_names = graph.outputs
         folded = fold(graph)
         self._steps = folded.steps
         self._children_of: dict[int, str] = {}
