@@ -6,14 +6,14 @@ import _ctypes
 import ctypes
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 from tvm_insta.errors import ArtefactError, InputError
-from tvm_insta.runtime.arrays import Array, aligned_empty
+from tvm_insta.runtime.arrays import Array, aligned_empty, output_shape
 from tvm_insta.runtime.library import open_library
 from tvm_insta.runtime.manifest import Manifest, TensorInfo
 from tvm_insta.runtime.manifest_checks import BATCH, image_bytes
@@ -132,7 +132,8 @@ class CBackend:
         if len({info.shape[:1] == (BATCH,) for info in manifest.inputs}) != 1:
             raise _mismatch("some inputs have a batch and some have none")
         found = [self._tensor(index) for index in range(len(manifest.inputs))]
-        wanted = [_library_tensor(info) for info in (*manifest.inputs, *manifest.outputs)]
+        wanted = [_library_tensor(info) for info in manifest.inputs]
+        wanted.append(_library_output(manifest.outputs))
         if [*found, self._tensor(None)] != wanted or self._tensor(len(found)) is not None:
             raise _mismatch("it has other inputs or another output than the manifest says")
 
@@ -149,9 +150,8 @@ class CBackend:
         return name.decode("ascii", "replace"), tuple(dims[: rank.value])
 
     def _run_locked(self, inputs: list[Array], batch: int) -> Array:
-        info = self.manifest.outputs[0]
-        shape = [batch if isinstance(dim, str) else dim for dim in info.shape]
-        output = aligned_empty(shape, info.dtype)
+        outputs = self.manifest.outputs
+        output = aligned_empty(output_shape(outputs, batch), outputs[0].dtype)
         self._check(self._run(*(array.ctypes.data for array in inputs), output.ctypes.data, batch))
         return output
 
@@ -197,7 +197,12 @@ def _library_tensor(info: TensorInfo) -> tuple[str, tuple[int, ...]]:
     return info.dtype, tuple(1 if isinstance(dim, str) else dim for dim in info.shape)
 
 
+def _library_output(infos: Sequence[TensorInfo]) -> tuple[str, tuple[int, ...]]:
+    """What one image writes: the output, or several behind each other."""
+    if len(infos) == 1:
+        return _library_tensor(infos[0])
+    return infos[0].dtype, tuple(output_shape(infos, 1))
+
+
 def _mismatch(what: str) -> ArtefactError:
-    return ArtefactError(
-        f"library and manifest do not match: {what}; compile the model again"
-    )
+    return ArtefactError(f"library and manifest do not match: {what}; compile the model again")

@@ -141,7 +141,7 @@ class Manifest:
     `name` prefixes the C functions of the plain-C form. `needs` holds LLVM feature names.
     `versions` holds at least `tvm`, `tvm_ffi` and `tvm_insta`. `working_set` is the number of bytes
     of constants and activations one image touches, and `memory` what they are made of, or None
-    where it is not known.
+    where it is not known. Several `outputs` lie behind each other in one buffer, image by image.
     """
 
     name: str

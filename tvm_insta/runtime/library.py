@@ -14,7 +14,6 @@ import fcntl
 import itertools
 import os
 import tempfile
-import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -78,9 +77,7 @@ def open_library(
             os.close(copy)
 
 
-def _shared(
-    path: Path, sha256: str, form: str, copy: int, opener: Callable[[str], Any]
-) -> Library:
+def _shared(path: Path, sha256: str, form: str, copy: int, opener: Callable[[str], Any]) -> Library:
     with _guard:
         found = _libraries.get((path, sha256, form))
         if found is None:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tvm_insta.errors import ArtefactError, one_line
+from tvm_insta.errors import ArtefactError, InputError, one_line
 from tvm_insta.runtime.entries import (
     SCHEMA,
     Binarisation,
@@ -55,6 +55,24 @@ INTEGRITY = "integrity"
 """Key of the SHA-256 over the canonical form of all other keys."""
 MOST_BYTES = 64 << 20
 """Of a manifest; ResNet-18's has 0.1 MB."""
+
+
+def check_takes_images(manifest: Manifest, what: str) -> None:
+    """Do nothing if an artefact takes images and nothing else.
+
+    Args:
+        manifest: of the artefact.
+        what: the beginning of the sentence, e.g. "run classifies images".
+
+    Raises:
+        InputError: it has several inputs.
+    """
+    if len(manifest.inputs) > 1:
+        names = ", ".join(each.name for each in manifest.inputs)
+        raise InputError(
+            f"{what}, but the artefact has {len(manifest.inputs)} inputs ({names}): call it from "
+            "Python, module(a, b)"
+        )
 
 
 def describe_files(folder: Path, names: Iterable[str]) -> dict[str, FileEntry]:

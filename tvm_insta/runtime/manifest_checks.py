@@ -49,16 +49,19 @@ def check(manifest: Manifest) -> None:
             f"the manifest's max_batch is {manifest.max_batch}; it must be at least 1 and at most "
             f"{MOST}"
         )
-    if not manifest.inputs or len(manifest.outputs) != 1:
+    if not manifest.inputs or not manifest.outputs:
         raise ArtefactError(
             f"the manifest has {len(manifest.inputs)} inputs and {len(manifest.outputs)} outputs; "
-            "an artefact has at least one input and exactly one output"
+            "an artefact has at least one of each"
         )
     for info in (*manifest.inputs, *manifest.outputs):
         _check_interface(info)
-    first, output = manifest.inputs[0].shape, manifest.outputs[0].shape
-    if not output or output[:1] != first[:1]:
-        raise _wrong("output", list(output), "one row for each image of the first input")
+    first = manifest.inputs[0].shape
+    for output in manifest.outputs:
+        if not output.shape or output.shape[:1] != first[:1]:
+            raise _wrong("output", list(output.shape), "one row for each image of the first input")
+    if len({output.dtype for output in manifest.outputs}) > 1:
+        raise _wrong("outputs", [output.dtype for output in manifest.outputs], "one dtype")
     _check_kernels(manifest)
     for pack in manifest.binarisations:
         _check_pack(pack, manifest.kernels)
@@ -106,7 +109,11 @@ def _check_interface(info: TensorInfo) -> None:
     """An input or an output: a numpy array, of which at most the first dimension is the batch."""
     _check_tensor(info)
     texts = [dim for dim in info.shape if isinstance(dim, str)]
-    if info.dtype == "bfloat16" or texts not in ([], [BATCH]) or texts != list(info.shape[:1])[:len(texts)]:
+    if (
+        info.dtype == "bfloat16"
+        or texts not in ([], [BATCH])
+        or texts != list(info.shape[:1])[: len(texts)]
+    ):
         raise _wrong(
             f"tensor {info.name}",
             [info.dtype, *info.shape],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from tvm_insta.errors import ArtefactError, InputError
 from tvm_insta.runtime import amx, cpu
 from tvm_insta.runtime import manifest as manifests
-from tvm_insta.runtime.arrays import Array, check_inputs
+from tvm_insta.runtime.arrays import Array, check_inputs, split_outputs
 from tvm_insta.runtime.c_backend import CBackend
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.runtime.trace import TraceEntry
@@ -88,11 +89,11 @@ class Module:
         """`vm` or `c`."""
         return self.manifest.form
 
-    def __call__(self, *inputs: object) -> Array:
+    def __call__(self, *inputs: object) -> Any:
         """Run a batch; see `run`."""
         return self.run(*inputs)
 
-    def run(self, *inputs: object) -> Array:
+    def run(self, *inputs: object) -> Any:
         """Run the network on a batch.
 
         Args:
@@ -101,10 +102,22 @@ class Module:
                 the manifest. Strided or unaligned memory is copied.
 
         Returns:
-            The output, `[batch, ...]`, a new numpy array.
+            The output, `[batch, ...]`, a new numpy array; a tuple of such arrays in the order of
+            `manifest.outputs` where the network has several outputs.
 
         Raises:
             InputError: what was got, what is allowed, how to mend it.
+        """
+        return split_outputs(self.run_joined(*inputs), self.manifest.outputs)
+
+    def run_joined(self, *inputs: object) -> Array:
+        """Run the network on a batch; several outputs stay behind each other.
+
+        Returns:
+            The output as `run` gives it, or `[batch, elements of all outputs]`.
+
+        Raises:
+            InputError: as `run`.
         """
         arrays, batch = check_inputs(inputs, self.manifest.inputs, self.manifest.max_batch)
         return self._backend.call(lambda: self._backend.run(arrays, batch))

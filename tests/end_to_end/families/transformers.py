@@ -151,9 +151,7 @@ class Layer(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
         signed = ElasticSigned(channels) if elastic else None
         self.intermediate = QuantizeLinear(channels, 2 * channels, signed)
-        self.output = QuantizeLinear(
-            2 * channels, channels, ElasticUnsigned() if elastic else None
-        )
+        self.output = QuantizeLinear(2 * channels, channels, ElasticUnsigned() if elastic else None)
 
     def forward(self, x):
         x = self.norm1(self.dense(self.attention(x)) * 0.1 + x)
