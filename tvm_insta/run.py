@@ -59,6 +59,12 @@ def _run(args: argparse.Namespace) -> int:
         why = "with --quiet, which prints none" if args.quiet else "but at least 1 class is printed"
         raise InputError(f"got --top {args.top}, {why}: leave it away or give another number")
     manifest = manifests.read(args.artefact / manifests.FILE_NAME)
+    manifests.check_takes_images(manifest, "run classifies images")
+    if len(manifest.outputs) != 1:
+        raise InputError(
+            f"the artefact has {len(manifest.outputs)} outputs, but run prints the classes of one: "
+            "call the artefact from Python"
+        )
     # Images for a board are prepared where Python is.
     elsewhere = args.dump_input is not None and manifest.machine != cpu.machine()
     module = None if elsewhere else runtime.load(args.artefact, threads=args.threads)

@@ -15,7 +15,7 @@ from tvm import relax
 
 from tvm_insta import runtime
 from tvm_insta.errors import ValidationError
-from tvm_insta.frontend import Imported
+from tvm_insta.frontend import Imported, joined
 from tvm_insta.runtime import cpu
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.validate import eager, validate
@@ -164,7 +164,7 @@ def check_imported(
     reference = Graph(graph)
     others = 0
     images = [[tensor[index : index + 1] for tensor in inputs] for index in range(len(inputs[0]))]
-    wanted = [eager.outputs(module, image)[0] for image in images]
+    wanted = [joined(eager.outputs(module, image)) for image in images]
     most = max(eager.largest(each) for each in wanted)
     for image, expected in zip(images, wanted, strict=True):
         result = machine["main"](*[tvm.runtime.tensor(tensor.numpy()) for tensor in image])
@@ -202,11 +202,12 @@ def _check_whole_batch(
     if count < 2:
         return
     batch = [tensor[:count] for tensor in inputs]
-    together = torch.from_numpy(loaded(*[tensor.numpy() for tensor in batch]))
+    together = torch.from_numpy(loaded.run_joined(*[tensor.numpy() for tensor in batch]))
     for index in range(count):
-        alone = torch.from_numpy(loaded(*[tensor[index : index + 1].numpy() for tensor in batch]))
+        image = [tensor[index : index + 1].numpy() for tensor in batch]
+        alone = torch.from_numpy(loaded.run_joined(*image))
         if eager.relative(together[index : index + 1], alone) > 0.0:
-            expected = eager.outputs(module, batch)[0]
+            expected = joined(eager.outputs(module, batch))
             if eager.relative(together, expected) > LOGITS:
                 raise ValidationError(
                     f"image {index} of a batch of {count} gets another output than alone, and "

@@ -112,11 +112,15 @@ def _tune(args: argparse.Namespace) -> int:
 
     folder = folder_of(args.log_dir, parse(args.target))
     chosen = choose.chosen_model(args)
+    for note in chosen.notes:
+        print(f"model: {note}")
     if chosen.note:
         print(f"checkpoint: {chosen.note}")
     bar = SweepBar(UNITS[args.runner])
     try:
-        tuned = tune(chosen.module, chosen.example, options, bar)
+        examples = [chosen.example, *chosen.more]
+        most = 64 if chosen.dynamic else 1
+        tuned = tune(chosen.module, examples, options, bar, max_batch=most)
     except KeyboardInterrupt:
         print(
             f"{parser().prog}: interrupted; the trials so far are in {folder}, --resume goes on "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,22 +91,29 @@ class Network:
 
     Args:
         module: in eval mode.
-        example: one input, batch 1.
+        examples: one tensor per input, batch 1.
         target: what to compile for.
         stem: numbers of the float layers; those in "int8" are calibrated with random inputs, for
             the scale of a layer does not change its kernel.
+        max_batch: 1 for a network that takes one image only.
 
     Raises:
         InstaError: the network cannot be imported, or the target lacks the stem's instructions.
     """
 
     def __init__(
-        self, module: nn.Module, example: torch.Tensor, target: InstaTarget, stem: str = "fp32"
+        self,
+        module: nn.Module,
+        examples: Sequence[torch.Tensor] | torch.Tensor,
+        target: InstaTarget,
+        stem: str = "fp32",
+        max_batch: int = 64,
     ) -> None:
         check_stem(stem, target)
         self.target, self.stem = target, stem
-        self.samples = random_samples([example]) if stem == "int8" else []
-        self.imported = import_torch(module, [example], max_batch=64, dynamic=True)
+        examples = [examples] if isinstance(examples, torch.Tensor) else list(examples)
+        self.samples = random_samples(examples) if stem == "int8" else []
+        self.imported = import_torch(module, examples, max_batch=max_batch, dynamic=True)
 
     def tasks(self, binary: str = "auto", compare: Compare | None = None) -> list[Task]:
         """The tasks with binary layers in certain forms, see `run_pipeline`."""
@@ -130,19 +137,21 @@ class Network:
 
 def tune(
     module: nn.Module,
-    example: torch.Tensor,
+    examples: Sequence[torch.Tensor] | torch.Tensor,
     options: TuneOptions,
     progress: Progress,
     *,
+    max_batch: int = 64,
     say: Say = print,
 ) -> Tuned:
     """Tune a network's kernels for a target; every trial is on disk when it is made.
 
     Args:
         module: the network, in eval mode.
-        example: one input, batch 1.
+        examples: one tensor per input, batch 1.
         options: see `TuneOptions`.
         progress: is told what happens.
+        max_batch: 1 for a network that takes one image only.
         say: takes sentences for people.
 
     Raises:
@@ -152,7 +161,7 @@ def tune(
     check_binary(options.binary, target)
     runner = make_runner(options.runner, target, options.runners)
     try:
-        network = Network(module, example, target, options.stem)
+        network = Network(module, examples, target, options.stem, max_batch)
         return tune_network(network, runner, options, progress, say=say)
     finally:
         runner.close()

@@ -14,7 +14,7 @@ from string import Template
 
 from tvm_insta.codegen import calls, cpu_check
 from tvm_insta.codegen.plan import ALIGNMENT, Plan
-from tvm_insta.codegen.program import CodegenError, TensorSpec
+from tvm_insta.codegen.program import CodegenError, Program, TensorSpec
 
 _C_TYPES = {
     "float32": "float",
@@ -80,7 +80,7 @@ def check_name(name: str) -> None:
 def public_symbols(name: str) -> tuple[str, ...]:
     """The functions that `<name>.so` exports."""
     ends = "init run error missing_feature input_shape output_shape set_observer weights_sha256"
-    ends += " set_threads"
+    ends += " set_threads input_dtype output_dtype"
     return tuple(f"{name}_{end}" for end in ends.split())
 
 
@@ -101,12 +101,12 @@ def _fields(plan: Plan, name: str, arch: str, needs: tuple[str, ...]) -> dict[st
         "PREFIX": name.upper(),
         "alignment": str(ALIGNMENT),
         "input_count": str(len(inputs)),
-        "size_macros": _size_macros(name.upper(), program.inputs, output),
+        "size_macros": _size_macros(name.upper(), program),
         "arena_bytes": str(plan.arena_bytes),
         "weight_bytes": str(len(plan.blob)),
         "weights_sha256": hashlib.sha256(plan.blob).hexdigest(),
         "call_count": str(len(program.calls)),
-        "pointer_docs": _pointer_docs(inputs, program.inputs, output),
+        "pointer_docs": _pointer_docs(inputs, program),
         "run_parameters": ", ".join(run),
         "run_arguments": ", ".join([*inputs, "output", "batch"]),
         "max_threads": str(MAX_THREADS),
@@ -135,6 +135,8 @@ def _fields(plan: Plan, name: str, arch: str, needs: tuple[str, ...]) -> dict[st
         "input_shape_tables": _shape_tables(program.inputs),
         "output_shape": ", ".join(str(dim) for dim in output.shape) or "0",
         "output_rank": str(len(output.shape)),
+        "input_dtypes": ", ".join(f'"{spec.dtype}"' for spec in program.inputs),
+        "output_dtype": output.dtype,
     }
 
 
@@ -157,22 +159,42 @@ def _elements(spec: TensorSpec) -> int:
     return count
 
 
-def _size_macros(upper: str, inputs: tuple[TensorSpec, ...], output: TensorSpec) -> str:
+def _size_macros(upper: str, program: Program) -> str:
+    inputs, parts = program.inputs, program.parts
     lines = ["/* Elements of one image (multiply by the batch), and their type. */"]
     for index, spec in enumerate(inputs):
         label = "INPUT" if len(inputs) == 1 else f"INPUT{index}"
         lines.append(f"#define {upper}_{label}_ELEMENTS {_elements(spec)}u")
         lines.append(f"#define {upper}_{label}_TYPE {_c_type(spec)}")
-    lines.append(f"#define {upper}_OUTPUT_ELEMENTS {_elements(output)}u")
+    lines.append(f"#define {upper}_OUTPUT_ELEMENTS {_elements(program.output)}u")
+    lines.append(f"#define {upper}_OUTPUT_TYPE {_c_type(program.output)}")
+    if parts:
+        lines.append("/* Where each output begins among the elements of an image. */")
+        lines.append(f"#define {upper}_OUTPUT_COUNT {len(parts)}")
+    first = 0
+    for index, spec in enumerate(parts):
+        lines.append(f"#define {upper}_OUTPUT{index}_FIRST {first}u")
+        lines.append(f"#define {upper}_OUTPUT{index}_ELEMENTS {_elements(spec)}u")
+        first += _elements(spec)
     return "\n".join(lines)
 
 
-def _pointer_docs(names: list[str], inputs: tuple[TensorSpec, ...], output: TensorSpec) -> str:
-    lines = []
-    for name, spec in zip([*names, "output"], [*inputs, output], strict=True):
-        dims = ", ".join(["batch", *(str(dim) for dim in spec.shape[1:])])
-        lines.append(f" * {name}: [{dims}] {spec.dtype} ({spec.name} of the network), C order.")
+def _pointer_docs(names: list[str], program: Program) -> str:
+    lines = [
+        f" * {name}: {_described(spec, 'batch')}."
+        for name, spec in zip(names, program.inputs, strict=True)
+    ]
+    if not program.parts:
+        return "\n".join([*lines, f" * output: {_described(program.output, 'batch')}."])
+    whole = f"[batch, {_elements(program.output)}] {program.output.dtype}"
+    lines.append(f" * output: {whole}: of each image, one behind the other,")
+    lines += [f" *   {_described(spec)};" for spec in program.parts]
     return "\n".join(lines)
+
+
+def _described(spec: TensorSpec, *batch: str) -> str:
+    dims = ", ".join([*batch, *(str(dim) for dim in spec.shape[1:])])
+    return f"[{dims}] {spec.dtype} ({spec.name} of the network), C order"
 
 
 def _pointer_tests(

@@ -43,6 +43,6 @@ def kernel_table(program: Program, *, batched: bool = False) -> KernelTable:
     )
     return KernelTable(
         inputs=tuple(info(spec) for spec in program.inputs),
-        outputs=(info(program.output),),
+        outputs=tuple(map(info, program.outputs)),
         kernels=kernels,
     )

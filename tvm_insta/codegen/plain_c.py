@@ -17,7 +17,7 @@ from tvm_insta.codegen import driver, in_place, raw
 from tvm_insta.codegen.elf import ElfFile
 from tvm_insta.codegen.needs import all_needs
 from tvm_insta.codegen.plan import Plan, code_symbol, make_plan
-from tvm_insta.codegen.program import CodegenError, extract
+from tvm_insta.codegen.program import CodegenError, Parts, extract
 from tvm_insta.runtime.manifest import Memory
 from tvm_insta.target import InstaTarget
 from tvm_insta.toolchain import Linker, find_linker
@@ -77,6 +77,7 @@ def c_form(
     name: str = "model",
     *,
     linker: Linker | None = None,
+    parts: Parts = (),
 ) -> CForm:
     """Compile `mod` to `<name>.so`, `<name>.a` and `<name>.h` in `out_dir`; no .so for wasm32.
 
@@ -87,13 +88,14 @@ def c_form(
         out_dir: created if missing. Inside `staging.staged` it appears complete or not at all.
         name: prefix of files and of every public C name.
         linker: default `tvm_insta.toolchain.find_linker(target)`.
+        parts: name and shape of each output, where the function returns several behind each other.
 
     Raises:
         CodegenError: if the module does not have that form or would need the TVM runtime.
         ToolchainError: if compiling or linking fails.
     """
     linker = linker or require(target, name)
-    program = extract(mod)
+    program = extract(mod, parts=parts)
     for spec in (*program.inputs, *program.values):
         _ = spec.nbytes  # refuses symbolic shapes before anything is compiled
     symbols = {call.symbol for call in program.calls}

@@ -6,7 +6,9 @@ the manifest of either form lists these kernels so that a trace can name them.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -77,12 +79,28 @@ class Program:
     result: Ref
     output: TensorSpec
     """The network's one output: the value `result`, under the shape that the function returns."""
+    parts: tuple[TensorSpec, ...] = ()
+    """Where the network has several outputs: what stands behind each other in `output`."""
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """The outputs as the network's user knows them."""
+        return self.parts or (self.output,)
 
 
-def extract(mod: tvm.IRModule, entry: str = "main") -> Program:
+Parts = Sequence[tuple[str, tuple[int, ...]]]
+"""Name and shape of one image, of each of several outputs that are returned as one."""
+
+
+def extract(mod: tvm.IRModule, entry: str = "main", parts: Parts = ()) -> Program:
     """Read the kernel calls out of `mod[entry]`, a dataflow of `call_tir` with inline constants.
 
     Reshapes do not move data: their result is the same value under another shape.
+
+    Args:
+        mod: what is read.
+        entry: the function.
+        parts: see `Program.parts`.
 
     Raises:
         CodegenError: for anything that is neither a kernel call, a reshape nor a tuple.
@@ -90,7 +108,10 @@ def extract(mod: tvm.IRModule, entry: str = "main") -> Program:
     if entry not in [var.name_hint for var in mod.get_global_vars()]:
         raise CodegenError(f"the module has no function {entry}; give one Relax function {entry}")
     mod = relax.transform.RewriteDataflowReshape()(mod)
-    return _Reader(mod, entry).read()
+    program = _Reader(mod, entry).read()
+    batch, dtype = program.output.shape[0], program.output.dtype
+    specs = tuple(TensorSpec(name, (batch, *shape), dtype) for name, shape in parts)
+    return dataclasses.replace(program, parts=specs)
 
 
 class _Reader:

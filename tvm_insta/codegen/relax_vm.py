@@ -19,7 +19,7 @@ from tvm.tirx.compilation_pipeline import register_tir_pipeline
 from tvm_insta.codegen.cuda_device import device_compiler, device_modules, find_nvcc
 from tvm_insta.codegen.driver import check_name
 from tvm_insta.codegen.needs import all_needs
-from tvm_insta.codegen.program import CodegenError, Program, extract
+from tvm_insta.codegen.program import CodegenError, Parts, Program, extract
 from tvm_insta.codegen.raw import keep_small_arrays_on_stack
 from tvm_insta.target import InstaTarget
 from tvm_insta.toolchain import Linker, find_linker
@@ -63,6 +63,7 @@ def vm_form(
     name: str = "model",
     *,
     linker: Linker | None = None,
+    parts: Parts = (),
 ) -> VmForm:
     """Compile `mod` to `<name>.so` in `out_dir`; the function `main` runs the network.
 
@@ -73,13 +74,14 @@ def vm_form(
         out_dir: created if missing. Inside `staging.staged` it appears complete or not at all.
         name: file name without ending.
         linker: default `tvm_insta.toolchain.find_linker(target)`.
+        parts: name and shape of each output, where the function returns several behind each other.
 
     Raises:
         CodegenError: if the module does not have that form.
         ToolchainError: if linking fails.
     """
     linker = linker or require(target, name)
-    program = extract(mod)
+    program = extract(mod, parts=parts)
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     executable = build_executable(mod, target)

@@ -9,16 +9,20 @@ from tvm_insta.frontend.layers import Reason, SourceLayer, WhyFloat
 from tvm_insta.frontend.sites import Site
 from tvm_insta.frontend.torch.export import export_graph
 from tvm_insta.frontend.torch.import_torch import import_torch, trace_and_fold
+from tvm_insta.frontend.torch.outputs import Output, join_outputs, joined
 
 __all__ = [
     "ByteInput",
     "Imported",
+    "Output",
     "Reason",
     "Site",
     "SourceLayer",
     "WhyFloat",
     "export_graph",
     "import_torch",
+    "join_outputs",
+    "joined",
     "random_tensors",
     "trace_and_fold",
 ]

@@ -10,6 +10,7 @@ from torch import fx
 
 from tvm_insta.frontend.layers import SourceLayer
 from tvm_insta.frontend.sites import Site
+from tvm_insta.frontend.torch.outputs import Output
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Imported:
         sites: level tensors by key.
         reference: the exported graph, as the validator executes it.
         input_names: names of the inputs of ``main``.
+        outputs: the outputs that ``main`` returns behind each other; none where it returns one.
     """
 
     mod: tvm.IRModule
@@ -31,3 +33,4 @@ class Imported:
     sites: Mapping[str, Site]
     reference: fx.GraphModule
     input_names: tuple[str, ...]
+    outputs: tuple[Output, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,25 @@ def to_aligned(array: Array) -> Array:
     copy = aligned_empty(array.shape, array.dtype)
     copy[...] = array
     return copy
+
+
+def output_shape(infos: Sequence[TensorInfo], batch: int) -> list[int]:
+    """The shape of what an artefact writes: of its output, or of all outputs of an image."""
+    sizes = [[int(size) for size in info.shape[1:]] for info in infos]
+    return [batch, *sizes[0]] if len(sizes) == 1 else [batch, sum(map(math.prod, sizes))]
+
+
+def split_outputs(result: Array, infos: Sequence[TensorInfo]) -> Array | tuple[Array, ...]:
+    """The outputs of an artefact, each in its own shape and memory; the one where it has one."""
+    if len(infos) == 1:
+        return result
+    parts, first = [], 0
+    for info in infos:
+        shape = [int(size) for size in info.shape[1:]]
+        part = result[:, first : first + math.prod(shape)]
+        parts.append(np.ascontiguousarray(part).reshape(len(result), *shape))
+        first += math.prod(shape)
+    return tuple(parts)
 
 
 def check_inputs(

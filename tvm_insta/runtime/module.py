@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from tvm_insta.errors import ArtefactError, InputError
 from tvm_insta.runtime import amx, cpu
 from tvm_insta.runtime import manifest as manifests
-from tvm_insta.runtime.arrays import Array, check_inputs
+from tvm_insta.runtime.arrays import Array, check_inputs, split_outputs
 from tvm_insta.runtime.c_backend import CBackend
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.runtime.trace import TraceEntry
@@ -51,10 +52,11 @@ def load(path: str | Path, *, check: bool = True, threads: int | None = None) ->
             f"{folder / library} is not the library {manifest.library} of the manifest beside it; "
             "give the folder of the artefact"
         )
-    if check:
-        manifests.check_files(folder, manifest)
     _check_machine(manifest, check_cpu=check)
-    return Module(folder, manifest, check_cpu=check, threads=threads)
+    if check:
+        others = [name for name in manifest.files if name != manifest.library]
+        manifests.check_files(folder, manifest, others)  # the library is checked where it is opened
+    return Module(folder, manifest, check=check, threads=threads)
 
 
 class Module:
@@ -70,7 +72,7 @@ class Module:
         folder: Path,
         manifest: Manifest,
         *,
-        check_cpu: bool = True,
+        check: bool = True,
         threads: int | None = None,
     ) -> None:
         self.folder = folder
@@ -78,20 +80,20 @@ class Module:
         library = folder / manifest.library
         self._backend: CBackend | VmBackend
         if manifest.form == "c":
-            self._backend = CBackend(library, manifest, check_cpu=check_cpu, threads=threads)
+            self._backend = CBackend(library, manifest, check=check, threads=threads)
         else:
-            self._backend = VmBackend(library, manifest, threads=threads)
+            self._backend = VmBackend(library, manifest, check=check, threads=threads)
 
     @property
     def form(self) -> str:
         """`vm` or `c`."""
         return self.manifest.form
 
-    def __call__(self, *inputs: object) -> Array:
+    def __call__(self, *inputs: object) -> Any:
         """Run a batch; see `run`."""
         return self.run(*inputs)
 
-    def run(self, *inputs: object) -> Array:
+    def run(self, *inputs: object) -> Any:
         """Run the network on a batch.
 
         Args:
@@ -100,10 +102,22 @@ class Module:
                 the manifest. Strided or unaligned memory is copied.
 
         Returns:
-            The output, `[batch, ...]`, a new numpy array.
+            The output, `[batch, ...]`, a new numpy array; a tuple of such arrays in the order of
+            `manifest.outputs` where the network has several outputs.
 
         Raises:
             InputError: what was got, what is allowed, how to mend it.
+        """
+        return split_outputs(self.run_joined(*inputs), self.manifest.outputs)
+
+    def run_joined(self, *inputs: object) -> Array:
+        """Run the network on a batch; several outputs stay behind each other.
+
+        Returns:
+            The output as `run` gives it, or `[batch, elements of all outputs]`.
+
+        Raises:
+            InputError: as `run`.
         """
         arrays, batch = check_inputs(inputs, self.manifest.inputs, self.manifest.max_batch)
         return self._backend.call(lambda: self._backend.run(arrays, batch))

@@ -59,6 +59,7 @@ def _validate(args: argparse.Namespace) -> int:
     from tvm_insta.model_inputs import take_bytes
     from tvm_insta.report import findings_lines
     from tvm_insta.runtime.image_folder import image_files
+    from tvm_insta.runtime.manifest import check_takes_images
     from tvm_insta.runtime.preprocess import load_images
     from tvm_insta.validate import validate
     from tvm_insta.validate.inputs import random_inputs
@@ -74,6 +75,7 @@ def _validate(args: argparse.Namespace) -> int:
     if manifest.options.get("input") == "uint8":
         network, _ = take_bytes(network, [chosen.example], manifest.preprocessing)
     if args.images:
+        check_takes_images(manifest, "--images are one input")
         files = image_files(args.images)
         images = load_images(files, manifest.preprocessing, manifest.inputs[0].dtype)
         inputs = [torch.from_numpy(images)]

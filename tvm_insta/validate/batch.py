@@ -37,21 +37,23 @@ def check_batch(
             each other and the form cannot do that; or the network fails on one image or on three.
     """
     one = _run(module, [tensor[:1] for tensor in example_inputs])
-    _expect_batch(one, 1)
+    for output in one:
+        _expect_batch(output, 1)
     if max_batch < _IMAGES:
         return
     first = [tensor[:1] for tensor in example_inputs]
     batches = [[torch.cat([own, *_others(own, seed)]) for own in first] for seed in (1, 2)]
-    outputs = [_run(module, batch) for batch in batches]
-    for output in outputs:
-        _expect_batch(output, _IMAGES)
-    if tuple(one.shape[1:]) != tuple(outputs[0].shape[1:]):
-        raise ImportModelError(
-            f"the output for one image has the shape {list(one.shape)}, for three "
-            f"{list(outputs[0].shape)}, but all but the first dimension must stay: name the "
-            "dimensions in squeeze(), flatten(), view() and means"
-        )
-    moved = eager.relative(outputs[0][:1].double(), outputs[1][:1].double())
+    first_run, second_run = (_run(module, batch) for batch in batches)
+    moved = 0.0
+    for alone, a, b in zip(one, first_run, second_run, strict=True):
+        _expect_batch(a, _IMAGES)
+        if tuple(alone.shape[1:]) != tuple(a.shape[1:]):
+            raise ImportModelError(
+                f"the output for one image has the shape {list(alone.shape)}, for three "
+                f"{list(a.shape)}, but all but the first dimension must stay: name the dimensions "
+                "in squeeze(), flatten(), view() and means"
+            )
+        moved = max(moved, eager.relative(a[:1].double(), b[:1].double()))
     if form == "c" and moved > _MIXED:
         raise ImportModelError(
             f"the images of a batch influence each other in {type(module).__name__} (a mean over "
@@ -68,7 +70,7 @@ def _others(own: torch.Tensor, seed: int) -> list[torch.Tensor]:
     return [torch.randint(0, high, own.shape, generator=generator).to(own.dtype) for _ in range(2)]
 
 
-def _run(module: nn.Module, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+def _run(module: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     try:
         found = eager.outputs(module, inputs)
     except Exception as error:  # whatever the user's code raises
@@ -81,7 +83,7 @@ def _run(module: nn.Module, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         raise ImportModelError(
             f"{type(module).__name__} returns no tensor, but one is needed: return the output"
         )
-    return found[0]
+    return found
 
 
 def _expect_batch(output: torch.Tensor, count: int) -> None:

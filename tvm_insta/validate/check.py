@@ -14,6 +14,8 @@ What cannot be judged is listed in `Findings.not_judged`; the artefact is then n
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -22,7 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import fx, nn
 
-from tvm_insta.frontend import export_graph
+from tvm_insta.frontend import export_graph, join_outputs, joined
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.runtime.trace import TraceEntry
 from tvm_insta.validate import eager
@@ -34,6 +36,7 @@ from tvm_insta.validate.replay import Replay
 from tvm_insta.validate.rounding import Outcome, apart, distance, judge
 
 Array = npt.NDArray[Any]
+Part = Callable[[torch.Tensor], torch.Tensor]
 
 
 class Artefact(Protocol):
@@ -43,8 +46,8 @@ class Artefact(Protocol):
     def manifest(self) -> Manifest:
         """What the artefact says of itself."""
 
-    def __call__(self, *inputs: Any) -> Array:
-        """The output of a batch."""
+    def __call__(self, *inputs: Any) -> Array | tuple[Array, ...]:
+        """The output of a batch, or its outputs."""
 
     def trace(self, *inputs: Any) -> list[TraceEntry]:
         """What every kernel read and wrote."""
@@ -66,7 +69,7 @@ def validate(
         module: the same network in PyTorch.
         inputs: one tensor per input, ``[images, ...]``.
         progress: called with the number of the image that begins and the number of images.
-        graph: what `export_graph` gives for the module; None exports it.
+        graph: what `export_graph` and `join_outputs` give for the module; None exports it.
         calibrated: no input goes beyond those that int8 layers were calibrated with.
 
     Raises:
@@ -91,8 +94,10 @@ class _Validation:
         if graph is None:
             examples = [tensor[:1] for tensor in inputs]
             graph = export_graph(module, examples, max_batch=manifest.max_batch, dynamic=True)
+            join_outputs(graph)
         self.graph = Graph(graph)
         self.packs = manifest.binarisations
+        self.parts = _parts(manifest)
         stem, storage = (str(manifest.options.get(n, "fp32")) for n in ("stem", "storage"))
         self.findings = Findings(int(inputs[0].shape[0]), stem=stem, storage=storage)
         self.findings.sites = [SiteFindings(f"kernel {pack.kernel}") for pack in self.packs]
@@ -122,7 +127,9 @@ class _Validation:
 
     def _image(self, image: Sequence[torch.Tensor]) -> tuple[bool, bool]:
         arrays = [tensor.numpy() for tensor in image]
-        ours = torch.from_numpy(np.asarray(self.artefact(*arrays)))
+        found = self.artefact(*arrays)
+        outputs = found if isinstance(found, tuple) else (found,)
+        ours = joined([torch.from_numpy(np.asarray(each)) for each in outputs])
         trace = self.artefact.trace(*arrays) if self.packs else []
         replay = Replay(self.graph, self.findings, self.narrow, calibrated=self.calibrated)
         before = self._turned()
@@ -136,13 +143,17 @@ class _Validation:
         return self.findings.flips + sum(site.zeros for site in self.findings.sites)
 
     def _judge_output(self, replay: Replay, ours: torch.Tensor) -> bool:
-        findings, node = self.findings, self.graph.output
-        theirs = replay.values[node][0]
+        theirs = replay.values[self.graph.output][0]
         if ours.shape != theirs.shape:
-            findings.output_failure = (
+            self.findings.output_failure = (
                 f"the output has the shape {list(ours.shape)}, in PyTorch {list(theirs.shape)}"
             )
             return False
+        return all([self._judge_part(replay, ours, part) for part in self.parts])
+
+    def _judge_part(self, replay: Replay, ours: torch.Tensor, part: Part) -> bool:
+        findings, node = self.findings, self.graph.output
+        theirs, ours = part(replay.values[node][0]), part(ours)
         nodes = self.graph.slice(node, replay.cut)
         size = self._output_size(theirs)
         difference = distance(ours, theirs) / size
@@ -150,13 +161,13 @@ class _Validation:
         if self.narrow.keys() & set(nodes):
             findings.outputs_judged += 1
             findings.logits_forced = max(findings.logits_forced, difference)
-            clause = replay.judge_narrow(node, nodes, ours, lambda value: value[0])
+            clause = replay.judge_narrow(node, nodes, ours, lambda value: part(value[0]))
             findings.output_failure = findings.output_failure or clause
             return same
         allowed = findings.logits_limit * size
         if bool(apart(ours, theirs, allowed).any()):
             judged = judge(
-                self.graph, replay.values, node, replay.cut, ours, allowed, lambda v: v[0]
+                self.graph, replay.values, node, replay.cut, ours, allowed, lambda v: part(v[0])
             )
             if judged.outcome is Outcome.UNDECIDED or replay.undecided:
                 self.undecided.append(replay.undecided or judged.outcome.value)
@@ -175,7 +186,7 @@ class _Validation:
 
     def _judge_free(self, image: Sequence[torch.Tensor], ours: torch.Tensor, flipped: bool) -> bool:
         findings = self.findings
-        expected = eager.outputs(self.module, image)[0]
+        expected = joined(eager.outputs(self.module, image))
         if ours.shape != expected.shape:
             findings.free_failure = (
                 f"the output has the shape {list(ours.shape)}, PyTorch's has {list(expected.shape)}"
@@ -183,20 +194,32 @@ class _Validation:
             return False
         if ours.dtype != expected.dtype:
             findings.free_failure = f"the output is {ours.dtype}, PyTorch's is {expected.dtype}"
+        return all([self._judge_free_part(image, ours, expected, p, flipped) for p in self.parts])
+
+    def _judge_free_part(
+        self,
+        image: Sequence[torch.Tensor],
+        ours: torch.Tensor,
+        expected: torch.Tensor,
+        part: Part,
+        flipped: bool,
+    ) -> bool:
+        findings = self.findings
+        ours, expected = part(ours), part(expected)
         difference = distance(ours, expected) / self._output_size(expected)
         findings.logits_free = max(findings.logits_free, difference)
         same = _best(ours) == _best(expected)
         if difference <= findings.logits_limit:
             return same
-        exported = self.graph.run(image)[self.graph.output][0]
+        exported = part(self.graph.run(image)[self.graph.output][0])
         apart_by = eager.relative(exported, expected)
-        if apart_by > LOGITS and not eager.is_rounding(self.graph, image, apart_by):
+        if apart_by > LOGITS and not eager.is_rounding(self.graph, image, apart_by, part):
             findings.free_failure = (
                 f"the module's output differs from that of its exported graph by {apart_by:.2e} of "
                 "the largest: torch.export changes what it computes"
             )
         elif not flipped and not self.narrow and findings.storage == "fp32":
-            if not eager.is_rounding(self.graph, image, difference):
+            if not eager.is_rounding(self.graph, image, difference, part):
                 findings.free_failure = (
                     f"running free, the output differs from the module's by {difference:.2e} of "
                     "the largest though no bit flipped"
@@ -220,6 +243,18 @@ class _Validation:
         if not findings.outputs_judged and not findings.output_failure:
             why = f": {self.undecided[0]}" if self.undecided else ""
             findings.leave_out(f"on no input could the output be compared{why}")
+
+
+def _parts(manifest: Manifest) -> list[Part]:
+    """How each output is cut out of all of them; each is judged by its own size."""
+    if len(manifest.outputs) == 1:
+        return [lambda whole: whole]
+    parts, first = [], 0
+    for output in manifest.outputs:
+        count = math.prod(int(size) for size in output.shape[1:])
+        parts.append(functools.partial(torch.narrow, dim=1, start=first, length=count))
+        first += count
+    return parts
 
 
 def _best(logits: torch.Tensor) -> int:

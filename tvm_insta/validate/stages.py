@@ -15,7 +15,7 @@ from tvm import relax
 from tvm_insta.codegen.needs import kernel_needs
 from tvm_insta.codegen.relax_vm import build_executable
 from tvm_insta.errors import ValidationError
-from tvm_insta.frontend import random_tensors, trace_and_fold
+from tvm_insta.frontend import join_outputs, random_tensors, trace_and_fold
 from tvm_insta.runtime import amx, cpu
 from tvm_insta.target import InstaTarget, parse
 
@@ -40,8 +40,10 @@ class StageVerifier:
         self.inputs = random_tensors(((1, *t.shape[1:]), t.dtype) for t in example_inputs)
         # The graph that is compiled: of the module in eval mode, whatever mode it is in.
         graph = trace_and_fold(module, self.inputs, max_batch=2, dynamic=True)
+        join_outputs(graph)
         with torch.no_grad():
-            self.expected = graph(*self.inputs).numpy()
+            found = graph(*self.inputs)
+            self.expected = (found[0] if isinstance(found, tuple) else found).numpy()
         self.target = target
         self.host = parse("llvm")
         self.differences: dict[str, float] = {}

@@ -123,6 +123,10 @@ def binary():
     yield Case("Pow", "root", ("x", "c"), {"c": np.float32(0.5)}, data=np.abs(X))
     yield Case("Pow", "base", ("c", "x"), {"c": np.float32(2)})
     whole = (X * 3).astype(np.int64)
+    for name in ("BitwiseAnd", "BitwiseOr", "BitwiseXor"):
+        constants = {"c": ints(1, 2, 3, 7, -1, 0)}
+        yield Case(name, "", ("x", "c"), constants, {}, 18, whole, (INT64,))
+    yield Case("BitwiseNot", opset=18, data=whole, out=(INT64,))
     for name, value in (("Div", 3), ("Div", -3), ("Mod", 3), ("Mod", -3), ("Add", 2), ("Mul", 2)):
         constants = {"c": np.int64(value)}
         yield Case(name, f"int {value}", ("x", "c"), constants, data=whole, out=(INT64,))
@@ -259,6 +263,42 @@ def pools():
         yield Case("LpPool", f"p {p}", attributes=plain | {"p": p, "pads": [1, 0, 1, 0]})
     yield Case("GlobalAveragePool")
     yield Case("GlobalMaxPool")
+
+
+def indexed():
+    """Elements that are read and written at given places."""
+    rows = np.array([[0, 1], [1, -1], [0, 3]])
+    yield Case("GatherND", "", ("x", "i"), {"i": rows})
+    yield Case("GatherND", "deep", ("x", "i"), {"i": np.array([[[0, 1, 2, 3]], [[1, 0, -1, 5]]])})
+    yield Case("ScatterND", "", ("x", "i", "u"), {"i": rows, "u": floats(3, 7, 6)})
+    add = {"reduction": "add"}
+    yield Case("ScatterND", "add", ("x", "i", "u"), {"i": rows, "u": floats(3, 7, 6)}, add)
+    order = np.argsort(floats(2, 4, 7, 6), axis=1)  # no place twice
+    scattered = {"i": order, "u": floats(2, 4, 7, 6)}
+    for opset in (11, 16, 18):
+        yield Case("ScatterElements", f"{opset}", ("x", "i", "u"), scattered, {"axis": 1}, opset)
+    negative = scattered | {"i": scattered["i"] - 4}
+    yield Case("ScatterElements", "negative", ("x", "i", "u"), negative, {"axis": 1})
+    yield Case("ScatterElements", "add", ("x", "i", "u"), scattered, {"axis": 1} | add, 18)
+    yield Case("Scatter", "", ("x", "i", "u"), scattered, {"axis": 1}, 9)
+    labels = np.array([[0, 2, -1], [1, 3, 0]])
+    values = {"d": np.int64(4), "v": np.float32([-1, 2])}
+    for axis in (-1, 0, 1):
+        yield Case("OneHot", f"{axis}", ("x", "d", "v"), values, {"axis": axis}, data=labels)
+    q, k, v = floats(2, 3, 5, 8), floats(2, 3, 6, 8), floats(2, 3, 6, 4)
+    qkv = ("x", "k", "v")
+    yield Case("Attention", "heads", qkv, {"k": k, "v": v}, {}, 23, q)
+    yield Case("Attention", "scale", qkv, {"k": k, "v": v}, {"scale": 0.5}, 23, q)
+    square = {"k": floats(2, 3, 5, 8), "v": floats(2, 3, 5, 8)}
+    yield Case("Attention", "causal", qkv, square, {"is_causal": 1}, 23, q)
+    masks = {"number": floats(5, 6), "bool": np.tril(np.ones((5, 6), bool))}
+    for kind, mask in masks.items():
+        yield Case("Attention", f"mask {kind}", (*qkv, "m"), {"k": k, "v": v, "m": mask}, {}, 23, q)
+    flat = {"k": floats(2, 6, 12), "v": floats(2, 6, 6)}
+    heads = {"q_num_heads": 3, "kv_num_heads": 3}
+    yield Case("Attention", "flat", qkv, flat, heads, 23, floats(2, 5, 12))
+    shared = {"k": floats(2, 1, 6, 8), "v": floats(2, 1, 6, 4)}
+    yield Case("Attention", "shared", qkv, shared, {}, 23, q)
 
 
 def normalisations():
@@ -398,6 +438,17 @@ def shapes():
             yield Case(
                 "Resize", f"{kind} {nearest} sizes", ("x", "", "", "s"), constants, attributes
             )
+        for mode in ("linear", "cubic"):
+            attributes = {"coordinate_transformation_mode": kind, "mode": mode}
+            constants = {"s": np.array([1, 1, 2, 1.5], np.float32)}
+            yield Case("Resize", f"{kind} {mode}", ("x", "", "s"), constants, attributes)
+            constants = {"s": ints(2, 4, 3, 13)}
+            yield Case("Resize", f"{kind} {mode} sizes", ("x", "", "", "s"), constants, attributes)
+    attributes = {"mode": "cubic", "exclude_outside": 1, "cubic_coeff_a": -0.5}
+    constants = {"s": np.array([1, 1, 2, 1.5], np.float32)}
+    yield Case("Resize", "cubic outside", ("x", "", "s"), constants, attributes)
+    constants = {"s": np.array([1, 1, 2, 3], np.float32)}
+    yield Case("Upsample", "linear", ("x", "s"), constants, {"mode": "linear"}, 9)
     yield Case(
         "Resize",
         "10",
@@ -490,6 +541,7 @@ GROUPS = (
     binary,
     layers,
     pools,
+    indexed,
     normalisations,
     reductions,
     shapes,

@@ -89,6 +89,17 @@ def files():
     yield "no graph", onnx.ModelProto(ir_version=8).SerializeToString()
 
 
+def _if(depth, result="y"):
+    """An If, in one branch of which stands another one, and so on."""
+    branches = {}
+    for name in ("then", "else"):
+        out = f"{result}_{name[0]}"
+        plain = depth == 1 or name == "else"
+        inner = node("Relu", ["x"], [out]) if plain else _if(depth - 1, out)
+        branches[f"{name}_branch"] = helper.make_graph([inner], name, [], [info(out, None)])
+    return node("If", ["c"], [result], **branches)
+
+
 def graphs():
     """Graphs that are none."""
     two = [node("Add", ["x", "b"], ["a"]), node("Add", ["a", "x"], ["b"])]
@@ -139,6 +150,21 @@ def graphs():
     )
     constants = [tensor("m", HUGE, np.int64), tensor("c", True, np.bool_)]
     yield "loop", model([node("Loop", ["m", "c", "x"], ["y"], body=body)], constants=constants)
+    yield "ifs inside ifs", model([_if(40)], constants=[tensor("c", True, np.bool_)])
+    many = [_if(1, result=f"o{i}") for i in range(6000)]
+    last = node("Identity", ["o5999"], ["y"])
+    yield "6000 ifs", model([*many, last], constants=[tensor("c", True, np.bool_)])
+    huge = [
+        node("ConstantOfShape", ["s"], ["a"]),
+        node("ReduceMean", ["a"], ["m"]),
+        node("Add", ["x", "m"], ["o"]),
+    ]
+    branches = {
+        f"{name}_branch": helper.make_graph(huge, name, [], [info("o", None)])
+        for name in ("then", "else")
+    }
+    constants = [tensor("c", True, np.bool_), tensor("s", [2**20, 2**20], np.int64)]
+    yield "if of something huge", model([node("If", ["c"], ["y"], **branches)], constants=constants)
     chain = [node("Relu", [f"t{i}" if i else "x"], [f"t{i + 1}"]) for i in range(100_000)]
     yield "100000 nodes", model([*chain, node("Identity", ["t100000"], ["y"])])
     many = [tensor(f"w{i}", [0.0]) for i in range(20_000)]

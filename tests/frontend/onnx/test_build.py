@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,12 +18,8 @@ from tests.frontend.onnx.test_write import Blocks
 from tvm_insta import compile as compile_command
 from tvm_insta import onnx_model
 from tvm_insta.errors import ImportModelError, InstaError, ModelError
-from tvm_insta.frontend.onnx import load, onnx_module, settle
 from tvm_insta.frontend.onnx.write import export
 from tvm_insta.validate.__main__ import main as validate_main
-
-FILES = os.environ.get("TVM_INSTA_ONNX_FILES", "")
-"""A folder of .onnx files, each with a .npz of inputs `in:NAME` and outputs `out:NAME`."""
 
 
 @pytest.mark.slow
@@ -125,22 +119,3 @@ def test_without_the_package_it_says_which(monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ImportModelError, match="pip install"):
         onnx_model.network("model.onnx")
-
-
-@pytest.mark.skipif(not FILES, reason="TVM_INSTA_ONNX_FILES names no folder of real files")
-def test_real_files():
-    paths = sorted(Path(FILES).glob("*.onnx"))
-    assert paths
-    for path in paths:
-        module = onnx_module(load(path))
-        settle(module)
-        with np.load(path.with_suffix(".npz")) as arrays:
-            inputs = [arrays[name] for name in arrays.files if name.startswith("in:")]
-            expected = [arrays[name] for name in arrays.files if name.startswith("out:")]
-        with torch.no_grad():
-            found = module(*[torch.from_numpy(x) for x in inputs])
-        found = found if isinstance(found, tuple) else (found,)
-        for ours, theirs in zip(found, expected, strict=True):
-            assert ours.shape == theirs.shape, path.name
-            difference = np.abs(ours.numpy().astype(np.float64) - theirs).max()
-            assert difference <= 1e-5 * np.abs(theirs).max(), (path.name, difference)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from tvm_insta.errors import ImportModelError
-from tvm_insta.frontend.onnx.execute import Step, Value, explained, without_data
+from tvm_insta.frontend.onnx.execute import Step, Value, without_data
 from tvm_insta.frontend.onnx.limits import ACTIVATION_ELEMENTS, MACS, check_shape
-from tvm_insta.frontend.onnx.module import OnnxLayer, OnnxModule, input_dtype
+from tvm_insta.frontend.onnx.module import OnnxLayer, OnnxModule, Watch, input_dtype
 from tvm_insta.frontend.onnx.operators.layers import macs
 from tvm_insta.frontend.onnx.operators.registry import Codes, Constant
 
@@ -87,12 +86,15 @@ def rehearse(module: OnnxModule, shapes: Sequence[Sequence[int]]) -> list[tuple[
         ImportModelError: a node does not fit its inputs, or the network is absurdly large.
     """
     images = max(shapes[0][0], 1)
-    elements = products = done = 0
+    elements = products = 0
 
-    def watch(step: Step, operands: list[Value | None], results: tuple[Value, ...]) -> None:
-        nonlocal elements, products, done
-        layer = module.layer(done)
-        done += 1
+    def watch(
+        step: Step,
+        operands: list[Value | None],
+        results: tuple[Value, ...],
+        layer: OnnxLayer | None,
+    ) -> None:
+        nonlocal elements, products
         for found in results:
             tensor = found.values if isinstance(found, Codes) else found
             if not isinstance(tensor, Tensor):
@@ -130,22 +132,15 @@ def _macs(layer: OnnxLayer, operands: Sequence[Value | None], result: Tensor) ->
     return macs(layer.step.node.op, tensors, result)
 
 
-def _explained_run(module: OnnxModule, inputs: Sequence[Tensor], watch: Any = None) -> list[Tensor]:
+def _explained_run(
+    module: OnnxModule, inputs: Sequence[Tensor], watch: Watch = lambda *_: None
+) -> list[Tensor]:
     """Run, and name the node in which something goes wrong."""
-    done = 0
-
-    def count(step: Step, operands: list[Value | None], results: tuple[Value, ...]) -> None:
-        nonlocal done
-        done += 1
-        if watch is not None:
-            watch(step, operands, results)
-
     try:
-        result = module.run(inputs, count)
+        result = module.run(inputs, watch)
+    except ImportModelError:
+        raise
     except Exception as error:
-        if done < len(module._steps):
-            with explained(module._steps[done].node):
-                raise
         raise ImportModelError(f"the network cannot be run ({error})") from error
     return list(result) if isinstance(result, tuple) else [result]
 

@@ -63,8 +63,12 @@ def constant(array: Array, element: int = TensorProto.UNDEFINED) -> Constant:
     return Constant(array, element, tensor)
 
 
-def fold(graph: Graph) -> Folded:
+def fold(graph: Graph, budget: Budget | None = None) -> Folded:
     """Compute what no input is needed for.
+
+    Args:
+        graph: what was read.
+        budget: of the graph around it; None for one of its own.
 
     Raises:
         ImportModelError: a node cannot be computed, or would be too large.
@@ -75,13 +79,13 @@ def fold(graph: Graph) -> Folded:
     }
     readers = Counter(name for node in graph.nodes for name in node.inputs if name)
     readers.update(graph.outputs)
-    budget = _Budget()
+    budget = Budget() if budget is None else budget
     for value in values.values():
         budget.take(value)
     for node in graph.nodes:
         with explained(node):
             step = step_of(graph, node)
-        if any(name and name not in values for name in node.inputs):
+        if node.branches or any(name and name not in values for name in node.inputs):
             if step.operator.layer:
                 _check_weights(node, values)
             result.steps.append(step)
@@ -119,12 +123,21 @@ _NOTHING = constant(np.zeros(0, np.float32))
 
 
 @dataclass
-class _Budget:
+class Budget:
+    """What constants may still take.
+
+    Attributes:
+        alive: bytes of those that are held.
+        elements: of all that were computed.
+        macs: multiply-accumulates of all that were computed.
+    """
+
     alive: int = 0
     elements: int = 0
     macs: int = 0
 
     def take(self, value: Constant) -> None:
+        """Hold a constant; raises `ImportModelError` where that is too much."""
         self.alive += value.array.nbytes
         if self.alive > CONSTANT_BYTES:
             raise ImportModelError(
@@ -132,16 +145,18 @@ class _Budget:
             )
 
     def release(self, value: Constant) -> None:
+        """Give a constant back."""
         self.alive -= value.array.nbytes
 
     def compute(self, elements: int, products: int) -> None:
+        """Compute something; raises `ImportModelError` where that is too much."""
         self.elements += elements
         self.macs += products
         if self.elements > FOLDED_ELEMENTS or self.macs > MACS // 4:
             raise ImportModelError("what it computes from constants alone is too large")
 
 
-def _compute(step: Step, operands: list[Constant | None], budget: _Budget) -> list[Constant]:
+def _compute(step: Step, operands: list[Constant | None], budget: Budget) -> list[Constant]:
     sizes = [value.array.size for value in operands if value is not None]
     if step.node.op in _GROW or math.prod(max(size, 1) for size in sizes) > _SMALL:
         _rehearse(step, operands, budget)
@@ -149,7 +164,7 @@ def _compute(step: Step, operands: list[Constant | None], budget: _Budget) -> li
         return [_constant(value, operands) for value in execute(step, operands)]
 
 
-def _rehearse(step: Step, operands: list[Constant | None], budget: _Budget) -> None:
+def _rehearse(step: Step, operands: list[Constant | None], budget: Budget) -> None:
     """Execute a node on tensors without data, and refuse what comes out too large."""
     with without_data() as mode:
         fakes: list[Value | None] = [

@@ -26,6 +26,8 @@ class Node:
         inputs: names of tensors; "" stands for an input that is not given.
         outputs: names of tensors; "" stands for an output that nobody reads.
         attributes: str, int, float, tuples of them, or numpy arrays.
+        branches: of an If: what is done where its condition holds, and where not. Their inputs are
+            what they read of the graph around them: those of the node behind the condition.
     """
 
     op: str
@@ -34,6 +36,7 @@ class Node:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     attributes: Mapping[str, Any]
+    branches: tuple[Graph, ...] = ()
 
     def __str__(self) -> str:
         return f"node {self.name!r} ({self.op})"

@@ -6,7 +6,9 @@ anything is computed; `onnx.checker` checks the rest of the format.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -85,20 +87,21 @@ def _parse(data: bytes) -> onnx.ModelProto:
 
 
 def _check_sizes(model: onnx.ModelProto) -> None:
-    graph = model.graph
+    graph, inner = model.graph, list(_inner(model.graph))
     nodes = len(graph.node) + sum(len(function.node) for function in model.functions)
+    nodes += sum(len(each.node) for each in inner)
     initialised = {tensor.name for tensor in graph.initializer}
     for what, found, most in (
         ("nodes", nodes, limits.NODES),
-        ("initialisers", len(graph.initializer), limits.NODES),
+        ("initialisers", sum(len(g.initializer) for g in (graph, *inner)), limits.NODES),
         ("inputs", sum(each.name not in initialised for each in graph.input), limits.INPUTS),
         ("outputs", len(graph.output), limits.INPUTS),
     ):
         if found > most:
             raise ImportModelError(f"the model has {found} {what}, but at most {most} are taken")
-    if graph.sparse_initializer:
+    if any(each.sparse_initializer for each in (graph, *inner)):
         raise ImportModelError("the model has sparse initialisers: export it with dense ones")
-    for node in graph.node:
+    for node in (node for each in (graph, *inner) for node in each.node):
         for name in (node.name, node.op_type, node.domain, *node.input, *node.output):
             if not isinstance(name, str):
                 raise ImportModelError(f"the name {name!r} is no text: the file is damaged")
@@ -109,6 +112,18 @@ def _check_sizes(model: onnx.ModelProto) -> None:
                 )
 
 
+def _inner(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graphs inside the nodes of a graph, at any depth."""
+    waiting = [graph]
+    while waiting:
+        for node in waiting.pop().node:
+            for attribute in node.attribute:
+                found = [attribute.g] if attribute.HasField("g") else []
+                for each in (*found, *attribute.graphs):
+                    waiting.append(each)
+                    yield each
+
+
 def _add_missing_imports(model: onnx.ModelProto) -> None:
     """QONNX files often import no version of the domains that they use: version 1 is meant."""
     imported = {each.domain for each in model.opset_import}
@@ -117,7 +132,8 @@ def _add_missing_imports(model: onnx.ModelProto) -> None:
             model.opset_import.append(onnx.helper.make_opsetid("", 17))
         else:
             raise ImportModelError("the model does not say which version of the operators it uses")
-    nodes = [*model.graph.node, *(node for f in model.functions for node in f.node)]
+    graphs = [model.graph, *_inner(model.graph)]
+    nodes = [node for each in (*graphs, *model.functions) for node in each.node]
     for node in nodes:  # the oldest files have them in ONNX's own domain
         if node.domain in STANDARD and node.op_type in QONNX_NAMES:
             node.domain = QONNX
@@ -134,10 +150,12 @@ def _check_format(model: onnx.ModelProto) -> None:
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     # Shapes of results are found again; some exporters leave out what the checker wants of them.
-    del model.graph.value_info[:]
-    for output in model.graph.output:
-        if output.type.HasField("tensor_type") and not output.type.tensor_type.HasField("shape"):
-            output.type.tensor_type.shape.SetInParent()
+    for graph in (model.graph, *_inner(model.graph)):
+        del graph.value_info[:]
+        for output in graph.output:
+            kind = output.type
+            if kind.HasField("tensor_type") and not kind.tensor_type.HasField("shape"):
+                kind.tensor_type.shape.SetInParent()
     for each in inputs:
         if each.type.HasField("tensor_type") and not each.type.tensor_type.HasField("shape"):
             raise ImportModelError(
@@ -170,43 +188,107 @@ def _graph(model: onnx.ModelProto) -> Graph:
             f"the model uses version {opset} of the operators, but {OLDEST_OPSET} and newer are "
             "taken: convert it with onnx.version_converter, or export it again"
         )
-    initialisers: dict[str, Initialiser] = {}
     widened: set[str] = set()
-    for tensor in graph.initializer:
-        what = f"initialiser {tensor.name!r}"
-        if tensor.name in initialisers:
-            raise ImportModelError(f"{what} is there twice: the file is damaged")
-        initialisers[tensor.name] = to_initialiser(tensor, what)
-        _widened(int(tensor.data_type), widened)
     inputs = tuple(_input(each, widened) for each in graph.input)
-    names = {each.name for each in inputs} | set(initialisers)
-    if len({each.name for each in inputs}) < len(inputs):
+    names = {each.name for each in inputs}
+    if len(names) < len(inputs):
         raise ImportModelError("two inputs of the model have the same name: the file is damaged")
-    nodes = []
-    for index, proto in enumerate(graph.node):
-        node = _node(proto, index, opsets, widened)
-        for name in node.inputs:
-            if name and name not in names:
-                raise ImportModelError(
-                    f"{node} reads {name!r}, which nothing before it defines: the file is damaged "
-                    "or has a cycle"
-                )
-        for name in node.outputs:
-            if name in names:
-                raise ImportModelError(f"{node} defines {name!r}, which is there already")
-        names.update(name for name in node.outputs if name)
-        nodes.append(node)
-    for output in graph.output:
-        if output.name not in names:
-            raise ImportModelError(f"nothing defines the output {output.name!r}")
-    notes = tuple(f"{name} values of the file are computed in float32" for name in sorted(widened))
+    scope = _Scope(opsets, widened, names)
+    scope.read(graph)
     outputs = tuple(output.name for output in graph.output)
+    notes = tuple(f"{name} values of the file are computed in float32" for name in sorted(widened))
     properties = {
         each.key: each.value
         for each in model.metadata_props[: limits.NODES]
         if len(each.value) <= _PROPERTY
     }
-    return Graph(tuple(nodes), inputs, outputs, initialisers, opsets, notes, properties)
+    return Graph(tuple(scope.nodes), inputs, outputs, scope.initialisers, opsets, notes, properties)
+
+
+@dataclass
+class _Scope:
+    """The names that a graph may read, while it is read.
+
+    Attributes:
+        opsets: version per domain.
+        widened: types of floats that were met, and are computed in float32.
+        names: known so far.
+        outer: known in the graphs around this one.
+        nodes: of the graph.
+        initialisers: of the graph.
+        captured: names of ``outer`` that it reads, in order.
+    """
+
+    opsets: Mapping[str, int]
+    widened: set[str]
+    names: set[str]
+    outer: frozenset[str] = frozenset()
+    nodes: list[Node] = field(default_factory=list)
+    initialisers: dict[str, Initialiser] = field(default_factory=dict)
+    captured: dict[str, None] = field(default_factory=dict)
+
+    def read(self, graph: onnx.GraphProto) -> None:
+        """Take over initialisers, nodes and outputs.
+
+        Raises:
+            ImportModelError: a name is defined twice or not at all, or as `load`.
+        """
+        for tensor in graph.initializer:
+            what = f"initialiser {tensor.name!r}"
+            if tensor.name in self.initialisers or tensor.name in self.outer:
+                raise ImportModelError(f"{what} is there twice: the file is damaged")
+            self.initialisers[tensor.name] = to_initialiser(tensor, what)
+            _widened(int(tensor.data_type), self.widened)
+        self.names |= set(self.initialisers)
+        for index, proto in enumerate(graph.node):
+            node = self._node(proto, index)
+            for name in node.inputs:
+                self._use(
+                    name,
+                    f"{node} reads {name!r}, which nothing before it defines: the file is damaged "
+                    "or has a cycle",
+                )
+            for name in filter(None, node.outputs):
+                if name in self.names or name in self.outer:
+                    raise ImportModelError(f"{node} defines {name!r}, which is there already")
+                self.names.add(name)
+            self.nodes.append(node)
+        for output in graph.output:
+            self._use(output.name, f"nothing defines the output {output.name!r}")
+
+    def _use(self, name: str, otherwise: str) -> None:
+        if not name or name in self.names:
+            return
+        if name not in self.outer:
+            raise ImportModelError(otherwise)
+        self.captured[name] = None
+
+    def _node(self, proto: onnx.NodeProto, index: int) -> Node:
+        node = _node(proto, index, self.opsets, self.widened)
+        if (node.domain, node.op) != ("", "If"):
+            return node
+        graphs = {each.name: each.g for each in proto.attribute if each.HasField("g")}
+        scopes = []
+        for name in ("then_branch", "else_branch"):
+            if name not in graphs or graphs[name].input:
+                raise ImportModelError(f"{node} lacks its {name}, or gives it inputs")
+            if len(graphs[name].output) != len(node.outputs):
+                raise ImportModelError(f"{node}: its {name} has another number of outputs")
+            around = frozenset(self.names | self.outer)
+            scopes.append(_Scope(self.opsets, self.widened, set(), around))
+            scopes[-1].read(graphs[name])
+        captured = tuple({name: None for scope in scopes for name in scope.captured})
+        branches = tuple(
+            Graph(
+                tuple(scope.nodes),
+                tuple(Input(name, None, 0) for name in captured),
+                tuple(output.name for output in graphs[name].output),
+                scope.initialisers,
+                self.opsets,
+            )
+            for name, scope in zip(("then_branch", "else_branch"), scopes, strict=True)
+        )
+        return dataclasses.replace(node, inputs=(*node.inputs, *captured), branches=branches)
 
 
 def _widened(element: int, found: set[str]) -> None:
@@ -246,7 +328,8 @@ def _node(proto: onnx.NodeProto, index: int, opsets: Mapping[str, int], widened:
             f"{node}: the operator {node.op}{where} is not known here: write it with standard "
             "operators, or leave the model's part that needs it outside"
         )
-    attributes = dict(_attributes(proto.attribute, str(node)))
+    kept = [each for each in proto.attribute if node.op != "If" or not each.HasField("g")]
+    attributes = dict(_attributes(kept, str(node)))
     for value in attributes.values():
         if isinstance(value, Initialiser):
             _widened(value.element, widened)

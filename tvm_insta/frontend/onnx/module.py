@@ -6,18 +6,20 @@ Shapes are numbers while the module runs, so `torch.export` sees a dynamic batch
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tvm_insta.errors import ImportModelError
-from tvm_insta.frontend.onnx.execute import Step, Value, execute
-from tvm_insta.frontend.onnx.fold import fold
-from tvm_insta.frontend.onnx.graph import Graph, Input
+from tvm_insta.frontend.onnx.execute import Step, Value, execute, explained
+from tvm_insta.frontend.onnx.fold import Budget, fold
+from tvm_insta.frontend.onnx.graph import Graph, Initialiser, Input
 from tvm_insta.frontend.onnx.names import Identifiers
 from tvm_insta.frontend.onnx.operators.quantise import materialised
 from tvm_insta.frontend.onnx.operators.registry import Codes, Constant
@@ -68,6 +70,10 @@ def _bound(module: nn.Module, name: str, value: Constant) -> Constant:
     return Constant(value.array, value.element, tensor)
 
 
+Watch = Callable[[Step, list[Value | None], tuple[Value, ...], OnnxLayer | None], None]
+"""Called with each step, its operands and results, and its child module if it is a layer."""
+
+
 class OnnxModule(nn.Module):
     """A graph in PyTorch operators; `onnx_module` makes one with named inputs.
 
@@ -75,22 +81,26 @@ class OnnxModule(nn.Module):
         graph: what was read.
         onnx_names: name of the ONNX node by the name of the child module.
         argument_names: the inputs as arguments of ``forward``, in order.
+        output_names: of the file.
         batch: None where shapes are taken as they are; the batch that the file was written for
             where another one is to be read into its shapes.
         notes: sentences for the report.
     """
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, budget: Budget | None = None) -> None:
         super().__init__()
+        budget = Budget() if budget is None else budget
         self.graph = graph
         self.batch: int | None = None
         self.notes: tuple[str, ...] = graph.notes
         self.onnx_names: dict[str, str] = {}
         self.argument_names = argument_names(graph.inputs)
-        folded = fold(graph)
+        self.output_names = graph.outputs
+        folded = fold(graph, budget)
         self._steps = folded.steps
         self._children_of: dict[int, str] = {}
         self._buffer_of: dict[str, tuple[str, Constant]] = {}
+        self._branches_of: dict[int, tuple[str, ...]] = {}
         shared: dict[str, Constant] = {}
         identifier = Identifiers([*self.argument_names, *vars(self)])
         for index, step in enumerate(self._steps):
@@ -104,6 +114,10 @@ class OnnxModule(nn.Module):
                 self.add_module(child, OnnxLayer(step, own))
                 self._children_of[index] = child
                 self.onnx_names[child] = step.node.name
+            elif step.node.branches:
+                self._branches_of[index] = self._add_branches(step, own, identifier, budget)
+                if 0 in own:
+                    shared[step.node.inputs[0]] = own[0]
             else:
                 shared.update({step.node.inputs[i]: value for i, value in own.items()})
         shared.update({n: v for n, v in folded.constants.items() if n in graph.outputs})
@@ -114,40 +128,98 @@ class OnnxModule(nn.Module):
         self._last_use = _last_uses(self._steps, graph)
         self.eval()
 
-    def run(self, inputs: Sequence[Tensor], watch: Any = None) -> Tensor | tuple[Tensor, ...]:
+    def _add_branches(
+        self, step: Step, own: Mapping[int, Constant], identifier: Identifiers, budget: Budget
+    ) -> tuple[str, ...]:
+        """Child modules of an If, "" for one whose condition never holds."""
+        known = {
+            step.node.inputs[i]: Initialiser(value.array, value.element)
+            for i, value in own.items()
+            if i
+        }
+        condition = bool(own[0].array.reshape(-1)[0]) if 0 in own and own[0].array.size else None
+        names = []
+        for branch, holds in zip(step.node.branches, (True, False), strict=True):
+            if condition not in (None, holds):
+                names.append("")
+                continue
+            rest = tuple(each for each in branch.inputs if each.name not in known)
+            constants = {**branch.initialisers, **known}
+            with explained(step.node):
+                module = OnnxModule(
+                    dataclasses.replace(branch, inputs=rest, initialisers=constants), budget
+                )
+            child = identifier(f"{step.node.name}/{'then' if holds else 'else'}", "branch")
+            self.add_module(child, module)
+            self.onnx_names.update(
+                {f"{child}.{name}": node for name, node in module.onnx_names.items()}
+            )
+            names.append(child)
+        return tuple(names)
+
+    def run(
+        self, inputs: Sequence[Tensor], watch: Watch | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
         """Execute the graph.
 
         Args:
             inputs: one tensor per input.
-            watch: called with each step, its operands and its results, where it is given.
+            watch: is told of each step, where it is given; what goes wrong in one is then said.
+
+        Raises:
+            ImportModelError: with ``watch``: a node does not fit its inputs.
         """
+        batch = None if self.batch is None else (self.batch, inputs[0].shape[0])
+        outputs = tuple(map(_plain, self._execute(inputs, batch, watch)))
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def _execute(
+        self, inputs: Sequence[Value], batch: tuple[int, int] | None, watch: Watch | None
+    ) -> tuple[Value, ...]:
         env: dict[str, Value] = dict(
             zip([each.name for each in self.graph.inputs], inputs, strict=True)
         )
-        batch = None if self.batch is None else (self.batch, inputs[0].shape[0])
         for name, bound in self._buffer_of.items():
             env[name] = _bound(self, *bound)
         for index, step in enumerate(self._steps):
-            layer = self.layer(index)
-            if layer is not None:
-                operands: list[Value | None] = [
-                    env[name]
-                    for i, name in enumerate(step.node.inputs)
-                    if name and i not in layer._constants
-                ]
-                results: tuple[Value, ...] = (layer(*map(_plain, operands)),)
-            else:
-                operands = [env[name] if name else None for name in step.node.inputs]
-                results = execute(step, operands, batch)
-            if watch is not None:
-                watch(step, operands, results)
+            with nullcontext() if watch is None else explained(step.node):
+                results = self._step(index, step, env, batch, watch)
             for name, value in zip(step.node.outputs, results):  # noqa: B905
                 if name:
                     env[name] = value
             for name in self._last_use[index]:
                 env.pop(name, None)
-        outputs = tuple(_plain(env[name]) for name in self.graph.outputs)
-        return outputs[0] if len(outputs) == 1 else outputs
+        return tuple(env[name] for name in self.graph.outputs)
+
+    def _step(
+        self,
+        index: int,
+        step: Step,
+        env: Mapping[str, Value],
+        batch: tuple[int, int] | None,
+        watch: Watch | None,
+    ) -> tuple[Value, ...]:
+        if step.node.branches:
+            condition = env[step.node.inputs[0]]
+            names = self._branches_of[index]
+            branch = self._modules.get(names[0 if _holds(condition) else 1])
+            assert isinstance(branch, OnnxModule)
+            captured = [env[each.name] for each in branch.graph.inputs]
+            return branch._execute(captured, batch, watch)
+        layer = self.layer(index)
+        if layer is None:
+            operands = [env[name] if name else None for name in step.node.inputs]
+            results = execute(step, operands, batch)
+        else:
+            operands = [
+                env[name]
+                for i, name in enumerate(step.node.inputs)
+                if name and i not in layer._constants
+            ]
+            results = (layer(*map(_plain, operands)),)
+        if watch is not None:
+            watch(step, operands, results, layer)
+        return results
 
     def layer(self, index: int) -> OnnxLayer | None:
         """The child module that executes step ``index``, None for all but layers."""
@@ -209,6 +281,20 @@ def input_dtype(each: Input) -> torch.dtype:
     """The type in which the module takes an input: float32 for floats of any width."""
     dtype = numpy_type(each.element, f"input {each.name!r}")
     return torch.bool if dtype.kind == "b" else getattr(torch, dtype.name)
+
+
+def _holds(condition: Value) -> bool:
+    """Whether the condition of an If holds.
+
+    Raises:
+        ImportModelError: it depends on the numbers of the input.
+    """
+    if isinstance(condition, (Constant, Static)) and condition.array.size == 1:
+        return bool(condition.array.reshape(-1)[0])
+    raise ImportModelError(
+        "its condition is computed from the input, but only constants and shapes decide: export the "
+        "part that is needed"
+    )
 
 
 def _plain(value: Value | None) -> Tensor:

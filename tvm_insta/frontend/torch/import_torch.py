@@ -15,6 +15,7 @@ from tvm_insta.frontend.torch.graph import SOURCE
 from tvm_insta.frontend.torch.levels.layers import Found, rewrite_layers
 from tvm_insta.frontend.torch.normalise import normalise
 from tvm_insta.frontend.torch.operators import prepare, sequences_to_images, transposed_to_plain
+from tvm_insta.frontend.torch.outputs import join_outputs
 from tvm_insta.frontend.torch.to_relax import to_relax
 
 
@@ -35,17 +36,20 @@ def import_torch(
         dynamic: batch is symbolic (1..max_batch); else it is that of ``example_inputs``.
         sign_of_zero: see `normalise`.
 
+    Several outputs are joined, see `join_outputs`; ``output_names`` of the module names them.
+
     Raises:
         ImportModelError: the module cannot be exported, or uses an operator that is not supported.
     """
     graph = export_graph(module, example_inputs, max_batch=max_batch, dynamic=dynamic)
+    outputs = join_outputs(graph, getattr(module, "output_names", ()))
     reference = _copy(graph)
     prefix = f"{NETWORK}." if isinstance(module, ByteInput) else ""
     found = rewrite(graph, prefix=prefix, sign_of_zero=sign_of_zero)
     prepare(graph)
     mod = to_relax(graph, max_batch=max_batch)
     names = tuple(str(param.name) for param in mod["main"].params)
-    return Imported(mod, tuple(found.layers), found.sites, reference, names)
+    return Imported(mod, tuple(found.layers), found.sites, reference, names, outputs)
 
 
 def rewrite(graph: fx.GraphModule, *, prefix: str = "", sign_of_zero: str = "exact") -> Found:

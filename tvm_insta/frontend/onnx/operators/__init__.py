@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from tvm_insta.frontend.onnx.operators import (
     activations,
+    attention,
     channels_last,
     elementwise,
+    indexed,
     layers,
     made,
     normalise,
@@ -23,10 +25,12 @@ from tvm_insta.frontend.onnx.operators.registry import Operator, domains, find, 
 __all__ = [
     "Operator",
     "activations",
+    "attention",
     "channels_last",
     "domains",
     "elementwise",
     "find",
+    "indexed",
     "layers",
     "made",
     "names",

@@ -58,6 +58,12 @@ def range_(start: Constant, limit: Constant, delta: Constant) -> Tensor:
     return result
 
 
+@operator("If", ignored=("then_branch", "else_branch"))
+def if_(condition: Constant) -> Tensor:
+    """One of two graphs; `OnnxModule` executes it."""
+    raise ImportModelError("it stands where only constants are computed")
+
+
 @operator("Trilu")
 def triangle(x: Tensor, k: Ints | None = None, *, upper: bool = True) -> Tensor:
     """The part above or below a diagonal; the rest is 0."""

@@ -1,8 +1,10 @@
-"""Resize and Upsample by the nearest neighbour, by gathering rows and columns."""
+"""Resize and Upsample: rows and columns are gathered, and weighted between neighbours."""
 
 from __future__ import annotations
 
+import functools
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -13,6 +15,7 @@ from tvm_insta.frontend.onnx.limits import DIM, check_shape
 from tvm_insta.frontend.onnx.operators.registry import Constant, Context, Ints, axis_of, operator
 
 _Nearest = Literal["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
+_Mode = Literal["nearest", "linear", "cubic"]
 _Place = Literal[
     "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"
 ]
@@ -53,7 +56,58 @@ def _resized(x: Tensor, axis: int, result: int, scale: float, place: str, mode: 
     return torch.index_select(x, axis, torch.tensor(chosen, dtype=torch.int64))
 
 
-@operator("Resize", ignored=("cubic_coeff_a", "exclude_outside", "extrapolation_value"))
+@dataclass(frozen=True)
+class _Spline:
+    """How a value between elements is made of its neighbours.
+
+    Attributes:
+        cubic: of four of them, else of two.
+        a: the coefficient of the cubic kernel.
+        inside: whether neighbours outside the image are left out, else the rim is repeated.
+    """
+
+    cubic: bool
+    a: float = -0.75
+    inside: bool = False
+
+    def weights(self, fraction: float) -> list[tuple[int, float]]:
+        """Neighbours, counted from the one below, and their weights."""
+        if not self.cubic:
+            return [(0, 1.0 - fraction), (1, fraction)]
+        a = self.a
+        near = [((a + 2) * t - (a + 3)) * t * t + 1 for t in (fraction, 1 - fraction)]
+        far = [((a * t - 5 * a) * t + 8 * a) * t - 4 * a for t in (1 + fraction, 2 - fraction)]
+        return [(-1, far[0]), (0, near[0]), (1, near[1]), (2, far[1])]
+
+
+def _between(
+    x: Tensor, axis: int, result: int, scale: float, place: str, spline: _Spline
+) -> Tensor:
+    """An axis in another length; values between elements are weighted means of neighbours."""
+    size = x.shape[axis]
+    rows = []
+    for i in range(result):
+        at = _source(i, scale, size, result, place)
+        below = math.floor(at)
+        found = [(below + step, weight) for step, weight in spline.weights(at - below)]
+        if spline.inside:
+            found = [(j, weight if 0 <= j < size else 0.0) for j, weight in found]
+            total = sum(weight for _, weight in found)
+            found = [(j, weight / total) for j, weight in found]
+        rows.append([(min(max(j, 0), size - 1), weight) for j, weight in found])
+    if all(weight == (1.0 if j == i else 0.0) for i, row in enumerate(rows) for j, weight in row):
+        return x
+    shape = [1] * x.ndim
+    shape[axis] = -1
+    parts = []
+    for taps in zip(*rows, strict=True):
+        chosen = torch.tensor([j for j, _ in taps], dtype=torch.int64)
+        factor = torch.tensor([weight for _, weight in taps], dtype=torch.float32)
+        parts.append(torch.index_select(x, axis, chosen) * factor.reshape(shape))
+    return functools.reduce(torch.add, parts)
+
+
+@operator("Resize", ignored=("extrapolation_value",))
 def resize(
     x: Tensor,
     roi: Constant | None = None,
@@ -63,17 +117,22 @@ def resize(
     antialias: bool = False,
     axes: tuple[int, ...] | None = None,
     coordinate_transformation_mode: _Place = "half_pixel",
+    cubic_coeff_a: float = -0.75,
+    exclude_outside: bool = False,
     keep_aspect_ratio_policy: Literal["stretch"] = "stretch",
-    mode: Literal["nearest"] = "nearest",
+    mode: _Mode = "nearest",
     nearest_mode: _Nearest = "round_prefer_floor",
     context: Context,
 ) -> Tensor:
-    """``x`` in another size; each element is the nearest one of the original.
+    """``x`` in another size, by the nearest element, or between two or four of each axis.
 
     Version 10 had the scales as its second input, and one meaning only.
     """
     if context.opset == 10:
         scales, coordinate_transformation_mode, nearest_mode = roi, "asymmetric", "floor"
+    if antialias and mode != "nearest":
+        raise ImportModelError("it smooths before it shrinks (antialias), which is not taken")
+    spline = _Spline(mode == "cubic", cubic_coeff_a, exclude_outside)
     chosen = [axis_of(axis, x.ndim) for axis in (range(x.ndim) if axes is None else axes)]
     factors = [] if scales is None else [float(scale) for scale in scales.array.reshape(-1)]
     wanted = list(sizes or ())
@@ -96,7 +155,11 @@ def resize(
         if result < 1:
             raise ImportModelError(f"axis {axis} would have length {result}")
         scale = factors[i] if factors else result / x.shape[axis]
-        x = _resized(x, axis, result, scale, coordinate_transformation_mode, nearest_mode)
+        place = coordinate_transformation_mode
+        if mode == "nearest":
+            x = _resized(x, axis, result, scale, place, nearest_mode)
+        else:
+            x = _between(x, axis, result, scale, place, spline)
     return x
 
 
@@ -105,15 +168,18 @@ def upsample(
     x: Tensor,
     factors: Constant | None = None,
     *,
-    mode: Literal["nearest"] = "nearest",
+    mode: Literal["nearest", "linear", "bilinear"] = "nearest",
     scales: tuple[float, ...] | None = None,
 ) -> Tensor:
-    """`Resize` of versions before 10: every element several times."""
+    """`Resize` of versions before 10: every element several times, or between two."""
     given = scales or (() if factors is None else tuple(factors.array.reshape(-1).tolist()))
     if len(given) != x.ndim or not all(1 <= factor <= 64 for factor in given):
         raise ImportModelError(f"its scales are {list(given)[:8]}, but 1 to 64 per axis are taken")
     for axis, factor in enumerate(given):
         if factor != 1:
             result = math.floor(x.shape[axis] * factor)
-            x = _resized(x, axis, result, factor, "asymmetric", "floor")
+            if mode == "nearest":
+                x = _resized(x, axis, result, factor, "asymmetric", "floor")
+            else:
+                x = _between(x, axis, result, factor, "asymmetric", _Spline(cubic=False))
     return x
