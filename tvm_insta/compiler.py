@@ -74,7 +74,7 @@ class Artefact:
             self._module = runtime.load(self.path)
         return self._module
 
-    def __call__(self, *inputs: Any) -> npt.NDArray[Any]:
+    def __call__(self, *inputs: Any) -> Any:
         """Run the network on numpy arrays or DLPack tensors; see `runtime.Module`."""
         return self.load()(*inputs)
 

@@ -165,9 +165,7 @@ class CBackend:
         elif code != 0:
             raise InputError(f"got threads={threads}: {self._error(code).decode()}")
 
-    def _function(
-        self, name: str, result: type[ctypes._SimpleCData[Any]] | None
-    ) -> ctypes._NamedFuncPointer:
+    def _function(self, name: str, result: type[Any] | None) -> ctypes._NamedFuncPointer:
         symbol = f"{self.manifest.name}_{name}"
         try:
             function: ctypes._NamedFuncPointer = getattr(self.library, symbol)

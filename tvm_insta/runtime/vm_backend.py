@@ -15,7 +15,7 @@ import numpy as np
 
 from tvm_insta.errors import ArtefactError, one_line
 from tvm_insta.runtime import crew
-from tvm_insta.runtime.arrays import Array, aligned_empty
+from tvm_insta.runtime.arrays import Array, aligned_empty, output_shape
 from tvm_insta.runtime.library import open_library
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.runtime.trace import TraceEntry
@@ -104,7 +104,7 @@ class VmBackend:
                 f"({one_line(error)}); library and manifest do not match: compile the model again"
             ) from error
         info = self.manifest.outputs[0]
-        shape = tuple(batch if isinstance(dim, str) else dim for dim in info.shape)
+        shape = tuple(output_shape(self.manifest.outputs, batch))
         if result.dtype != np.dtype(info.dtype) or result.shape != shape:
             raise ArtefactError(
                 f"{self.manifest.library} gives {list(result.shape)} {result.dtype}, the manifest "

@@ -106,6 +106,7 @@ class _Validation:
             self.findings.distance_limit = self.findings.logits_limit = HALF
         self.narrow = narrow_layers(self.graph, manifest)
         self.undecided: list[str] = []
+        self.sizes: dict[Part, float] = {}  # the largest element so far
 
     def run(
         self, inputs: Sequence[torch.Tensor], progress: Callable[[int, int], None] | None
@@ -155,7 +156,7 @@ class _Validation:
         findings, node = self.findings, self.graph.output
         theirs, ours = part(replay.values[node][0]), part(ours)
         nodes = self.graph.slice(node, replay.cut)
-        size = self._output_size(theirs)
+        size = self._output_size(part, theirs)
         difference = distance(ours, theirs) / size
         same = _best(ours) == _best(theirs)
         if self.narrow.keys() & set(nodes):
@@ -206,7 +207,7 @@ class _Validation:
     ) -> bool:
         findings = self.findings
         ours, expected = part(ours), part(expected)
-        difference = distance(ours, expected) / self._output_size(expected)
+        difference = distance(ours, expected) / self._output_size(part, expected)
         findings.logits_free = max(findings.logits_free, difference)
         same = _best(ours) == _best(expected)
         if difference <= findings.logits_limit:
@@ -226,11 +227,11 @@ class _Validation:
                 )
         return same
 
-    def _output_size(self, value: torch.Tensor) -> float:
+    def _output_size(self, part: Part, value: torch.Tensor) -> float:
         """The largest element, or a part of the largest of all images; see `SiteFindings.scale`."""
         largest = eager.largest(value)
-        self.findings.output_size = max(self.findings.output_size, largest)
-        return max(largest, DARK * self.findings.output_size)
+        self.sizes[part] = max(self.sizes.get(part, 0.0), largest)
+        return max(largest, DARK * self.sizes[part])
 
     def _leave_out(self) -> None:
         """What no image could judge."""
@@ -249,7 +250,8 @@ def _parts(manifest: Manifest) -> list[Part]:
     """How each output is cut out of all of them; each is judged by its own size."""
     if len(manifest.outputs) == 1:
         return [lambda whole: whole]
-    parts, first = [], 0
+    parts: list[Part] = []
+    first = 0
     for output in manifest.outputs:
         count = math.prod(int(size) for size in output.shape[1:])
         parts.append(functools.partial(torch.narrow, dim=1, start=first, length=count))

@@ -106,7 +106,6 @@ class Findings:
             numbers than "fp32" is told and not judged; what comes from packed bits is judged.
         sign_of_zero: option of the artefact; "+1" changes zeros, which are counted.
         storage: how the artefact stores images between kernels; "fp16" widens the limits.
-        output_size: the largest element of the outputs so far.
     """
 
     images: int
@@ -124,7 +123,6 @@ class Findings:
     stem: str = "fp32"
     storage: str = "fp32"
     sign_of_zero: str = "exact"
-    output_size: float = 0.0
 
     @property
     def flips(self) -> int:
