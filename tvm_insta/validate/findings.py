@@ -21,10 +21,11 @@ mean square, and a few stored tensors are added up."""
 DARK = 0.1
 """Part of the largest image's size that any image has at least, where rounding is judged."""
 
-UNDECIDED, FEW = 1e-4, 3
-"""The largest share of a site's bits, and their number, that may flip within rounding. One number
-in a million lies that close to its threshold by chance; more do where a sum cancels, as +-0.1
-added up an even number of times: PyTorch then has the sign of its own rounding."""
+UNDECIDED, UNDECIDED_FEW, UNDECIDED_IMAGES = 1e-4, 3, 2
+"""The largest share of a site's bits, and their number, that may flip within rounding in one image,
+and in how many images. One number in a million lies that close to its threshold by chance; more do
+where a sum cancels, as +-0.1 added up an even number of times: PyTorch then has the sign of its own
+rounding. In a single image, one of zeros, whole channels may lie at their thresholds."""
 
 
 @dataclass
@@ -44,6 +45,7 @@ class SiteFindings:
         failure: what broke a promise first, a clause; "" for nothing.
         judged: images whose bits were compared.
         narrow: what is compared comes straight from layers in bf16 or int8, which turn more bits.
+        turned: images in which more comparisons flipped than chance explains, see `UNDECIDED`.
         size: largest rms of the compared activation over the images so far.
     """
 
@@ -60,11 +62,12 @@ class SiteFindings:
     judged: int = 0
     narrow: bool = False
     size: float = 0.0
+    turned: int = 0
 
     @property
     def undecided(self) -> str:
         """Why PyTorch's own bits are no reference: too many of them are rounding; "" if not."""
-        if self.narrow or self.flips <= max(FEW, UNDECIDED * self.bits):
+        if self.narrow or self.turned < UNDECIDED_IMAGES:
             return ""
         return (
             f"{self.name}: {self.flips / self.bits:.2%} of its comparisons lie within rounding of "

@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from tvm_insta.runtime.manifest import Binarisation
-from tvm_insta.validate.findings import Findings, SiteFindings
+from tvm_insta.validate.findings import UNDECIDED, UNDECIDED_FEW, Findings, SiteFindings
 from tvm_insta.validate.graph import Graph, Values, place
 from tvm_insta.validate.levels import FEW, SHARE, Explained, explain
 from tvm_insta.validate.narrow import TIMES, change_of
@@ -78,7 +78,9 @@ class Replayed:
             self.undecided = f"{place(node)}: PyTorch's own levels are NaN on this input"
             return
         found.judged += 1
-        found.bits += levels.numel() * (2**each.pack.bits - 1)
+        bits = levels.numel() * (2**each.pack.bits - 1)
+        found.bits += bits
+        before = found.flips
         # Not only by what is there: of an image of zeros all levels are 0 but for their rounding.
         size = max(float(theirs.abs().max()), abs(site.base), abs(site.step))
         tolerance = _LEVEL * size + _EPSILON * _largest(own)
@@ -108,6 +110,7 @@ class Replayed:
             explained = explain(graph, nodes, node, self.values, roots, held, tolerance, limit)
             self._note(found, each, levels, theirs, wrong, explained)
         self._count_flips(node, nodes, each, levels, theirs, tolerance)
+        found.turned += found.flips - before > max(UNDECIDED_FEW, UNDECIDED * bits)
 
     def _is_narrow(self, root: fx.Node) -> bool:
         """Whether a root is not taken from the artefact and comes from a bf16 or int8 layer."""
