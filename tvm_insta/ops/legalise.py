@@ -43,7 +43,8 @@ def _extreme(function: Callable[[Expr, Expr], Expr], a: Expr, b: Expr) -> Expr:
         return function(a, b)  # b where it is NaN
     if not _is_float(_type(a)):
         return function(a, b)
-    return tirx.Select(tirx.isnan(a), a, function(a, b))
+    # Only NaN is not at most infinity. TVM takes isnan lane by lane, and may fold a != a.
+    return tirx.Select(a <= tirx.const(math.inf, _type(a)), function(a, b), a)
 
 
 def _type(expr: Expr) -> str:
