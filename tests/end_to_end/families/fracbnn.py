@@ -91,7 +91,9 @@ class WholeGatedConv(GatedConv):
         weight = torch.sign(self.weight)
         out_msb = F.conv2d(lead, weight, self.bias, self.stride, self.padding)
         out_full = F.conv2d(input, weight, self.bias, self.stride, self.padding)
-        mask = GreaterThan.apply(torch.sigmoid(self.alpha * (self.bn(out_msb) - self.threshold)), 0.5)
+        mask = GreaterThan.apply(
+            torch.sigmoid(self.alpha * (self.bn(out_msb) - self.threshold)), 0.5
+        )
         return (1 - mask) * out_msb + mask * out_full
 
 

@@ -151,14 +151,12 @@ class Layer(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
         signed = ElasticSigned(channels) if elastic else None
         self.intermediate = QuantizeLinear(channels, 2 * channels, signed)
-        self.output = QuantizeLinear(
-            2 * channels, channels, ElasticUnsigned() if elastic else None
-        )
+        self.output = QuantizeLinear(2 * channels, channels, ElasticUnsigned() if elastic else None)
 
     def forward(self, x):
-        x = self.norm1(self.dense(self.attention(x)) * 0.1 + x)
+        x = self.norm1(self.dense(self.attention(x)) + x)
         hidden = F.relu(self.intermediate(x)) if self.attention.unsigned else self.intermediate(x)
-        return self.norm2(self.output(hidden) * 0.1 + x)
+        return self.norm2(self.output(hidden) + x)
 
 
 class Patches(nn.Module):
