@@ -81,7 +81,8 @@ def parser() -> argparse.ArgumentParser:
         "a word behind it the defaults",
     )
     common.add_output_arguments(result)
-    add("--plot", type=Path, metavar="FILE", help="write a picture here (.png)")
+    add("--plot", type=Path, metavar="FILE", help="write a picture of all here (.png)")
+    add("--summary", type=Path, metavar="FILE", help="write the README's picture here (.png)")
     add("--from-json", type=Path, metavar="FILE", help="show recorded results, measure nothing")
     return result
 
@@ -112,6 +113,10 @@ def _peers(args: argparse.Namespace) -> int:
         from benchmarks.plot import draw
 
         draw(results, record["cpu"], args.plot)
+    if args.summary:
+        from benchmarks.plot import summary
+
+        summary(results, args.summary)
     common.write(args, record, markdown(results, record))
     return 0
 

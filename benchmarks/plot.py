@@ -1,9 +1,10 @@
-"""The picture in the README: latency beside the peers', from recorded results."""
+"""Pictures of recorded results: latency beside the peers'."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.engines import input_shape
 from benchmarks.results import Result, ratio
@@ -18,13 +19,7 @@ def draw(results: Sequence[Result], processor: str, path: Path) -> None:
     Raises:
         InputError: matplotlib is not installed, or nothing was measured.
     """
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        raise InputError(f"{error}: install matplotlib (the extra bench) for --plot") from error
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = _pyplot()
     measured = [result for result in results if result.median is not None]
     if not measured:
         raise InputError("nothing was measured, so there is nothing to plot: leave --plot out")
@@ -57,6 +52,56 @@ def draw(results: Sequence[Result], processor: str, path: Path) -> None:
     figure.suptitle(f"Latency on {processor}, and times the best of ours", fontsize=11)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
+
+
+SUMMARY = {
+    "tvm_insta c, stem=int8 calibrate=random (binary)": "tvm_insta, 8-bit stem",
+    "tvm_insta c (binary)": "tvm_insta",
+    "OpenVINO int8": "OpenVINO int8",
+    "ONNX Runtime int8": "ONNX Runtime int8",
+    "LiteRT int8": "LiteRT int8",
+    "torch.compile bf16": "torch.compile bf16",
+    "ONNX Runtime fp32": "ONNX Runtime float32",
+    "Larq CE, indirect BGEMM + XNNPACK (binary)": "Larq Compute Engine",
+}
+"""The engines of the README's picture, and what they are called there: a user's choices."""
+
+
+def summary(results: Sequence[Result], path: Path, model: str = "resnet18") -> None:
+    """Bars of one network on one thread: ours and the peers that a user would pick.
+
+    Raises:
+        InputError: matplotlib is not installed, or none of these engines was measured.
+    """
+    pyplot = _pyplot()
+    shown = [r for r in results if (r.model, r.threads) == (model, 1) and r.median is not None]
+    shown = sorted((r for r in shown if r.engine in SUMMARY), key=lambda r: -(r.median or 0))
+    if not shown:
+        raise InputError(f"no engine of the summary was measured on {model} with one thread")
+    figure, panel = pyplot.subplots(figsize=(8.0, 0.6 + 0.33 * len(shown)), layout="constrained")
+    bars = panel.barh(
+        [SUMMARY[result.engine] for result in shown],
+        [result.median for result in shown],
+        color=[OURS if result.ours else PEER for result in shown],
+    )
+    panel.bar_label(bars, [f"{result.median:.1f} ms" for result in shown], padding=4, fontsize=10)
+    panel.tick_params(labelsize=10, length=0)
+    panel.set_xticks([])
+    panel.margins(x=0.1)
+    panel.spines[["top", "right", "bottom"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise InputError(f"{error}: install matplotlib (the extra bench) for plots") from error
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
 
 
 def _label(result: Result, results: Sequence[Result]) -> str:

@@ -103,11 +103,36 @@ def test_plot_from_recorded_results(recorded, tmp_path):
     pytest.importorskip("matplotlib", reason="plots need matplotlib (the extra bench)")
     from PIL import Image
 
-    picture = tmp_path / "latency.png"
+    picture = tmp_path / "peers.png"
     assert peers.main(["--from-json", str(recorded), "--plot", str(picture)]) == 0
     with Image.open(picture) as image:
         colours = {colour for _, colour in image.convert("RGB").getcolors(1 << 24)}
     assert {(0xC8, 0x10, 0x2E), (0x9A, 0xA5, 0xB1)} <= colours  # a bar of ours, a bar of a peer
+
+
+def test_summary_has_eight_bars_at_most():
+    pytest.importorskip("matplotlib", reason="plots need matplotlib (the extra bench)")
+    from benchmarks import plot
+
+    assert len(plot.SUMMARY) <= 8
+
+
+def test_summary_of_the_recorded_peers(tmp_path):
+    pytest.importorskip("matplotlib", reason="plots need matplotlib (the extra bench)")
+    recorded = Path(__file__).parents[2] / "docs" / "peers.json"
+    picture = tmp_path / "latency.png"
+    assert peers.main(["--from-json", str(recorded), "--summary", str(picture)]) == 0
+    assert picture.stat().st_size > 5000
+
+
+def test_summary_without_its_engines_is_refused(tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="plots need matplotlib (the extra bench)")
+    path = tmp_path / "other.json"
+    result = {"engine": "mine", "model": "resnet18", "threads": 1, "median": 1.0}
+    path.write_text(json.dumps({"cpu": "x", "results": [result]}), encoding="utf-8")
+    picture = tmp_path / "latency.png"
+    assert peers.main(["--from-json", str(path), "--summary", str(picture)]) == 2
+    assert "no engine" in capsys.readouterr().err and not picture.exists()
 
 
 @pytest.mark.parametrize(

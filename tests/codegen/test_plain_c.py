@@ -62,7 +62,7 @@ def test_exports_the_interface_and_nothing_else(c_folder):
     ).stdout
     exported = {line.split()[2] for line in listed.splitlines()}
     ends = "init run error missing_feature input_shape output_shape set_observer weights_sha256"
-    ends += " set_threads"
+    ends += " set_threads input_dtype output_dtype"
     assert exported == {f"model_{end}" for end in ends.split()}
 
 

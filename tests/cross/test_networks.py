@@ -21,6 +21,7 @@ from tvm_insta import compile as compile_command
 from tvm_insta import nn, run
 from tvm_insta.codegen.elf import ElfFile
 from tvm_insta.runtime import cpu
+from tvm_insta.runtime import manifest as manifests
 from tvm_insta.runtime.preprocess import Preprocessing, normalise
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -67,7 +68,7 @@ def test_images_for_a_board_are_written_here(compiled, tmp_path, capsys):
     text = json.loads((compiled(A72) / "model.json").read_text())
     text["preprocessing"] = nn.preprocessing("digits")
     text["classes"] = text["preprocessing"].pop("classes")
-    (tmp_path / "model.json").write_text(json.dumps(text))
+    (tmp_path / "model.json").write_text(json.dumps(manifests.sealed(text)))
     file, folder = tmp_path / "batch.f32", EXAMPLES / "digits" / "test" / "0"
     assert run.main([str(tmp_path), str(folder), "--dump-input", str(file)]) == 0
     images = len(list(folder.glob("*.png")))

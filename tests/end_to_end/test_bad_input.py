@@ -14,6 +14,7 @@ from tvm_insta import bench, nn, runtime
 from tvm_insta import compile as compile_command
 from tvm_insta import run as run_command
 from tvm_insta.errors import ArtefactError, InputError, InstaError
+from tvm_insta.runtime import manifest as manifests
 from tvm_insta.validate.__main__ import main as validate_main
 
 
@@ -117,7 +118,7 @@ def damaged(copy, change):
     path = copy / "model.json"
     data = json.loads(path.read_text())
     change(data)
-    path.write_text(json.dumps(data))
+    path.write_text(json.dumps(manifests.sealed(data)))
 
 
 def test_library_that_does_not_match_its_manifest(copy, capsys):

@@ -18,6 +18,7 @@ import tvm_insta
 from tvm_insta import compile as compile_command
 from tvm_insta import run as run_command
 from tvm_insta.choose.factory import make_network
+from tvm_insta.runtime import manifest as manifests
 from tvm_insta.validate.__main__ import main as validate_main
 
 BLOCKS = """
@@ -152,7 +153,7 @@ def test_run_asks_how_images_become_a_networks_input(project, compiled, capsys, 
         (folder / file.name).write_bytes(file.read_bytes())
     data = json.loads((folder / "model.json").read_text())
     data["preprocessing"] = None
-    (folder / "model.json").write_text(json.dumps(data))
+    (folder / "model.json").write_text(json.dumps(manifests.sealed(data)))
     images = str(project / "images" / "0")
     assert run_command.main([str(folder), images]) == 2
     assert "--preprocess" in error(capsys)

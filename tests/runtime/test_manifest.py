@@ -11,7 +11,7 @@ import pytest
 
 from tvm_insta.errors import ArtefactError
 from tvm_insta.runtime import manifest as manifests
-from tvm_insta.runtime.manifest import FileEntry, Kernel, Layer, Manifest, TensorInfo
+from tvm_insta.runtime.manifest import FileEntry, Kernel, Layer, Manifest, TensorInfo, sealed
 
 
 def example(**changes) -> Manifest:
@@ -64,7 +64,7 @@ def test_missing_key_is_named(tmp_path, key):
     path = manifests.write(tmp_path, example())
     data = json.loads(path.read_text())
     del data[key]
-    path.write_text(json.dumps(data))
+    path.write_text(json.dumps(sealed(data)))
     with pytest.raises(ArtefactError, match=f"key {key} is missing"):
         manifests.read(path)
 
@@ -88,7 +88,7 @@ def test_missing_key_is_named(tmp_path, key):
 )
 def test_wrong_values_are_named(tmp_path, change, message):
     path = manifests.write(tmp_path, example())
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    path.write_text(json.dumps(sealed({**json.loads(path.read_text()), **change})))
     with pytest.raises(ArtefactError, match=message):
         manifests.read(path)
 
@@ -98,7 +98,7 @@ def test_files_outside_the_folder_are_refused(tmp_path, name):
     path = manifests.write(tmp_path, example())
     data = json.loads(path.read_text())
     data["files"][name] = {"bytes": 1, "sha256": "0" * 64}
-    path.write_text(json.dumps(data))
+    path.write_text(json.dumps(sealed(data)))
     with pytest.raises(ArtefactError, match="only plain file names"):
         manifests.read(path)
 

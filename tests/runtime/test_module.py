@@ -14,13 +14,14 @@ import pytest
 from tvm_insta import runtime
 from tvm_insta.errors import ArtefactError, InputError
 from tvm_insta.runtime.arrays import aligned_empty, to_aligned
+from tvm_insta.runtime.manifest import sealed
 
 both = pytest.mark.parametrize("form", ["c", "vm"])
 
 
 def edit(folder, **changes):
     path = folder / "model.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    path.write_text(json.dumps(sealed({**json.loads(path.read_text()), **changes})))
 
 
 @both

@@ -80,7 +80,7 @@ def check_name(name: str) -> None:
 def public_symbols(name: str) -> tuple[str, ...]:
     """The functions that `<name>.so` exports."""
     ends = "init run error missing_feature input_shape output_shape set_observer weights_sha256"
-    ends += " set_threads"
+    ends += " set_threads input_dtype output_dtype"
     return tuple(f"{name}_{end}" for end in ends.split())
 
 
@@ -135,6 +135,8 @@ def _fields(plan: Plan, name: str, arch: str, needs: tuple[str, ...]) -> dict[st
         "input_shape_tables": _shape_tables(program.inputs),
         "output_shape": ", ".join(str(dim) for dim in output.shape) or "0",
         "output_rank": str(len(output.shape)),
+        "input_dtypes": ", ".join(f'"{spec.dtype}"' for spec in program.inputs),
+        "output_dtype": output.dtype,
     }
 
 

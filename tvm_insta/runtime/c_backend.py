@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
+import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +15,8 @@ import numpy as np
 from tvm_insta.errors import ArtefactError, InputError
 from tvm_insta.runtime.arrays import Array, aligned_empty
 from tvm_insta.runtime.library import open_library
-from tvm_insta.runtime.manifest import Manifest
+from tvm_insta.runtime.manifest import Manifest, TensorInfo
+from tvm_insta.runtime.manifest_checks import BATCH, image_bytes
 from tvm_insta.runtime.trace import TraceEntry, trace_entries
 
 T = TypeVar("T")
@@ -41,77 +45,112 @@ _Observer = ctypes.CFUNCTYPE(None, ctypes.POINTER(_Event), ctypes.c_void_p)
 
 
 class CBackend:
-    """The plain-C form in this process."""
+    """The plain-C form in this process.
+
+    Raises:
+        ArtefactError: the library is not what the manifest says, or refuses this processor.
+        InputError: the number of threads is not possible.
+    """
 
     def __init__(
         self,
         path: Path,
         manifest: Manifest,
         *,
-        check_cpu: bool = True,
+        check: bool = True,
         threads: int | None = None,
     ) -> None:
         self.manifest = manifest
-        sha256 = manifest.files[manifest.library].sha256
-        self.library, self.lock = open_library(path, sha256, ctypes.CDLL)
+        entry = manifest.files[manifest.library] if check else None
+        self._opened = open_library(path, entry, manifest.form, _open)
+        self.library: ctypes.CDLL = self._opened.handle
         self._run = self._function("run", ctypes.c_int)
         self._error = self._function("error", ctypes.c_char_p)
         self._set_observer = self._function("set_observer", None)
         self._set_observer.argtypes = [_Observer, ctypes.c_void_p]
+        self._check_interface()
         pointers = [ctypes.c_void_p] * (len(manifest.inputs) + 1)
         self._run.argtypes = [*pointers, ctypes.c_int32]
         # The manifest's features were asked for already; the library asks again for its own.
-        options = _Options(ctypes.sizeof(_Options), 0 if check_cpu else 1)
+        options = _Options(ctypes.sizeof(_Options), 0 if check else 1)
         self._check(self._function("init", ctypes.c_int)(ctypes.byref(options)))
+        self._threads, self._process = threads, os.getpid()
         if threads is not None:
             self._set_threads(threads)
 
     def call(self, work: Callable[[], T]) -> T:
         """Call `work` on the thread that runs this module: any."""
+        if self._process != os.getpid():
+            # The threads of the library did not come with a forked child.
+            self._process = os.getpid()
+            if self._threads is not None:
+                self._set_threads(self._threads)
         return work()
 
     def run(self, inputs: list[Array], batch: int) -> Array:
         """Run the batch; returns a new array."""
-        with self.lock:
+        with self._opened.lock:
             return self._run_locked(inputs, batch)
 
     def trace(self, inputs: list[Array], batch: int) -> list[TraceEntry]:
         """Run the batch and collect every kernel's outputs, stacked along the leading dimension."""
-        parts: dict[tuple[int, int], list[Array]] = {}
-        kernels = self.manifest.kernels
+        seen: dict[tuple[int, int], list[bytes]] = {}
 
         def observe(event: ctypes._Pointer[_Event], _user: int | None) -> None:
-            seen = event.contents
-            info = kernels[seen.call].outputs[seen.output]
-            raw = ctypes.string_at(seen.data, seen.bytes)
-            shape = [1 if isinstance(dim, str) else dim for dim in info.shape]
-            array = np.frombuffer(raw, np.dtype(info.dtype)).reshape(shape)
-            parts.setdefault((seen.call, seen.output), []).append(array)
+            now = event.contents
+            written = ctypes.string_at(now.data, now.bytes)
+            seen.setdefault((now.call, now.output), []).append(written)
 
         callback = _Observer(observe)
-        with self.lock:
+        with self._opened.lock:
             self._set_observer(callback, None)
             try:
                 self._run_locked(inputs, batch)
             finally:
                 self._set_observer(_Observer(), None)
-        missing = [
-            k.symbol
-            for k in kernels
-            for n in range(len(k.outputs))
-            if len(parts.get((k.index, n), ())) != batch
-        ]
-        if missing:
-            raise ArtefactError(
-                f"kernel {missing[0]} did not report its output; library and manifest do not "
-                "match: compile the model again"
-            )
-        made = {key: np.concatenate(list_) for key, list_ in parts.items()}
+        kernels = self.manifest.kernels
+        made = {
+            (kernel.index, number): self._stacked(info, seen.pop((kernel.index, number), []), batch)
+            for kernel in kernels
+            for number, info in enumerate(kernel.outputs)
+        }
+        if seen:
+            raise _mismatch(f"kernel {min(seen)[0]} is not in the manifest")
         return trace_entries(kernels, inputs, made)
+
+    def _stacked(self, info: TensorInfo, images: list[bytes], batch: int) -> Array:
+        """What a kernel wrote for each image, along the leading dimension."""
+        if len(images) != batch or any(len(image) != image_bytes(info) for image in images):
+            raise _mismatch(f"what was written to {info.name} is not as long as the manifest says")
+        shape = [1 if isinstance(dim, str) else dim for dim in info.shape]
+        arrays = [np.frombuffer(image, np.dtype(info.dtype)).reshape(shape) for image in images]
+        return np.concatenate(arrays)
+
+    def _check_interface(self) -> None:
+        """Compare the shapes and dtypes of the manifest with those that the library has."""
+        manifest = self.manifest
+        if len({info.shape[:1] == (BATCH,) for info in manifest.inputs}) != 1:
+            raise _mismatch("some inputs have a batch and some have none")
+        found = [self._tensor(index) for index in range(len(manifest.inputs))]
+        wanted = [_library_tensor(info) for info in (*manifest.inputs, *manifest.outputs)]
+        if [*found, self._tensor(None)] != wanted or self._tensor(len(found)) is not None:
+            raise _mismatch("it has other inputs or another output than the manifest says")
+
+    def _tensor(self, index: int | None) -> tuple[str, tuple[int, ...]] | None:
+        """Dtype and shape of one image of an input, of the output for None; None if there is none."""
+        place = "output" if index is None else "input"
+        shape = self._function(f"{place}_shape", ctypes.POINTER(ctypes.c_int32))
+        dtype = self._function(f"{place}_dtype", ctypes.c_char_p)
+        rank = ctypes.c_int32()
+        numbers = () if index is None else (ctypes.c_int32(index),)
+        name, dims = dtype(*numbers), shape(*numbers, ctypes.byref(rank))
+        if name is None or not dims:
+            return None
+        return name.decode("ascii", "replace"), tuple(dims[: rank.value])
 
     def _run_locked(self, inputs: list[Array], batch: int) -> Array:
         info = self.manifest.outputs[0]
-        shape = [batch if index == 0 else int(dim) for index, dim in enumerate(info.shape)]
+        shape = [batch if isinstance(dim, str) else dim for dim in info.shape]
         output = aligned_empty(shape, info.dtype)
         self._check(self._run(*(array.ctypes.data for array in inputs), output.ctypes.data, batch))
         return output
@@ -119,7 +158,7 @@ class CBackend:
     def _set_threads(self, threads: int) -> None:
         function = self._function("set_threads", ctypes.c_int)
         function.argtypes = [ctypes.c_int32]
-        with self.lock:
+        with self._opened.lock:
             code = function(threads)
         if code == _ERROR_BUSY:
             self._check(code)
@@ -144,3 +183,21 @@ class CBackend:
         if code != 0:
             text = self._error(code).decode()
             raise ArtefactError(f"{self.manifest.library} returned error {code}: {text}")
+
+
+def _open(path: str) -> ctypes.CDLL:
+    """Open a library that is closed, and its threads ended, when nobody refers to it any more."""
+    library = ctypes.CDLL(path)
+    # At the end of the program the C library closes what is open.
+    weakref.finalize(library, _ctypes.dlclose, library._handle).atexit = False
+    return library
+
+
+def _library_tensor(info: TensorInfo) -> tuple[str, tuple[int, ...]]:
+    return info.dtype, tuple(1 if isinstance(dim, str) else dim for dim in info.shape)
+
+
+def _mismatch(what: str) -> ArtefactError:
+    return ArtefactError(
+        f"library and manifest do not match: {what}; compile the model again"
+    )

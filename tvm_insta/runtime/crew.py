@@ -1,8 +1,16 @@
-"""A thread of its own for a module of the vm form that wants a certain number of threads.
+"""Threads that run modules of the vm form, each with a pool of TVM's for its parallel loops.
 
-TVM keeps one pool of threads for each thread that runs kernels, and reads its size,
-TVM_NUM_THREADS, when that thread first meets a parallel loop. So a module with a size of its own
-runs on a thread of its own, which makes its pool with that size.
+TVM keeps one pool for each thread that runs kernels, and reads its size, TVM_NUM_THREADS, when that
+thread first meets a parallel loop. So a module with a size of its own runs on a thread of its own,
+which makes its pool with that size.
+
+A thread that has such a pool must not fork: the child has a copy of the pool without its threads, waits
+for them for ever, and damages its heap when it ends. So no thread of the caller's gets one: what asks for
+no size runs on a thread beside the caller's, unless TVM_NUM_THREADS says 1, which needs no pool. The
+child finds that it has another process number, and starts threads of its own.
+
+Threads are used again: TVM's workers look for work for a long time before they sleep or end, so that
+ending one and starting the next, time after time, would pile them up.
 """
 
 from __future__ import annotations
@@ -12,44 +20,113 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+from tvm_insta.runtime import process
 
 T = TypeVar("T")
 
 VARIABLE = "TVM_NUM_THREADS"
-_environment = threading.Lock()
+_VARIABLES = (VARIABLE, "OMP_NUM_THREADS")  # in the order in which TVM looks for its number
+_UNUSED = 2  # threads of one number that are kept for the next module
+
+_environment = process.Lock()
 _Job = tuple[Callable[[], Any], "queue.SimpleQueue[tuple[bool, Any]]"]
+_Number = int | tuple[str | None, ...]
+"""Of threads; or what the environment says of it."""
+
+
+@dataclass(eq=False)
+class _Thread:
+    """A thread that waits for jobs; None ends it."""
+
+    number: _Number
+    process: int = field(default_factory=os.getpid)
+    jobs: queue.SimpleQueue[_Job | None] = field(default_factory=queue.SimpleQueue)
+
+    def start(self) -> _Thread:
+        arguments = (self.jobs, self.number)
+        threading.Thread(target=_serve, args=arguments, name="tvm_insta", daemon=True).start()
+        return self
+
+
+_unused: dict[_Number, list[_Thread]] = {}
 
 
 class Crew:
-    """A thread whose TVM pool has `threads` threads, itself included; it ends with this object."""
+    """A thread whose TVM pool has `threads` threads, itself included, for as long as this object is.
 
-    def __init__(self, threads: int) -> None:
+    None: as many as the environment says.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
         self.threads = threads
-        self._start()
+        self._take()
 
     def call(self, work: Callable[[], T]) -> T:
         """Run `work` on the thread; returns its result or raises its exception."""
-        if os.getpid() != self._process:
-            self._start()  # a forked child has only the thread that forked
+        if self._thread.process != os.getpid():
+            self._give_back.detach()
+            self._take()  # a forked child has only the thread that forked
         answer: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
-        self._jobs.put((work, answer))
+        self._thread.jobs.put((work, answer))
         good, result = answer.get()
         if not good:
             raise result
         value: T = result
         return value
 
-    def _start(self) -> None:
-        self._process = os.getpid()
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        arguments = (self._jobs, self.threads)
-        threading.Thread(target=_serve, args=arguments, name="tvm_insta", daemon=True).start()
-        weakref.finalize(self, self._jobs.put, None)
+    def _take(self) -> None:
+        number = _said() if self.threads is None else self.threads
+        self._thread = _take(number)
+        self._give_back = weakref.finalize(self, _give_back, self._thread)
+        self._give_back.atexit = False
 
 
-def _serve(jobs: queue.SimpleQueue[_Job | None], threads: int) -> None:
-    ready = False
+_of_thread = threading.local()
+
+
+def call(work: Callable[[], T]) -> T:
+    """Run `work` with as many threads as the environment said when this thread first came here."""
+    crew: Crew | None = getattr(_of_thread, "crew", None)
+    if crew is None and not hasattr(_of_thread, "crew"):
+        crew = _of_thread.crew = None if _one() else Crew()
+    return work() if crew is None else crew.call(work)
+
+
+def _said() -> tuple[str | None, ...]:
+    return tuple(os.environ.get(name) for name in _VARIABLES)
+
+
+def _one() -> bool:
+    """Whether the environment says that one thread is enough."""
+    return next((text for text in _said() if text is not None), "").strip() == "1"
+
+
+def _take(number: _Number) -> _Thread:
+    unused = _unused.setdefault(number, [])
+    while unused:
+        try:
+            found = unused.pop()
+        except IndexError:  # another thread was faster
+            break
+        if found.process == os.getpid():
+            return found
+    return _Thread(number).start()
+
+
+def _give_back(thread: _Thread) -> None:
+    """Called wherever the last reference goes, so it waits for no lock."""
+    unused = _unused.setdefault(thread.number, [])
+    if thread.process == os.getpid() and len(unused) < _UNUSED:
+        unused.append(thread)
+    else:
+        thread.jobs.put(None)
+
+
+def _serve(jobs: queue.SimpleQueue[_Job | None], number: _Number) -> None:
+    ready = not isinstance(number, int)
     while (job := jobs.get()) is not None:
         work, answer = job
         try:
@@ -57,12 +134,13 @@ def _serve(jobs: queue.SimpleQueue[_Job | None], threads: int) -> None:
                 result: Any = work()
             else:  # the first run that succeeds makes the pool
                 with _environment:
-                    result = _with_variable(work, str(threads))
+                    result = _with_variable(work, str(number))
                 ready = True
         except BaseException as error:  # the caller's to handle
             answer.put((False, error))
         else:
             answer.put((True, result))
+            del result  # it may be the last reference to a module
         del job, work, answer
 
 

@@ -51,10 +51,11 @@ def load(path: str | Path, *, check: bool = True, threads: int | None = None) ->
             f"{folder / library} is not the library {manifest.library} of the manifest beside it; "
             "give the folder of the artefact"
         )
-    if check:
-        manifests.check_files(folder, manifest)
     _check_machine(manifest, check_cpu=check)
-    return Module(folder, manifest, check_cpu=check, threads=threads)
+    if check:
+        others = [name for name in manifest.files if name != manifest.library]
+        manifests.check_files(folder, manifest, others)  # the library is checked where it is opened
+    return Module(folder, manifest, check=check, threads=threads)
 
 
 class Module:
@@ -70,7 +71,7 @@ class Module:
         folder: Path,
         manifest: Manifest,
         *,
-        check_cpu: bool = True,
+        check: bool = True,
         threads: int | None = None,
     ) -> None:
         self.folder = folder
@@ -78,9 +79,9 @@ class Module:
         library = folder / manifest.library
         self._backend: CBackend | VmBackend
         if manifest.form == "c":
-            self._backend = CBackend(library, manifest, check_cpu=check_cpu, threads=threads)
+            self._backend = CBackend(library, manifest, check=check, threads=threads)
         else:
-            self._backend = VmBackend(library, manifest, threads=threads)
+            self._backend = VmBackend(library, manifest, check=check, threads=threads)
 
     @property
     def form(self) -> str:

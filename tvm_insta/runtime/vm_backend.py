@@ -13,9 +13,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from tvm_insta.errors import ArtefactError, InputError
-from tvm_insta.runtime.arrays import Array
-from tvm_insta.runtime.crew import Crew
+from tvm_insta.errors import ArtefactError, one_line
+from tvm_insta.runtime import crew
+from tvm_insta.runtime.arrays import Array, aligned_empty
 from tvm_insta.runtime.library import open_library
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.runtime.trace import TraceEntry
@@ -26,15 +26,26 @@ _CPU, _POOLED_MEMORY = 1, 2  # kDLCPU, memory::AllocatorType::kPooled
 
 
 class VmBackend:
-    """The vm form in this process."""
+    """The vm form in this process.
 
-    def __init__(self, path: Path, manifest: Manifest, *, threads: int | None = None) -> None:
+    Raises:
+        ArtefactError: TVM is missing or of another version, or the library is not what the
+            manifest says.
+    """
+
+    def __init__(
+        self, path: Path, manifest: Manifest, *, check: bool = True, threads: int | None = None
+    ) -> None:
         self.manifest = manifest
-        self.crew = None if threads is None else Crew(threads)
+        self.crew = None if threads is None else crew.Crew(threads)
         check_tvm(manifest)
         self.ffi = _load_tvm_runtime()
-        sha256 = manifest.files[manifest.library].sha256
-        module, self.lock = open_library(path, sha256, self.ffi.load_module)
+        # By its own name: tvm_ffi.load_module keeps every library until the program ends, and
+        # takes the kind of a file from its ending.
+        load = self.ffi.get_global_func("ffi.Module.load_from_file.so")
+        entry = manifest.files[manifest.library] if check else None
+        self._opened = open_library(path, entry, manifest.form, lambda name: load(name, "so"))
+        module = self._opened.handle
         try:
             self.vm = module["vm_load_executable"]()
             self.vm["vm_initialization"](_CPU, 0, _POOLED_MEMORY)
@@ -45,12 +56,12 @@ class VmBackend:
             ) from error
 
     def call(self, work: Callable[[], T]) -> T:
-        """Call `work` on the thread that runs this module: the caller's, or the crew's."""
-        return work() if self.crew is None else self.crew.call(work)
+        """Call `work` on the thread that runs this module, see `runtime.crew`."""
+        return crew.call(work) if self.crew is None else self.crew.call(work)
 
     def run(self, inputs: list[Array], batch: int) -> Array:
         """Run the batch; returns a new array. To be called through `call`."""
-        with self.lock:
+        with self._opened.lock:
             return self._run_locked(inputs, batch)
 
     def trace(self, inputs: list[Array], batch: int) -> list[TraceEntry]:
@@ -70,7 +81,7 @@ class VmBackend:
             entries.append(TraceEntry(at, name, tuple(arrays[:split]), tuple(arrays[split:])))
             return 0
 
-        with self.lock:
+        with self._opened.lock:
             self.vm["set_instrument"](self.ffi.convert(instrument))
             try:
                 self._run_locked(inputs, batch)
@@ -83,12 +94,27 @@ class VmBackend:
             )
         return entries
 
-    def _run_locked(self, inputs: list[Array], _batch: int) -> Array:
+    def _run_locked(self, inputs: list[Array], batch: int) -> Array:
         try:
-            result = self.main(*(self.ffi.from_dlpack(array) for array in inputs))
-        except RuntimeError as error:
-            raise InputError(f"the VM refused the input: {error}") from error
-        return np.from_dlpack(result)
+            result = np.from_dlpack(self.main(*map(self.ffi.from_dlpack, inputs)))
+        except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
+            # They are what the manifest asks for, and of the batch that it allows.
+            raise ArtefactError(
+                f"{self.manifest.library} refuses the inputs that the manifest describes "
+                f"({one_line(error)}); library and manifest do not match: compile the model again"
+            ) from error
+        info = self.manifest.outputs[0]
+        shape = tuple(batch if isinstance(dim, str) else dim for dim in info.shape)
+        if result.dtype != np.dtype(info.dtype) or result.shape != shape:
+            raise ArtefactError(
+                f"{self.manifest.library} gives {list(result.shape)} {result.dtype}, the manifest "
+                f"says {list(shape)} {info.dtype}; compile the model again"
+            )
+        # A copy: TVM's memory is given back here, under the lock, and not where the caller drops
+        # the array, which may be while another thread forks.
+        output = aligned_empty(shape, info.dtype)
+        output[...] = result
+        return output
 
 
 def check_tvm(manifest: Manifest) -> None:

@@ -26,12 +26,12 @@ from tvm_insta.frontend import export_graph
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.runtime.trace import TraceEntry
 from tvm_insta.validate import eager
-from tvm_insta.validate.findings import HALF, LOGITS, Findings, SiteFindings
+from tvm_insta.validate.findings import DARK, HALF, LOGITS, Findings, SiteFindings
 from tvm_insta.validate.graph import Graph, layers_in
 from tvm_insta.validate.narrow import narrow_layers
 from tvm_insta.validate.packed import read_packed
 from tvm_insta.validate.replay import Replay
-from tvm_insta.validate.rounding import Outcome, apart, judge
+from tvm_insta.validate.rounding import Outcome, apart, distance, judge
 
 Array = npt.NDArray[Any]
 
@@ -107,9 +107,9 @@ class _Validation:
     ) -> Findings:
         findings, count = self.findings, self.findings.images
         same, same_forced = 0, 0
-        for index in range(count):
+        for number, index in enumerate(_brightest_first(inputs)):
             if progress is not None:
-                progress(index + 1, count)
+                progress(number + 1, count)
             image = [tensor[index : index + 1] for tensor in inputs]
             one, forced = self._image(image)
             same += one
@@ -144,7 +144,8 @@ class _Validation:
             )
             return False
         nodes = self.graph.slice(node, replay.cut)
-        difference = eager.relative(ours, theirs)
+        size = self._output_size(theirs)
+        difference = distance(ours, theirs) / size
         same = _best(ours) == _best(theirs)
         if self.narrow.keys() & set(nodes):
             findings.outputs_judged += 1
@@ -152,7 +153,7 @@ class _Validation:
             clause = replay.judge_narrow(node, nodes, ours, lambda value: value[0])
             findings.output_failure = findings.output_failure or clause
             return same
-        allowed = findings.logits_limit * _largest(theirs)
+        allowed = findings.logits_limit * size
         if bool(apart(ours, theirs, allowed).any()):
             judged = judge(
                 self.graph, replay.values, node, replay.cut, ours, allowed, lambda v: v[0]
@@ -165,7 +166,7 @@ class _Validation:
                 by = f"; it is computed by {', '.join(layers)}" if layers else ""
                 findings.output_failure = (
                     f"the output differs from PyTorch's by {difference:.2e} of the largest for the "
-                    f"same bits, allowed are {judged.allowed / _largest(theirs):.1e}{by}"
+                    f"same bits, allowed are {judged.allowed / size:.1e}{by}"
                 )
             same = same or judged.outcome is Outcome.EXCUSED
         findings.outputs_judged += 1
@@ -182,7 +183,7 @@ class _Validation:
             return False
         if ours.dtype != expected.dtype:
             findings.free_failure = f"the output is {ours.dtype}, PyTorch's is {expected.dtype}"
-        difference = eager.relative(ours, expected)
+        difference = distance(ours, expected) / self._output_size(expected)
         findings.logits_free = max(findings.logits_free, difference)
         same = _best(ours) == _best(expected)
         if difference <= findings.logits_limit:
@@ -202,12 +203,20 @@ class _Validation:
                 )
         return same
 
+    def _output_size(self, value: torch.Tensor) -> float:
+        """The largest element, or a part of the largest of all images; see `SiteFindings.scale`."""
+        largest = eager.largest(value)
+        self.findings.output_size = max(self.findings.output_size, largest)
+        return max(largest, DARK * self.findings.output_size)
+
     def _leave_out(self) -> None:
         """What no image could judge."""
         findings = self.findings
         for pack, found in zip(self.packs, findings.sites, strict=True):
             if pack.site is not None and not found.judged and not found.failure:
                 findings.leave_out(f"{found.name}: on no input could its levels be compared")
+        for reason in findings.undecided:
+            findings.leave_out(reason)
         if not findings.outputs_judged and not findings.output_failure:
             why = f": {self.undecided[0]}" if self.undecided else ""
             findings.leave_out(f"on no input could the output be compared{why}")
@@ -217,6 +226,7 @@ def _best(logits: torch.Tensor) -> int:
     return int(logits.reshape(-1).to(torch.float64).argmax()) if logits.numel() else 0
 
 
-def _largest(value: torch.Tensor) -> float:
-    finite = value.double()[torch.isfinite(value.double())]
-    return max(float(finite.abs().max()) if finite.numel() else 0.0, 1e-30)
+def _brightest_first(inputs: Sequence[torch.Tensor]) -> list[int]:
+    """Numbers of the images, the largest inputs first: they tell how large things are."""
+    sizes = inputs[0].double().abs().flatten(1).nan_to_num(0.0, 0.0, 0.0).sum(1)
+    return [int(index) for index in sizes.sort(descending=True, stable=True).indices]

@@ -48,9 +48,13 @@ def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     """The largest difference relative to the largest finite element of `theirs`."""
     if ours.shape != theirs.shape:
         return float("inf")
-    finite = theirs.double()[torch.isfinite(theirs.double())]
-    largest = float(finite.abs().max()) if finite.numel() else 0.0
-    return distance(ours, theirs) / max(largest, 1e-30)
+    return distance(ours, theirs) / largest(theirs)
+
+
+def largest(value: torch.Tensor) -> float:
+    """The largest finite magnitude, at least 1e-30."""
+    finite = value.double()[torch.isfinite(value.double())]
+    return max(float(finite.abs().max()) if finite.numel() else 0.0, 1e-30)
 
 
 def is_rounding(graph: Graph, image: Sequence[torch.Tensor], difference: float) -> bool:

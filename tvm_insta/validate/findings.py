@@ -18,6 +18,15 @@ HALF = 2.0**-12 * 20 * 3
 mean square, and a few stored tensors are added up."""
 
 
+DARK = 0.1
+"""Part of the largest image's size that any image has at least, where rounding is judged."""
+
+UNDECIDED, FEW = 1e-4, 3
+"""The largest share of a site's bits, and their number, that may flip within rounding. One number
+in a million lies that close to its threshold by chance; more do where a sum cancels, as +-0.1
+added up an even number of times: PyTorch then has the sign of its own rounding."""
+
+
 @dataclass
 class SiteFindings:
     """One binarisation, over all images.
@@ -34,6 +43,8 @@ class SiteFindings:
         told: largest such difference behind layers in narrower numbers, which is not judged.
         failure: what broke a promise first, a clause; "" for nothing.
         judged: images whose bits were compared.
+        narrow: what is compared comes straight from layers in bf16 or int8, which turn more bits.
+        size: largest rms of the compared activation over the images so far.
     """
 
     name: str
@@ -47,6 +58,27 @@ class SiteFindings:
     told: float = 0.0
     failure: str = ""
     judged: int = 0
+    narrow: bool = False
+    size: float = 0.0
+
+    @property
+    def undecided(self) -> str:
+        """Why PyTorch's own bits are no reference: too many of them are rounding; "" if not."""
+        if self.narrow or self.flips <= max(FEW, UNDECIDED * self.bits):
+            return ""
+        return (
+            f"{self.name}: {self.flips / self.bits:.2%} of its comparisons lie within rounding of "
+            "equality, so PyTorch's own answer hangs on the order in which it adds: put a batch "
+            "norm before it, or multiply by the scale behind the layer instead of in its weights"
+        )
+
+    def scale(self, rms: float) -> float:
+        """What rounding is relative to: this image's rms, or a part of the largest one.
+
+        Terms that cancel exactly in PyTorch leave rounding here: an image of zeros has no scale.
+        """
+        self.size = max(self.size, rms)
+        return max(rms, DARK * self.size)
 
     def fail(self, clause: str) -> None:
         """Keep the first failure."""
@@ -74,6 +106,7 @@ class Findings:
             numbers than "fp32" is told and not judged; what comes from packed bits is judged.
         sign_of_zero: option of the artefact; "+1" changes zeros, which are counted.
         storage: how the artefact stores images between kernels; "fp16" widens the limits.
+        output_size: the largest element of the outputs so far.
     """
 
     images: int
@@ -91,6 +124,7 @@ class Findings:
     stem: str = "fp32"
     storage: str = "fp32"
     sign_of_zero: str = "exact"
+    output_size: float = 0.0
 
     @property
     def flips(self) -> int:
@@ -101,6 +135,13 @@ class Findings:
     def bits(self) -> int:
         """Compared bits of all sites."""
         return sum(site.bits for site in self.sites)
+
+    @property
+    def undecided(self) -> list[str]:
+        """Binarisations that PyTorch itself decides by rounding, a sentence each."""
+        if self.storage != "fp32":  # images rounded to 11 bits turn more comparisons
+            return []
+        return [site.undecided for site in self.sites if site.undecided]
 
     @property
     def verdict(self) -> str:

@@ -20,10 +20,10 @@ Change = Callable[[fx.Node, Any], Any]
 _MOVES = frozenset(
     "alias detach clone lift_fresh_copy view _unsafe_view reshape permute transpose t squeeze "
     "unsqueeze expand slice select cat stack split split_with_sizes unbind chunk constant_pad_nd "
-    "reflection_pad2d replication_pad2d max_pool2d max_pool2d_with_indices index index_select flip "
-    "repeat roll pixel_shuffle pixel_unshuffle upsample_nearest2d _to_copy to copy full full_like "
-    "ones_like zeros_like new_ones new_zeros scalar_tensor arange empty_like index_put amax amin "
-    "_assert_tensor_metadata sym_size".split()
+    "reflection_pad2d replication_pad2d _pad_circular max_pool2d max_pool2d_with_indices index "
+    "index_select flip repeat roll pixel_shuffle pixel_unshuffle upsample_nearest2d _to_copy to "
+    "copy full full_like ones_like zeros_like new_ones new_zeros scalar_tensor arange empty_like "
+    "index_put amax amin _assert_tensor_metadata sym_size".split()
 )
 """Operators that only move values, or make constants: their result has no rounding."""
 

@@ -8,7 +8,7 @@ is clipped, so only inputs of the calibration are judged.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,10 +34,23 @@ def narrow_layers(graph: Graph, manifest: Manifest) -> dict[fx.Node, str]:
     found = {}
     for node in graph.nodes:
         if is_layer(node):
-            for path in paths(node):
+            for path in (*paths(node), *_owners(graph, node)):
                 if path in kinds:
                     found[node] = kinds[path]
     return found
+
+
+def _owners(graph: Graph, node: fx.Node) -> Iterator[str]:
+    """Parameters that a layer's weights are made of, and their modules: they may name it."""
+    pending = [each for each in node.all_input_nodes if each in graph.constant]
+    while pending:
+        each = pending.pop()
+        pending += each.all_input_nodes
+        if each.op == "get_attr":
+            name = str(each.target).removeprefix("network.")
+            yield name
+            yield name.partition(".parametrizations.")[0]
+            yield name.rpartition(".")[0]
 
 
 def change_of(

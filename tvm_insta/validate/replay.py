@@ -92,11 +92,12 @@ class Replay(Replayed):
 
     def _judge(self, node: fx.Node, ours: torch.Tensor, found: SiteFindings) -> None:
         theirs = self.values[node]
-        scale = rms(theirs)
+        scale = found.scale(rms(theirs))
         deviation = distance(ours, theirs) / scale
         nodes = self.graph.slice(node, self.cut)
         if self.narrow.keys() & set(nodes):
             found.told = max(found.told, deviation)
+            found.narrow = True
             found.fail(self.judge_narrow(node, nodes, ours, _itself))
             return
         allowed = self.distance_limit * scale

@@ -90,6 +90,7 @@ class Replayed:
         exact = each.compared is not None and graph.exact(nodes, each.roots)
         narrow = [root for root in each.roots if self._is_narrow(root)]
         if narrow:
+            found.narrow = True
             found.flips += int(wrong.sum())
             moved = self._moved_by_rounding(roots, narrow)
             usual = apart(graph.evaluate(nodes, self.values, moved)[node], theirs, tolerance)

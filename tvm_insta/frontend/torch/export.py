@@ -20,8 +20,10 @@ from tvm_insta.frontend.torch.export_checks import export_error, tracing
 _WHOLE = (
     torch.ops.aten.linear.default,
     torch.ops.aten.matmul.default,
+    torch.ops.aten._pad_circular.default,
 )
-"""Operators that are not decomposed: a product of rank 3 would come apart into views."""
+"""Operators that are not decomposed: a product of rank 3 would come apart into views, circular
+padding into assignments to a tensor without values."""
 
 
 def export_graph(

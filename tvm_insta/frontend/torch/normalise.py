@@ -5,6 +5,8 @@
   constant (``b.expand_as(x)``) become the number or the constant itself where an element-wise
   operator broadcasts it anyway.
 - What is computed twice is computed once; constants that are equal are one.
+- A product with a constant on its left is one with it on its right, of transposed tensors.
+- Circular padding is a concatenation of slices.
 - An assignment under a mask (``y[x >= 0] = 1``) is a choice between two tensors.
 """
 
@@ -15,6 +17,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from tvm_insta.frontend.torch.fold import PARAMETERS
 from tvm_insta.frontend.torch.graph import (
     SOURCE,
     base_name,
@@ -32,6 +35,7 @@ _COPIES = frozenset(
 _ASSERTIONS = frozenset(
     {"aten._assert_tensor_metadata", "aten._assert_async", "aten._assert_scalar"}
 )
+_PRODUCTS = frozenset({"aten.matmul", "aten.bmm", "aten.mm"})
 _SIGNS = frozenset({"aten.sign", "aten.sgn"})
 _SMALL = 1 << 12
 """Elements of the largest constants that are compared with each other."""
@@ -54,6 +58,10 @@ def normalise(module: fx.GraphModule, *, sign_of_zero: str = "exact") -> None:
             graph.erase_node(node)
         elif base_name(node) == "aten.index_put":
             _masked_assignment(node)
+        elif base_name(node) in _PRODUCTS:
+            _constant_on_the_right(node)
+        elif base_name(node) == "aten._pad_circular":
+            _circular_padding(node)
         elif base_name(node) in _SIGNS and sign_of_zero == "+1":
             _two_signs(node)
         elif base_name(node) == "aten.view":
@@ -150,6 +158,54 @@ def _masked_assignment(node: fx.Node) -> None:
     )
     node.replace_all_uses_with(chosen)
     node.graph.erase_node(node)
+
+
+def _constant_on_the_right(node: fx.Node) -> None:
+    """``W @ x`` -> ``(x^T @ W^T)^T``: a layer of the last dimension of ``x^T``."""
+    left, right = node.args[:2]
+    assert isinstance(left, fx.Node) and isinstance(right, fx.Node)
+    weight = constant(left)
+    if weight is None or constant(right) is not None or len(shape_of(right)) < 2:
+        return
+    if weight.ndim < 2 or weight[..., 0, 0].numel() != 1 or weight.ndim > len(shape_of(right)):
+        return
+    transpose, rank = torch.ops.aten.permute.default, len(shape_of(right))
+    order = [*range(rank - 2), rank - 1, rank - 2]
+    turned = buffer(node, weight.reshape(weight.shape[-2:]), "matrix")
+    turned.meta[PARAMETERS] = left.meta.get(PARAMETERS, ())
+    product = call(
+        node, torch.ops.aten.linear.default, (call(node, transpose, (right, order)), turned)
+    )
+    result = call(node, transpose, (product, order), source=node.meta.get(SOURCE, ""))
+    node.replace_all_uses_with(result)
+    node.graph.erase_node(node)
+
+
+def _circular_padding(node: fx.Node) -> None:
+    """Pads come in pairs, last dimension first; negative ones cut."""
+    given: Any = node.args
+    result, pads = given
+    axis = len(shape_of(node))
+    for front, back in zip(pads[::2], pads[1::2], strict=True):
+        axis -= 1
+        result = _slice(node, result, axis, max(-front, 0), shape_of(result)[axis] - max(-back, 0))
+        size = shape_of(result)[axis]
+        parts = [result]
+        if front > 0:
+            parts.insert(0, _slice(node, result, axis, size - front, size))
+        if back > 0:
+            parts.append(_slice(node, result, axis, 0, back))
+        if len(parts) > 1:
+            result = call(node, torch.ops.aten.cat.default, (parts, axis))
+    result.meta[SOURCE] = node.meta.get(SOURCE, "")
+    node.replace_all_uses_with(result)
+    node.graph.erase_node(node)
+
+
+def _slice(before: fx.Node, source: fx.Node, axis: int, first: int, last: int) -> fx.Node:
+    if first == 0 and last == shape_of(source)[axis]:
+        return source
+    return call(before, torch.ops.aten.slice.Tensor, (source, axis, first, last))
 
 
 def _uniform_value(node: fx.Node, uniform: dict[fx.Node, torch.Tensor]) -> torch.Tensor | None:

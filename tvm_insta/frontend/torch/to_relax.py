@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -147,9 +149,13 @@ def _levels(node: fx.Node, importer: Importer) -> relax.Expr:
 
 
 def _as_pixels(shape: Sequence[Any]) -> list[Any]:
-    """``[N, ..., C]`` as the channels-last image ``[N, 1, T, C]`` of its vectors."""
+    """``[N, ..., C]`` as the image ``[N, 1, T, C]`` of its vectors, ``[C]`` as one vector."""
+    if len(shape) == 1:
+        return [1, *shape]
     if len(shape) in (2, 4):
         return list(shape)
+    if not all(isinstance(dim, (int, tvm.tirx.IntImm)) for dim in shape[1:]):
+        return [reduce(operator.mul, shape[:-1]), shape[-1]]  # the batch is among the vectors
     return [shape[0], 1, math.prod(int(dim) for dim in shape[1:-1]), shape[-1]]
 
 
@@ -178,6 +184,10 @@ def _linear(node: fx.Node, importer: Importer) -> relax.Expr:
         return build.emit(ops.dense(data, turned, layers=[str(layer)]))
     pixels = build.emit(relax.op.reshape(data, _as_pixels(shape)))
     out, channels = weight.ty.shape.values
+    if len(pixels.ty.shape.values) == 2:
+        turned = build.emit(relax.op.permute_dims(weight, None))
+        result = build.emit(ops.dense(pixels, turned, layers=[str(layer)]))
+        return build.emit(relax.op.reshape(result, [*shape[:-1], out]))
     kernel = build.emit(relax.op.reshape(weight, [out, 1, 1, channels]))
     result = build.emit(ops.conv2d(pixels, kernel, layers=[str(layer)]))
     return build.emit(relax.op.reshape(result, [*shape[:-1], out]))

@@ -108,7 +108,7 @@ REFUSED = {
         lambda: (codes(0, 2) * 2 - 1) * torch.linspace(1, 1.01, 72).reshape(1, 8, 3, 3),
         "real-valued",
     ),
-    "uneven": (lambda: torch.tensor([0.0, 1.0, 2.5])[codes(0, 3).long()], "not evenly spaced"),
+    "uneven": (lambda: torch.tensor([0.0, 1.0, 2.5, 5.3])[codes(0, 4).long()], "not evenly spaced"),
     "17 values": (lambda: codes(0, 17, (2, 300)), "real-valued|evenly spaced values"),
     "NaN": (lambda: torch.full(SHAPE, torch.nan), "NaN"),
 }

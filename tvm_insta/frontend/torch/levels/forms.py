@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
+from tvm_insta.frontend.torch.fold import PARAMETERS
 from tvm_insta.frontend.torch.graph import base_name, buffer, call, constant, shape_of
 
 
@@ -221,8 +222,13 @@ def _product(node: fx.Node) -> Form | None:
     left, right = node.args[:2]
     assert isinstance(left, fx.Node) and isinstance(right, fx.Node)
     value = constant(right)
+    if value is not None and value.ndim > 2 and value[..., 0, 0].numel() == 1:
+        if value.ndim <= len(shape_of(left)):  # one matrix for all of the left
+            value = value.reshape(value.shape[-2:])
     if value is not None and value.ndim == 2 and len(shape_of(left)) >= 2:
-        return Dense("dense", left, buffer(node, value.t().contiguous(), "weight"), None)
+        weight = buffer(node, value.t().contiguous(), "weight")
+        weight.meta[PARAMETERS] = right.meta.get(PARAMETERS, ())
+        return Dense("dense", left, weight, None)
     if min(len(shape_of(left)), len(shape_of(right))) < 2:
         return None
     return MatMul("matmul", left, right, None)
@@ -236,7 +242,9 @@ def _addmm(node: fx.Node) -> Form | None:
     value = constant(right)
     if value is None:
         return None
-    return Dense("dense", left, buffer(node, value.t().contiguous(), "weight"), bias)
+    weight = buffer(node, value.t().contiguous(), "weight")
+    weight.meta[PARAMETERS] = right.meta.get(PARAMETERS, ())
+    return Dense("dense", left, weight, bias)
 
 
 _FORMS = {

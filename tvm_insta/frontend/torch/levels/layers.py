@@ -96,7 +96,7 @@ class _Rewrite:
         self.module.recompile()
 
     def _layer(self, node: fx.Node, form: Form) -> fx.Node:
-        name = self.names.of(node).removeprefix(self.prefix)
+        name = self.names.of(node, form.weight).removeprefix(self.prefix)
         scale, data = _instance_scale(form, node)
         steps = compared(data, self.levels)
         weight = constant(form.weight) if isinstance(form.weight, fx.Node) else None

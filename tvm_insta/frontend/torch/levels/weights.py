@@ -3,8 +3,10 @@
     W[o, ...] = sum_p factor[p][o] * B[p][o, ...] + offset[o]        with B[p] in {-1, +1}
 
 A 1-bit weight has one plane. Ternary weights (-s, 0, +s) are half the sum of two; weights of an
-even grid of 2**b values take b. Where the grid is not symmetrical about 0 there is an offset, which
-multiplies the sum of the activations. Every factor is one number per output channel.
+even grid of 2**b values take b. Uneven ones take two planes where there are three values, as in
+trained ternary quantisation (-n, 0, p), or four of which the outer gaps are equal, as in LQ-Nets
+(a * B1 + b * B2). Where values are not symmetrical about 0 there is an offset, which multiplies the
+sum of the activations. Every factor is one number per output channel.
 """
 
 from __future__ import annotations
@@ -54,8 +56,19 @@ def decompose(weight: torch.Tensor) -> Planes | WhyFloat:
         return WhyFloat(Reason.REAL_WEIGHTS, "its weights hold NaN or infinity")
     grid = _grid(flat)
     if isinstance(grid, WhyFloat):
-        return grid
-    lowest, step, codes, count = grid
+        return _two_planes(weight, flat) or grid
+    return _even(weight, flat, *grid)
+
+
+def _even(
+    weight: torch.Tensor,
+    flat: torch.Tensor,
+    lowest: torch.Tensor,
+    step: torch.Tensor,
+    codes: torch.Tensor,
+    count: int,
+) -> Planes | WhyFloat:
+    """Planes of weights on an even grid, see `_grid`."""
     shape = weight.shape
     if count == 1:
         return _magnitudes(flat, shape)
@@ -64,6 +77,9 @@ def decompose(weight: torch.Tensor) -> Planes | WhyFloat:
         signs = tuple((codes >= level).reshape(shape) for level in (1, 2))
         return Planes(signs, (halves, halves), torch.zeros_like(step), 2)
     bits = (count - 1).bit_length()
+    fewer = _two_planes(weight, flat) if bits > 2 else None
+    if fewer is not None:
+        return fewer
     if bits > _MOST_BITS:
         return WhyFloat(
             Reason.MANY_WEIGHT_LEVELS,
@@ -74,6 +90,40 @@ def decompose(weight: torch.Tensor) -> Planes | WhyFloat:
     factors = tuple(step * 2.0 ** (plane - 1) for plane in range(bits))
     offset = lowest + step * (2**bits - 1) / 2
     return Planes(signs, factors, torch.where(offset.abs() <= _SPREAD * step, 0.0, offset), bits)
+
+
+def _two_planes(weight: torch.Tensor, flat: torch.Tensor) -> Planes | None:
+    """Planes of weights with three values a channel, or four with equal outer gaps; else None."""
+    rows, lows, highs, offsets = [], [], [], []
+    for row in flat:
+        values = _distinct(row)
+        if values is None or len(values) > 4:
+            return None
+        v = values.tolist()
+        v += [v[0] + 1.0] * (len(v) == 1)  # a second one that no weight takes
+        if len(v) < 4:  # codes 0, 1, 3 of (lower plane, upper plane): 00, 10, 11
+            codes = torch.tensor([0, 1, 3] if len(v) == 3 else [0, 3])
+            low, high = (v[1] - v[0], v[2] - v[1]) if len(v) == 3 else (v[1] - v[0], 0.0)
+        else:  # 00, 10, 01, 11
+            codes = torch.tensor([0, 1, 2, 3])
+            low, high = v[1] - v[0], v[2] - v[0]
+        held = torch.tensor(v, dtype=torch.float64)
+        nearest = (row[:, None] - held).abs().argmin(1)
+        code = codes[nearest]
+        made = v[0] + low * (code & 1) + high * (code >> 1)
+        size = row.abs().max().clamp_min(1e-300)
+        if not _on_grid((made - row).abs() / size, torch.tensor(True)):
+            return None
+        rows.append(code)
+        lows.append(low)
+        highs.append(high)
+        offsets.append(v[0] + (low + high) / 2)
+    codes = torch.stack(rows)
+    signs = tuple(((codes >> plane) & 1).bool().reshape(weight.shape) for plane in range(2))
+    low, high, offset = (torch.tensor(x, dtype=torch.float64) for x in (lows, highs, offsets))
+    size = flat.abs().amax(1)
+    offset = torch.where(offset.abs() <= _SPREAD * size, 0.0, offset)
+    return Planes(signs, (low / 2, high / 2), offset, 2)
 
 
 def _magnitudes(flat: torch.Tensor, shape: torch.Size) -> Planes:

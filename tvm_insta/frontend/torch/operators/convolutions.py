@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from tvm_insta.frontend.torch.fold import PARAMETERS
 from tvm_insta.frontend.torch.graph import constant, name_of
 from tvm_insta.frontend.torch.operators.converter import bind
 from tvm_insta.frontend.torch.operators.insert import Inserter, replace
@@ -128,4 +129,8 @@ def _turned_in_graph(insert: Inserter, weight: fx.Node, groups: int) -> fx.Node:
 def _mapped(insert: Inserter, weight: Any, function: Any) -> fx.Node | None:
     """A constant weight is computed here; None where it depends on the input."""
     value = constant(weight)
-    return None if value is None else insert.constant(function(value), "kernel")
+    if value is None:
+        return None
+    made = insert.constant(function(value), "kernel")
+    made.meta[PARAMETERS] = weight.meta.get(PARAMETERS, ())
+    return made
