@@ -13,8 +13,8 @@ from tvm_insta.frontend.torch.levels.steps import Steps
 from tvm_insta.frontend.torch.levels.values import Levels
 
 _SAME = 1e-6
-"""Values this near, relative to the largest, are one: ``q - sign(q) * 2 / 3`` of four levels has two
-values, each of them in two roundings."""
+"""Values this near, relative to the largest, are one: ``q - sign(q) * 2 / 3`` of four levels has
+two values, each of them in two roundings."""
 
 
 def compared(node: fx.Node, levels: Levels) -> Steps | None:
