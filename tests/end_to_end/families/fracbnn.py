@@ -14,7 +14,7 @@ class Thermometer(nn.Module):
 
     def __init__(self, resolution=32):
         super().__init__()
-        self.levels, self.resolution = int(round(255.0 / resolution)), float(resolution)
+        self.levels, self.resolution = round(255.0 / resolution), float(resolution)
         steps = torch.arange(0, self.levels, dtype=torch.float32)
         self.register_buffer("placeholder", steps.view(1, 1, -1, 1, 1), persistent=False)
 

@@ -1,4 +1,4 @@
-"""IR-Net, RBNN, SiMaN and ReCU: weights standardised, rotated, sorted or clamped before the sign."""
+"""IR-Net, RBNN, SiMaN, ReCU: weights standardised, rotated, sorted or clamped before the sign."""
 
 from __future__ import annotations
 

@@ -98,8 +98,8 @@ class QuantizeLinear(nn.Linear, Binary):
         return out
 
 
-class Product(Binary):
-    """A product of two binarised tensors."""
+class Product(nn.Module):
+    """A product of two binarised tensors: no `Binary` one, since these stay float yet."""
 
     def forward(self, left, right):
         return torch.matmul(left, right)
@@ -154,9 +154,9 @@ class Layer(nn.Module):
         self.output = QuantizeLinear(2 * channels, channels, ElasticUnsigned() if elastic else None)
 
     def forward(self, x):
-        x = self.norm1(self.dense(self.attention(x)) * 0.1 + x)
+        x = self.norm1(self.dense(self.attention(x)) + x)
         hidden = F.relu(self.intermediate(x)) if self.attention.unsigned else self.intermediate(x)
-        return self.norm2(self.output(hidden) * 0.1 + x)
+        return self.norm2(self.output(hidden) + x)
 
 
 class Patches(nn.Module):

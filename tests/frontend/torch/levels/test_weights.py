@@ -125,3 +125,13 @@ def test_other_weights_are_refused_with_a_reason(name):
 
 def test_a_product_s_weight():
     agrees((codes(3, 4, (5, 40)) * 2 - 3) * 0.25, bits=2)
+
+
+@given(SEEDS, st.integers(2, 4), st.integers(1, 64))
+def test_grids_of_many_channels(seed, bits, channels):
+    """DoReFa's: the smallest difference of two weights, of all channels, is the most rounded."""
+    generator = torch.Generator().manual_seed(seed)
+    latent = torch.tanh(torch.randn(channels, 16, 3, 3, generator=generator) * 0.3)
+    largest, steps = latent.abs().max(), 2**bits - 1
+    weight = largest * (2 * (torch.round((latent / 2 / largest + 0.5) * steps) / steps) - 1)
+    assert isinstance(decompose(weight), Planes)

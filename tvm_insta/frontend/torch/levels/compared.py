@@ -12,6 +12,10 @@ from tvm_insta.frontend.torch.levels.moves import commutes, moved_tensors
 from tvm_insta.frontend.torch.levels.steps import Steps
 from tvm_insta.frontend.torch.levels.values import Levels
 
+_SAME = 1e-6
+"""Values this near, relative to the largest, are one: ``q - sign(q) * 2 / 3`` of four levels has
+two values, each of them in two roundings."""
+
 
 def compared(node: fx.Node, levels: Levels) -> Steps | None:
     """A level tensor as comparisons of one tensor; None where its values are not few.
@@ -22,13 +26,25 @@ def compared(node: fx.Node, levels: Levels) -> Steps | None:
     steps = _behind_moves(node, levels)
     if steps is not None:
         return steps
-    values = levels.values(node)
+    values = _apart(levels.values(node))
     if values is None or len(values) < 2 or node.meta["val"].dtype != torch.float32:
         return None
     middles = tuple(
         torch.tensor((a + b) / 2, dtype=torch.float32) for a, b in itertools.pairwise(values)
     )
     return Steps(node, "ge", middles, values)
+
+
+def _apart(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    """The values, ascending, those that rounding has moved apart taken as one."""
+    if values is None:
+        return None
+    largest = max(abs(value) for value in values)
+    kept = [values[0]]
+    for value in values[1:]:
+        if value - kept[-1] > _SAME * largest:
+            kept.append(value)
+    return tuple(kept)
 
 
 def _behind_moves(node: fx.Node, levels: Levels) -> Steps | None:

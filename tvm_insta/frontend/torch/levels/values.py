@@ -27,7 +27,7 @@ from tvm_insta.frontend.torch.levels.linear import straight_through
 from tvm_insta.frontend.torch.levels.moves import moved_tensors, padding_value
 from tvm_insta.frontend.torch.levels.ordered import distinct
 from tvm_insta.frontend.torch.levels.ranges import Range
-from tvm_insta.frontend.torch.levels.staircase import staircase
+from tvm_insta.frontend.torch.levels.staircase import chains, staircase
 from tvm_insta.frontend.torch.levels.steps import MOST, Steps
 
 _COMPARE = {"aten.ge": "ge", "aten.gt": "gt", "aten.le": "le", "aten.lt": "lt"}
@@ -148,6 +148,9 @@ class Levels:
             if any(choice is None for choice in choices):
                 return None
             return _set([value for choice in choices for value in choice or ()])
+        together = self._of_one_tensor(node)
+        if together is not None:
+            return together
         operands = [each for each in node.all_input_nodes if is_tensor(each)]
         sets = [self.values(operand) for operand in operands]
         if not sets or any(each is None for each in sets):
@@ -160,6 +163,22 @@ class Levels:
             for at, operand in enumerate(operands)
         }
         return _set(evaluate(node, columns).to(torch.float32).flatten().tolist())
+
+    def _of_one_tensor(self, node: fx.Node) -> tuple[float, ...] | None:
+        """What a chain makes of the values of the nearest tensor of few values it is made of.
+
+        The operands of ``q - sign(q)`` are no combinations of all their values.
+        """
+        for chain in chains(node):
+            values = self.values(chain.root)
+            if values is None:
+                continue
+            images, *rest = chain.constants_shape()
+            if images != 1:
+                return None
+            column = _column(values, chain.root).reshape(-1, *[1] * len(rest))
+            return _set(chain(column).flatten().tolist())
+        return None
 
     def _operand_values(self, arg: Any) -> tuple[float, ...] | None:
         if isinstance(arg, fx.Node):

@@ -151,7 +151,7 @@ def _grid(flat: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor,
                 f"output channel {channel})",
             )
         if len(values) > 1:
-            step[channel] = values.diff().min()
+            step[channel] = _step(values[-1] - values[0], values.diff().min())
     lowest, step = _common(flat, lowest, step)
     wide = torch.where(step > 0, step, 1.0)
     position = (flat - lowest[:, None]) / wide[:, None]
@@ -174,6 +174,7 @@ def _common(
     low, high = float(flat.min()), float(flat.max())
     least = float(step[step > 0].min()) if bool((step > 0).any()) else 0.0
     if least and (high - low) / least < 2**_MOST_BITS:
+        least = float(_step(flat.max() - flat.min(), torch.tensor(least, dtype=torch.float64)))
         position = (flat - low) / least
         if _on_grid((position - position.round()).abs(), torch.tensor(True)):
             return torch.full_like(lowest, low), torch.full_like(step, least)
@@ -182,6 +183,11 @@ def _common(
     symmetric = (top[:, None] - flat.abs()).div(top[:, None].clamp_min(1e-300))
     ternary = _on_grid(torch.minimum(symmetric, 1 - symmetric), (top > 0)[:, None])
     return (-top, top) if ternary else (lowest, step)
+
+
+def _step(whole: torch.Tensor, rough: torch.Tensor) -> torch.Tensor:
+    """The step of a grid from its ends: the smallest difference has the largest rounding."""
+    return whole / (whole / rough).round()
 
 
 def _on_grid(distance: torch.Tensor, counts: torch.Tensor) -> bool:
