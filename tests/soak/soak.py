@@ -1,4 +1,4 @@
-"""A program that uses one artefact hard: python soak.py FOLDER WHAT COUNT; prints "done" at the end.
+"""Use one artefact hard: python soak.py FOLDER WHAT COUNT; prints "done" at the end.
 
 Every result must have the bytes of the first, in every thread and every child; memory, threads and
 mappings must be flat from the first tenth of the work on.
@@ -62,7 +62,10 @@ class Flat:
             time.sleep(0.2)
         grown = resident() - self.rss
         assert grown < RSS_BYTES, f"RSS grew by {grown / 1e6:.1f} MB"
-        print(f"tasks, mappings, descriptors {self.before} -> {self.counts()}, RSS {grown / 1e6:+.1f} MB")
+        print(
+            f"tasks, mappings, descriptors {self.before} -> {self.counts()}, "
+            f"RSS {grown / 1e6:+.1f} MB"
+        )
 
 
 def calls(folder: Path, count: int) -> None:

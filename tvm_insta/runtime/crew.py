@@ -4,15 +4,15 @@ TVM keeps one pool for each thread that runs kernels, and reads its size, TVM_NU
 thread first meets a parallel loop. So a module with a size of its own runs on a thread of its own,
 which makes its pool with that size.
 
-A thread that has such a pool must not fork: the child has a copy of the pool without its threads, waits
-for them for ever, and damages its heap when it ends. So no thread of the caller's gets one: what asks for
-no size runs on a thread beside the caller's, unless TVM_NUM_THREADS says 1, which needs no pool. The
-child finds that it has another process number, and starts threads of its own.
+A thread that has such a pool must not fork: the child has a copy of the pool without its threads,
+waits for them for ever, and damages its heap when it ends. So no thread of the caller's gets one:
+what asks for no size runs on a thread beside the caller's, unless TVM_NUM_THREADS says 1, which
+needs no pool. The child finds that it has another process number, and starts threads of its own.
 
-A thread that is not used any more waits for the next module of its number, and is never ended: TVM's
-workers look for work 300,000 times before they see that they should end, which takes minutes where the
-processor is busy, so that ending some and starting others, time after time, would pile them up. There
-are never more threads of a number than were in use at one time.
+A thread that is not used any more waits for the next module of its number, and is never ended:
+TVM's workers look for work 300,000 times before they see that they should end, which takes minutes
+where the processor is busy, so that ending some and starting others, time after time, would pile
+them up. There are never more threads of a number than were in use at one time.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _unused: dict[_Number, list[_Thread]] = {}
 
 
 class Crew:
-    """A thread whose TVM pool has `threads` threads, itself included, for as long as this object is.
+    """A thread whose TVM pool has `threads` threads, itself included; this object's for its life.
 
     None: as many as the environment says.
     """

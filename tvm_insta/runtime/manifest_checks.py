@@ -106,7 +106,11 @@ def _check_interface(info: TensorInfo) -> None:
     """An input or an output: a numpy array, of which at most the first dimension is the batch."""
     _check_tensor(info)
     texts = [dim for dim in info.shape if isinstance(dim, str)]
-    if info.dtype == "bfloat16" or texts not in ([], [BATCH]) or texts != list(info.shape[:1])[:len(texts)]:
+    if (
+        info.dtype == "bfloat16"
+        or texts not in ([], [BATCH])
+        or texts != list(info.shape[:1])[: len(texts)]
+    ):
         raise _wrong(
             f"tensor {info.name}",
             [info.dtype, *info.shape],
