@@ -39,7 +39,7 @@ static void report(const char *what) {
     fprintf(stderr, "%s failed without a message\n", what);
     return;
   }
-  const TVMFFIErrorCell *cell = (const TVMFFIErrorCell *)((char *)error + sizeof(TVMFFIObject));
+  const TVMFFIErrorCell *cell = (const void *)((char *)error + sizeof(TVMFFIObject));
   fprintf(stderr, "%s: %.*s: %.*s\n", what, (int)cell->kind.size, cell->kind.data,
           (int)cell->message.size, cell->message.data);
   TVMFFIObjectDecRef(error);
@@ -143,13 +143,13 @@ static int classify(TVMFFIAny run, DLTensor *tensor, int32_t first) {
     fprintf(stderr, "the model returned no tensor\n");
     goto done;
   }
-  const DLTensor *logits = (const DLTensor *)((char *)result.v_obj + sizeof(TVMFFIObject));
+  const DLTensor *logits = (const void *)((char *)result.v_obj + sizeof(TVMFFIObject));
   if (logits->ndim != 2 || logits->shape[0] != tensor->shape[0] ||
       logits->dtype.code != kDLFloat || logits->dtype.bits != 32) {
     fprintf(stderr, "the model returned something other than float32 logits [batch, classes]\n");
     goto done;
   }
-  const float *values = (const float *)((const char *)logits->data + logits->byte_offset);
+  const float *values = (const void *)((const char *)logits->data + logits->byte_offset);
   status = print_logits(values, first, (int32_t)logits->shape[0], (size_t)logits->shape[1]);
 done:
   release(&result);

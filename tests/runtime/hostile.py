@@ -2,8 +2,8 @@
 
     python hostile.py FOLDER KIND SEED FIRST COUNT
 
-loads the artefact in FOLDER, which it changes, and then each of COUNT mutants of it. A mutant is made
-of its number and the seed alone. Prints its number before it is tried, then what came of it:
+loads the artefact in FOLDER, which it changes, and then each of COUNT mutants of it. A mutant is
+made of its number and the seed alone. Prints its number before it is tried, then what came of it:
 "same" (the same bytes out), "refused" (one ArtefactError), or what must not happen.
 """
 

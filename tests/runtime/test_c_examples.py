@@ -15,7 +15,7 @@ from tvm_insta import runtime
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "c"
 MAX_BATCH = 8  # of the networks in artefact_nets
-STRICT = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Werror"]
+STRICT = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Wcast-align=strict", "-Werror"]
 
 
 def ffi_config(option):

@@ -29,16 +29,16 @@ from tvm_insta.tuning.rpc import RpcRunner
 
 RPC = Path(__file__).parents[2] / "examples" / "rpc"
 KEY = "board"
-FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror")
+FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Wcast-align=strict", "-Werror")
 LIBRARIES = "TVM_INSTA_AARCH64_LIB"
 
 
-def make(compiler, out, folders):
+def make(compiler, out, folders, *flags):
     """Compile the server against the libraries in `folders`; returns the program."""
     if shutil.which(compiler) is None:
         pytest.skip(f"needs {compiler}")
     headers = {bundle._header(name).parents[depth] for name, depth in HEADERS.items()}
-    command = [compiler, *FLAGS, str(RPC / "server.c"), "-o", str(out)]
+    command = [compiler, *FLAGS, *flags, str(RPC / "server.c"), "-o", str(out)]
     for folder in headers:
         command += ["-isystem", str(folder)]
     for folder in folders:

@@ -8,7 +8,7 @@ import os
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -138,7 +138,7 @@ class CBackend:
             raise _mismatch("it has other inputs or another output than the manifest says")
 
     def _tensor(self, index: int | None) -> tuple[str, tuple[int, ...]] | None:
-        """Dtype and shape of one image of an input, of the output for None; None if there is none."""
+        """Dtype and shape of one image of an input, or of the output for None; None: no such."""
         place = "output" if index is None else "input"
         shape = self._function(f"{place}_shape", ctypes.POINTER(ctypes.c_int32))
         dtype = self._function(f"{place}_dtype", ctypes.c_char_p)
@@ -165,7 +165,7 @@ class CBackend:
         elif code != 0:
             raise InputError(f"got threads={threads}: {self._error(code).decode()}")
 
-    def _function(self, name: str, result: type[Any] | None) -> ctypes._NamedFuncPointer:
+    def _function(self, name: str, result: type[ctypes._CData] | None) -> ctypes._NamedFuncPointer:
         symbol = f"{self.manifest.name}_{name}"
         try:
             function: ctypes._NamedFuncPointer = getattr(self.library, symbol)

@@ -4,13 +4,15 @@ TVM keeps one pool for each thread that runs kernels, and reads its size, TVM_NU
 thread first meets a parallel loop. So a module with a size of its own runs on a thread of its own,
 which makes its pool with that size.
 
-A thread that has such a pool must not fork: the child has a copy of the pool without its threads, waits
-for them for ever, and damages its heap when it ends. So no thread of the caller's gets one: what asks for
-no size runs on a thread beside the caller's, unless TVM_NUM_THREADS says 1, which needs no pool. The
-child finds that it has another process number, and starts threads of its own.
+A thread that has such a pool must not fork: the child has a copy of the pool without its threads,
+waits for them for ever, and damages its heap when it ends. So no thread of the caller's gets one:
+what asks for no size runs on a thread beside the caller's, unless TVM_NUM_THREADS says 1, which
+needs no pool. The child finds that it has another process number, and starts threads of its own.
 
-Threads are used again: TVM's workers look for work for a long time before they sleep or end, so that
-ending one and starting the next, time after time, would pile them up.
+A thread that is not used any more waits for the next module of its number, and is never ended:
+TVM's workers look for work 300,000 times before they see that they should end, which takes minutes
+where the processor is busy, so that ending some and starting others, time after time, would pile
+them up. There are never more threads of a number than were in use at one time.
 """
 
 from __future__ import annotations
@@ -29,7 +31,6 @@ T = TypeVar("T")
 
 VARIABLE = "TVM_NUM_THREADS"
 _VARIABLES = (VARIABLE, "OMP_NUM_THREADS")  # in the order in which TVM looks for its number
-_UNUSED = 2  # threads of one number that are kept for the next module
 
 _environment = process.Lock()
 _Job = tuple[Callable[[], Any], "queue.SimpleQueue[tuple[bool, Any]]"]
@@ -39,11 +40,11 @@ _Number = int | tuple[str | None, ...]
 
 @dataclass(eq=False)
 class _Thread:
-    """A thread that waits for jobs; None ends it."""
+    """A thread that waits for jobs."""
 
     number: _Number
     process: int = field(default_factory=os.getpid)
-    jobs: queue.SimpleQueue[_Job | None] = field(default_factory=queue.SimpleQueue)
+    jobs: queue.SimpleQueue[_Job] = field(default_factory=queue.SimpleQueue)
 
     def start(self) -> _Thread:
         arguments = (self.jobs, self.number)
@@ -55,7 +56,7 @@ _unused: dict[_Number, list[_Thread]] = {}
 
 
 class Crew:
-    """A thread whose TVM pool has `threads` threads, itself included, for as long as this object is.
+    """A thread whose TVM pool has `threads` threads, itself included; this object's for its life.
 
     None: as many as the environment says.
     """
@@ -118,17 +119,14 @@ def _take(number: _Number) -> _Thread:
 
 def _give_back(thread: _Thread) -> None:
     """Called wherever the last reference goes, so it waits for no lock."""
-    unused = _unused.setdefault(thread.number, [])
-    if thread.process == os.getpid() and len(unused) < _UNUSED:
-        unused.append(thread)
-    else:
-        thread.jobs.put(None)
+    if thread.process == os.getpid():
+        _unused.setdefault(thread.number, []).append(thread)
 
 
-def _serve(jobs: queue.SimpleQueue[_Job | None], number: _Number) -> None:
+def _serve(jobs: queue.SimpleQueue[_Job], number: _Number) -> None:
     ready = not isinstance(number, int)
-    while (job := jobs.get()) is not None:
-        work, answer = job
+    while True:
+        work, answer = jobs.get()
         try:
             if ready:
                 result: Any = work()
@@ -141,7 +139,7 @@ def _serve(jobs: queue.SimpleQueue[_Job | None], number: _Number) -> None:
         else:
             answer.put((True, result))
             del result  # it may be the last reference to a module
-        del job, work, answer
+        del work, answer
 
 
 def _with_variable(work: Callable[[], T], value: str) -> T:

@@ -1,11 +1,11 @@
 """Open an artefact's shared library: exactly the bytes that were checked, and no others.
 
-The file is read once, into memory of this process that nobody can change any more; its hash is taken
-on the way, and the dynamic loader is given that memory. So it does not matter what becomes of the
-file between the check and the load, or afterwards.
+The file is read once, into memory of this process that nobody can change any more; its hash is
+taken on the way, and the dynamic loader is given that memory. So it does not matter what becomes of
+the file between the check and the load, or afterwards.
 
-One library is one copy in the process for as long as a module uses it: modules of the same file share
-its static memory and its lock. With the last of them it is closed.
+One library is one copy in the process for as long as a module uses it: modules of the same file
+share its static memory and its lock. With the last of them it is closed.
 """
 
 from __future__ import annotations

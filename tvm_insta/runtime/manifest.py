@@ -1,8 +1,8 @@
 """The file `model.json`: read, checked and written; what is in it says `runtime.entries`.
 
 Nothing in the file is used before it is checked: the whole by a hash over its canonical form, each
-entry by its type and its range. Hashes guard against damage and mix-ups; they are no signature, and a
-`.so` is native code: load only artefacts you trust (docs/security.md).
+entry by its type and its range. Hashes guard against damage and mix-ups; they are no signature, and
+a `.so` is native code: load only artefacts you trust (docs/security.md).
 """
 
 from __future__ import annotations
@@ -214,8 +214,8 @@ def _parsed(path: Path) -> Any:
         return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
     except (ValueError, RecursionError) as error:
         raise ArtefactError(
-            f"{path} is no valid JSON ({one_line(error)}); the artefact is damaged: copy or compile "
-            "it again"
+            f"{path} is no valid JSON ({one_line(error)}); the artefact is damaged: copy or "
+            "compile it again"
         ) from error
 
 

@@ -31,13 +31,13 @@ def load(path: str | Path, *, check: bool = True, threads: int | None = None) ->
         path: where the compiler wrote it.
         check: compare size and hash of every file with the manifest, and the CPU's features with
             those the artefact needs. Without it a damaged file or a missing feature may end the
-            process; architecture and TVM version are compared in any case.
+            process; architecture, TVM version and the manifest itself are checked in any case.
         threads: how many threads one run may use; the output has the same bits for any number.
             None: the vm form takes what TVM_NUM_THREADS says where the calling thread first runs
             a network, half of the processors without it, and the plain-C form stays as it is: one
-            thread, unless another module of the same file asked for more. In the vm form a number
-            gives the module a thread of its own, with its own TVM pool; to hand a run over to it
-            takes some microseconds.
+            thread, unless another module of the same file asked for more. In the vm form a run on
+            more than one thread is handed over to a thread beside the caller's, which takes some
+            microseconds; why, says `runtime.crew`.
 
     Raises:
         ArtefactError: one sentence on what is missing, damaged or does not fit this machine.
