@@ -15,7 +15,6 @@ from tvm_insta._guard import check_versions
 
 check_versions()
 
-import numpy.typing as npt  # noqa: E402  (the guard speaks before TVM does)
 import torch  # noqa: E402
 import tvm  # noqa: E402
 from torch import nn  # noqa: E402
@@ -74,7 +73,7 @@ class Artefact:
             self._module = runtime.load(self.path)
         return self._module
 
-    def __call__(self, *inputs: Any) -> npt.NDArray[Any]:
+    def __call__(self, *inputs: Any) -> Any:
         """Run the network on numpy arrays or DLPack tensors; see `runtime.Module`."""
         return self.load()(*inputs)
 

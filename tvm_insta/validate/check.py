@@ -240,7 +240,8 @@ def _parts(manifest: Manifest) -> list[Part]:
     """How each output is cut out of all of them; each is judged by its own size."""
     if len(manifest.outputs) == 1:
         return [lambda whole: whole]
-    parts, first = [], 0
+    parts: list[Part] = []
+    first = 0
     for output in manifest.outputs:
         count = math.prod(int(size) for size in output.shape[1:])
         parts.append(functools.partial(torch.narrow, dim=1, start=first, length=count))

@@ -21,6 +21,7 @@ from tvm_insta.errors import ImportModelError, InstaError, ModelError
 from tvm_insta.frontend.onnx.write import export
 from tvm_insta.validate.__main__ import main as validate_main
 
+
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["vm", "c"])
 def test_artefact_agrees_with_onnx_runtime(runtime):

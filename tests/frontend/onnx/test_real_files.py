@@ -1,4 +1,4 @@
-"""Files of other people's exporters: compiled by the command line, compared with what they must give.
+"""Files of other exporters: compiled by the command line, compared with what they must give.
 
 Every ``NAME.onnx`` of the folder TVM_INSTA_ONNX_FILES has a ``NAME.npz`` of inputs ``in:NAME`` and
 outputs ``out:NAME``, several images each.
@@ -82,7 +82,9 @@ def test_real_file(path, form, tmp_path):
         largest = np.abs(theirs).max()
         apart = np.abs(ours.astype(np.float64) - theirs).reshape(len(ours), -1).max(1)
         flipped = int((apart > 1e-5 * largest).sum())
-        print(f"{path.stem} {form}: {packed} of {len(layers)} layers packed, {flipped} images moved")
+        print(
+            f"{path.stem} {form}: {packed} of {len(layers)} layers packed, {flipped} images moved"
+        )
         assert flipped == 0, (apart.max(), largest)
         if theirs.ndim == 2 and theirs.shape[1] > 1:
             assert (ours.argmax(1) == theirs.argmax(1)).all()

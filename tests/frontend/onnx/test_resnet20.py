@@ -1,4 +1,4 @@
-"""ResNet-20 in its three variants: written, run by ONNX Runtime, read again, packed to the same bytes.
+"""ResNet-20 in three variants: written, run by ONNX Runtime, read again, packed to the same bytes.
 
 Images of other sets: TVM_INSTA_CIFAR names a folder of images of 32x32 pixels.
 """
@@ -18,7 +18,6 @@ from tvm_insta.codegen.program import extract
 from tvm_insta.frontend import import_torch
 from tvm_insta.frontend.onnx.write import export
 from tvm_insta.passes.pipeline import run_pipeline
-from tvm_insta.runtime.image_folder import image_files
 from tvm_insta.runtime.preprocess import load_images
 from tvm_insta.target import parse
 
