@@ -6,6 +6,7 @@ anything is computed; `onnx.checker` checks the rest of the format.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,9 +59,9 @@ def load(source: str | Path | bytes | onnx.ModelProto) -> Graph:
     _check_sizes(model)
     for tensor in model.graph.initializer:
         check_tensor(tensor, f"initialiser {tensor.name!r}")
-    load_external(model, folder)
+    files = load_external(model, folder)
     _check_format(model)
-    return _graph(model)
+    return dataclasses.replace(_graph(model), files=files)
 
 
 def _read(path: Path) -> bytes:
