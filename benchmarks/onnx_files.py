@@ -1,8 +1,8 @@
 """``python -m benchmarks.onnx_files FILE.onnx ...``: our artefacts beside ONNX Runtime.
 
-ONNX Runtime runs the float form of the same file: its quantisers as standard operators, its weights as
-floats, with all optimisations. Both run one image on the same threads in turns, in one process; a
-turn is several runs, and its time their median. The classes of both are compared first.
+ONNX Runtime runs the float form of the same file: its quantisers as standard operators, its weights
+as floats, with all optimisations. Both run one image on the same threads in turns, in one process;
+a turn is several runs, and its time their median. The classes of both are compared first.
 """
 
 from __future__ import annotations
@@ -150,8 +150,8 @@ def table(rows: Sequence[Mapping[str, Any]], head: Mapping[str, Any]) -> str:
     """The results as a Markdown table; microseconds."""
     load = ", ".join(f"{value:.1f}" for value in head["load"])
     lines = [
-        f"{head['cpu']}, {head['threads']} thread(s), {head['form']} form, {head['rounds']} rounds, "
-        f"load {load}. Microseconds: median (best).",
+        f"{head['cpu']}, {head['threads']} thread(s), {head['form']} form, {head['rounds']} "
+        f"rounds, load {load}. Microseconds: median (best).",
         "",
         "| file | tvm_insta | ONNX Runtime, float | times |",
         "| --- | ---: | ---: | ---: |",

@@ -15,7 +15,6 @@ from tvm_insta._guard import check_versions
 
 check_versions()
 
-import numpy.typing as npt  # noqa: E402  (the guard speaks before TVM does)
 import torch  # noqa: E402
 import tvm  # noqa: E402
 from torch import nn  # noqa: E402

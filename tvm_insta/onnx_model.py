@@ -55,7 +55,7 @@ def network(
     Args:
         source: path of the file, or a model that is already parsed.
         input_shapes: shapes by input name, batch first, for dimensions that the file leaves open.
-        sha256: of the file that is meant; None takes any.
+        sha256: of the file that is meant, followed by those that hold its tensors; None takes any.
 
     Raises:
         ImportModelError: the file cannot be taken, or the package onnx is not installed.
@@ -71,11 +71,14 @@ def network(
     if isinstance(source, (str, Path)):
         path = Path(source)
         graph = load(path)
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = hashlib.sha256()
+        for each in (path, *graph.files):
+            digest.update(each.read_bytes())
+        found = digest.hexdigest()
         if sha256 not in (None, found):
             raise ModelError(
-                f"{path} is another file than the one that was compiled: give that one, or compile "
-                "again"
+                f"{path} is another file than the one that was compiled (or the tensors beside it "
+                "are others): give that one, or compile again"
             )
         label = path.stem
         description = {"onnx": str(path), "sha256": found}

@@ -291,6 +291,8 @@ def indexed():
     yield Case("Attention", "scale", qkv, {"k": k, "v": v}, {"scale": 0.5}, 23, q)
     square = {"k": floats(2, 3, 5, 8), "v": floats(2, 3, 5, 8)}
     yield Case("Attention", "causal", qkv, square, {"is_causal": 1}, 23, q)
+    capped = {"k": k, "v": v, "m": floats(5, 6)}
+    yield Case("Attention", "softcap", (*qkv, "m"), capped, {"softcap": 2.0}, 23, q)
     masks = {"number": floats(5, 6), "bool": np.tril(np.ones((5, 6), bool))}
     for kind, mask in masks.items():
         yield Case("Attention", f"mask {kind}", (*qkv, "m"), {"k": k, "v": v, "m": mask}, {}, 23, q)

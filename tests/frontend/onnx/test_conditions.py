@@ -106,7 +106,7 @@ def test_numbers_of_the_input_do_not_decide():
         conv_or_relu(),
     ]
     model = graph(nodes, {"x": X}, {"zero": np.float32(0), "w": floats(4, 4, 1, 1)})
-    with pytest.raises(ImportModelError, match="'which'.*computed from the input") as caught:
+    with pytest.raises(ImportModelError, match=r"'which'.*computed from the input") as caught:
         by_us(model, {"x": X})
     assert "\n" not in str(caught.value)
 

@@ -19,7 +19,8 @@ from onnx import TensorProto, helper
 from tests.frontend.onnx.cases import X, floats, ints
 from tests.frontend.onnx.models import QONNX, agree, by_runtime, by_us, graph
 from tests.frontend.onnx.networks import NETWORKS, larq, qcdq, qonnx, straight_through
-from tvm_insta.errors import ImportModelError
+from tvm_insta import onnx_model
+from tvm_insta.errors import ImportModelError, ModelError
 from tvm_insta.frontend import import_torch, trace_and_fold
 from tvm_insta.frontend.onnx import load, onnx_module, settle
 from tvm_insta.frontend.onnx.names import Identifiers
@@ -340,6 +341,16 @@ def test_external_data_beside_the_model(tmp_path):
     assert (load(external(tmp_path, length=None)).initialisers["w"].array == w).all()
     with pytest.raises(ImportModelError, match="without a folder"):
         load(path.read_bytes())
+
+
+def test_tensors_beside_the_model_belong_to_it(tmp_path):
+    """A manifest names the file by a digest, which other weights change."""
+    path = external(tmp_path)
+    description = onnx_model.network(path).description
+    assert onnx_model.network_again(description).label == "model"
+    (tmp_path / "w.bin").write_bytes(floats(5, 4, 3, 3).tobytes())
+    with pytest.raises(ModelError, match="another file"):
+        onnx_model.network_again(description)
 
 
 @pytest.mark.parametrize(

@@ -149,6 +149,28 @@ def test_swish():
     np.testing.assert_allclose(by_us(model, {"x": X})[0], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("left", "right", "causal"), [(1, 2, 0), (2, -1, 0), (-1, 1, 1), (0, 0, 0)]
+)
+def test_attention_of_a_window(left, right, causal):
+    """Version 25, which ONNX Runtime lacks: a query sees the keys that are near enough."""
+    if onnx.defs.onnx_opset_version() < 25:
+        pytest.skip("this onnx does not know version 25")
+    q, k, v = floats(1, 2, 5, 8), floats(1, 2, 6, 8), floats(1, 2, 6, 3)
+    how = {"left_window_size": left, "right_window_size": right, "is_causal": causal}
+    node = helper.make_node("Attention", ["x", "k", "v"], ["y"], **how)
+    model = graph([node], {"x": q}, {"k": k, "v": v}, opset=25, ir_version=11)
+    scores = q @ k.swapaxes(-1, -2) / np.sqrt(np.float32(8))
+    for i in range(5):
+        for j in range(6):
+            near = (left < 0 or j >= i - left) and (right < 0 or j <= i + right)
+            if not near or (causal and j > i):
+                scores[..., i, j] = -np.inf
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    expected = weights / weights.sum(-1, keepdims=True) @ v
+    np.testing.assert_allclose(by_us(model, {"x": q})[0], expected, atol=1e-5)
+
+
 def test_space_to_depth_of_version_28():
     """Its mode CRD is the inverse of DepthToSpace's."""
     if onnx.defs.onnx_opset_version() < 28:
@@ -290,8 +312,10 @@ def _sliced(x, start, end, axis, step):
     ("node", "message"),
     [
         (
-            helper.make_node("Resize", ["x", "", "s"], ["y"], mode="linear", antialias=1),
-            "antialias",
+            helper.make_node(
+                "Resize", ["x", "", "s"], ["y"], coordinate_transformation_mode="tf_crop_and_resize"
+            ),
+            "only 'half_pixel'",
         ),
         (
             helper.make_node("BatchNormalization", ["x", *"vvvv"], ["y"], training_mode=1),

@@ -1,4 +1,4 @@
-"""Files of other people's exporters: compiled by the command line, compared with what they must give.
+"""Files of other exporters: compiled by the command line, compared with what they must give.
 
 Every ``NAME.onnx`` of the folder TVM_INSTA_ONNX_FILES has a ``NAME.npz`` of inputs ``in:NAME`` and
 outputs ``out:NAME``, several images each.
@@ -7,6 +7,7 @@ outputs ``out:NAME``, several images each.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,12 +44,16 @@ PACKED = {
 }
 """Layers that must be packed, of the files that are known."""
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not FILES, reason="TVM_INSTA_ONNX_FILES names no folder of real files"),
-]
+
+def test_the_documentation_lists_these_files():
+    text = (ROOT / "docs" / "onnx.md").read_text("utf-8")
+    listed = text.split("<!-- files -->")[1].split("<!-- end -->")[0]
+    rows = re.findall(r"^\| (\w+) \|.*\| (\d+) \|$", listed, re.MULTILINE)
+    assert {name: int(count) for name, count in rows} == PACKED
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not FILES, reason="TVM_INSTA_ONNX_FILES names no folder of real files")
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_real_file(path, form, tmp_path):

@@ -1,4 +1,4 @@
-"""ResNet-20 in its three variants: written, run by ONNX Runtime, read again, packed to the same bytes.
+"""ResNet-20 in three variants: written, run by ONNX Runtime, read again, packed to the same bytes.
 
 Images of other sets: TVM_INSTA_CIFAR names a folder of images of 32x32 pixels.
 """

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.onnx.execute import Step, Value, without_data
+from tvm_insta.frontend.onnx.layer import OnnxLayer
 from tvm_insta.frontend.onnx.limits import ACTIVATION_ELEMENTS, MACS, check_shape
-from tvm_insta.frontend.onnx.module import OnnxLayer, OnnxModule, Watch, input_dtype
+from tvm_insta.frontend.onnx.module import OnnxModule, Watch, input_dtype
 from tvm_insta.frontend.onnx.operators.layers import macs
 from tvm_insta.frontend.onnx.operators.registry import Codes, Constant
 

@@ -23,8 +23,11 @@ def external_tensors(model: onnx.ModelProto) -> list[onnx.TensorProto]:
     return [t for t in _tensors(model) if t.data_location == onnx.TensorProto.EXTERNAL]
 
 
-def load_external(model: onnx.ModelProto, folder: Path | None) -> None:
+def load_external(model: onnx.ModelProto, folder: Path | None) -> tuple[Path, ...]:
     """Read the external data of ``model`` from ``folder`` into it.
+
+    Returns:
+        The files that were read, sorted.
 
     Raises:
         ImportModelError: data is said to lie outside the folder, in a link, beyond the end of a
@@ -32,7 +35,7 @@ def load_external(model: onnx.ModelProto, folder: Path | None) -> None:
     """
     tensors = external_tensors(model)
     if not tensors:
-        return
+        return ()
     if folder is None:
         raise ImportModelError(
             f"tensor {tensors[0].name!r} lies in another file, but the model came without a "
@@ -47,10 +50,13 @@ def load_external(model: onnx.ModelProto, folder: Path | None) -> None:
                 f"the tensors in other files have more than {EXTERNAL_BYTES} bytes, which is more "
                 "than is taken"
             )
+    files = set()
     for tensor in tensors:
         tensor.raw_data = _read(tensor, folder)
+        files |= {folder / e.value for e in tensor.external_data if e.key == "location"}
         tensor.data_location = onnx.TensorProto.DEFAULT
         del tensor.external_data[:]
+    return tuple(sorted(files))
 
 
 def _read(tensor: onnx.TensorProto, folder: Path) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,7 @@ class Graph:
         opsets: version per domain; 1 for domains that the file does not import.
         notes: sentences for the report: what was read in another way than it was written.
         properties: text that the file keeps beside the graph.
+        files: other files that hold its tensors.
     """
 
     nodes: tuple[Node, ...]
@@ -92,6 +94,7 @@ class Graph:
     opsets: Mapping[str, int]
     notes: tuple[str, ...] = ()
     properties: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
 
     @property
     def opset(self) -> int:

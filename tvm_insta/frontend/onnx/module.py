@@ -20,55 +20,10 @@ from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.onnx.execute import Step, Value, execute, explained
 from tvm_insta.frontend.onnx.fold import Budget, fold
 from tvm_insta.frontend.onnx.graph import Graph, Initialiser, Input
+from tvm_insta.frontend.onnx.layer import OnnxLayer, bound, holds, plain
 from tvm_insta.frontend.onnx.names import Identifiers
-from tvm_insta.frontend.onnx.operators.quantise import materialised
-from tvm_insta.frontend.onnx.operators.registry import Codes, Constant
-from tvm_insta.frontend.onnx.static import Static
+from tvm_insta.frontend.onnx.operators.registry import Constant
 from tvm_insta.frontend.onnx.tensors import numpy_type
-
-
-class OnnxLayer(nn.Module):
-    """One convolution or product of the file.
-
-    Attributes:
-        onnx_name: the node's name.
-        step: the node.
-    """
-
-    def __init__(self, step: Step, constants: Mapping[int, Constant]) -> None:
-        super().__init__()
-        self.onnx_name = step.node.name
-        self.step = step
-        self._constants: dict[int, tuple[str, Constant]] = {}
-        for index, value in constants.items():
-            name = ("data", "weight", "bias")[index] if index < 3 else f"operand_{index}"
-            self.register_buffer(name, value.tensor)
-            self._constants[index] = (name, value)
-
-    def forward(self, *inputs: Tensor) -> Tensor | Codes:
-        """Run the node on those of its inputs that are no constants."""
-        given = iter(inputs)
-        operands: list[Value | None] = []
-        for index, name in enumerate(self.step.node.inputs):
-            if index in self._constants:
-                operands.append(_bound(self, *self._constants[index]))
-            else:
-                operands.append(next(given) if name else None)
-        (result,) = execute(self.step, operands)
-        assert isinstance(result, (Tensor, Codes))
-        return result
-
-    def extra_repr(self) -> str:
-        """The node in ``print(module)``."""
-        return f"{self.step.node.op}, {self.onnx_name!r}"
-
-
-def _bound(module: nn.Module, name: str, value: Constant) -> Constant:
-    """A constant whose tensor is the buffer as it is now, which may be a traced one."""
-    tensor = getattr(module, name)
-    assert isinstance(tensor, Tensor)
-    return Constant(value.array, value.element, tensor)
-
 
 Watch = Callable[[Step, list[Value | None], tuple[Value, ...], OnnxLayer | None], None]
 """Called with each step, its operands and results, and its child module if it is a layer."""
@@ -139,8 +94,8 @@ class OnnxModule(nn.Module):
         }
         condition = bool(own[0].array.reshape(-1)[0]) if 0 in own and own[0].array.size else None
         names = []
-        for branch, holds in zip(step.node.branches, (True, False), strict=True):
-            if condition not in (None, holds):
+        for branch, chosen in zip(step.node.branches, (True, False), strict=True):
+            if condition not in (None, chosen):
                 names.append("")
                 continue
             rest = tuple(each for each in branch.inputs if each.name not in known)
@@ -149,7 +104,7 @@ class OnnxModule(nn.Module):
                 module = OnnxModule(
                     dataclasses.replace(branch, inputs=rest, initialisers=constants), budget
                 )
-            child = identifier(f"{step.node.name}/{'then' if holds else 'else'}", "branch")
+            child = identifier(f"{step.node.name}/{'then' if chosen else 'else'}", "branch")
             self.add_module(child, module)
             self.onnx_names.update(
                 {f"{child}.{name}": node for name, node in module.onnx_names.items()}
@@ -170,7 +125,7 @@ class OnnxModule(nn.Module):
             ImportModelError: with ``watch``: a node does not fit its inputs.
         """
         batch = None if self.batch is None else (self.batch, inputs[0].shape[0])
-        outputs = tuple(map(_plain, self._execute(inputs, batch, watch)))
+        outputs = tuple(map(plain, self._execute(inputs, batch, watch)))
         return outputs[0] if len(outputs) == 1 else outputs
 
     def _execute(
@@ -179,8 +134,8 @@ class OnnxModule(nn.Module):
         env: dict[str, Value] = dict(
             zip([each.name for each in self.graph.inputs], inputs, strict=True)
         )
-        for name, bound in self._buffer_of.items():
-            env[name] = _bound(self, *bound)
+        for name, found in self._buffer_of.items():
+            env[name] = bound(self, *found)
         for index, step in enumerate(self._steps):
             with nullcontext() if watch is None else explained(step.node):
                 results = self._step(index, step, env, batch, watch)
@@ -202,7 +157,7 @@ class OnnxModule(nn.Module):
         if step.node.branches:
             condition = env[step.node.inputs[0]]
             names = self._branches_of[index]
-            branch = self._modules.get(names[0 if _holds(condition) else 1])
+            branch = self._modules.get(names[0 if holds(condition) else 1])
             assert isinstance(branch, OnnxModule)
             captured = [env[each.name] for each in branch.graph.inputs]
             return branch._execute(captured, batch, watch)
@@ -214,9 +169,9 @@ class OnnxModule(nn.Module):
             operands = [
                 env[name]
                 for i, name in enumerate(step.node.inputs)
-                if name and i not in layer._constants
+                if name and i not in layer.bound_inputs
             ]
-            results = (layer(*map(_plain, operands)),)
+            results = (layer(*map(plain, operands)),)
         if watch is not None:
             watch(step, operands, results, layer)
         return results
@@ -281,33 +236,6 @@ def input_dtype(each: Input) -> torch.dtype:
     """The type in which the module takes an input: float32 for floats of any width."""
     dtype = numpy_type(each.element, f"input {each.name!r}")
     return torch.bool if dtype.kind == "b" else getattr(torch, dtype.name)
-
-
-def _holds(condition: Value) -> bool:
-    """Whether the condition of an If holds.
-
-    Raises:
-        ImportModelError: it depends on the numbers of the input.
-    """
-    if isinstance(condition, (Constant, Static)) and condition.array.size == 1:
-        return bool(condition.array.reshape(-1)[0])
-    raise ImportModelError(
-        "its condition is computed from the input, but only constants and shapes decide: export the "
-        "part that is needed"
-    )
-
-
-def _plain(value: Value | None) -> Tensor:
-    if isinstance(value, Codes):
-        return materialised(value)
-    if isinstance(value, Constant):
-        return value.tensor
-    if isinstance(value, Static):
-        if not value.known:
-            raise ImportModelError("an output of the model is the shape of its input")
-        return torch.from_numpy(value.values())
-    assert isinstance(value, Tensor)
-    return value
 
 
 def _last_uses(steps: Sequence[Step], graph: Graph) -> list[list[str]]:

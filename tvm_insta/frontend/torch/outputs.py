@@ -1,7 +1,7 @@
 """Several outputs of a network as one tensor: what kernels, drivers and the validator see.
 
-The elements of an image stand behind each other, output after output: ``[batch, elements]``. Whoever
-loads an artefact gets the outputs in their own shapes again, as the manifest says them.
+The elements of an image stand behind each other, output after output: ``[batch, elements]``.
+Whoever loads an artefact gets the outputs in their own shapes again, as the manifest has them.
 """
 
 from __future__ import annotations

@@ -23,8 +23,10 @@ def attention(
     *,
     is_causal: bool = False,
     kv_num_heads: int = 0,
+    left_window_size: int = -1,
     q_num_heads: int = 0,
     qk_matmul_output_mode: int = 0,
+    right_window_size: int = -1,
     scale: float | None = None,
     softcap: float = 0.0,
     context: Context,
@@ -48,16 +50,21 @@ def attention(
         k, v = (each.repeat_interleave(groups, 1) for each in (k, v))
     factor = 1.0 / math.sqrt(q.shape[-1]) if scale is None else scale
     scores = torch.matmul(q, k.transpose(-1, -2)) * factor
-    if is_causal:
-        later = torch.ones(q.shape[2], k.shape[2]).triu(1) > 0
-        scores = torch.where(later, -math.inf, scores)
+    if softcap:
+        scores = torch.tanh(scores / softcap) * softcap
+    right = 0 if is_causal else right_window_size
+    seen = torch.ones(q.shape[2], k.shape[2])
+    if left_window_size >= 0:
+        seen = seen.triu(-left_window_size)
+    if right >= 0:
+        seen = seen.tril(right)
+    if left_window_size >= 0 or right >= 0:
+        scores = torch.where(seen > 0, scores, -math.inf)
     if mask is not None:
         if mask.dtype == torch.bool:
             scores = torch.where(mask, scores, -math.inf)
         else:
             scores = scores + mask
-    if softcap:
-        scores = torch.tanh(scores / softcap) * softcap
     result = torch.matmul(torch.softmax(scores, -1), v)
     return result.transpose(1, 2).flatten(2) if merged else result
 
