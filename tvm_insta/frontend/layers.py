@@ -21,6 +21,7 @@ class Reason(Enum):
     COMPUTED_WEIGHTS = "computed-weights"
     SYMBOLIC_SHAPE = "symbolic-shape"
     LARGE_SUMS = "large-sums"
+    DIMENSIONS = "dimensions"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class SourceLayer:
     Attributes:
         name: module path, or the name of the graph node where a layer belongs to no module; a
             module that is called again gets "#2" and so on.
-        op: "conv2d", "dense" or "matmul" (of two computed tensors).
+        op: "conv2d", "conv3d", "dense" or "matmul" (of two computed tensors).
         line: file name and line of the user's code, "" where unknown.
         macs: multiply-accumulates for one image.
         weight_shape: ``[O, KH, KW, C / groups]`` or ``[O, C]``; empty for "matmul".

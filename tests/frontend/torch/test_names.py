@@ -89,3 +89,20 @@ class Parametrised(nn.Module):
 
 def test_parametrised_weights_belong_to_their_module():
     assert names(Parametrised()) == ["conv", "conv#2"]
+
+
+class Volume(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv3d(2, 4, (1, 3, 3), bias=False)
+
+    def forward(self, x):
+        return self.conv(x.reshape(-1, 2, 4, 6, 6)).flatten(1)
+
+
+def test_convolutions_of_three_dimensions_are_reported():
+    (layer,) = import_torch(Volume().eval(), [X], max_batch=2, dynamic=True).layers
+    assert (layer.name, layer.op, layer.binary) == ("conv", "conv3d", False)
+    assert layer.weight_shape == (4, 1, 3, 3, 2) and layer.output_shape == (4, 4, 4, 4)
+    assert layer.macs == 4**4 * 2 * 9
+    assert "not packed" in layer.why_float[0].text

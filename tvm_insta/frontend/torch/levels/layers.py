@@ -14,6 +14,7 @@ of the layer are, so that a sum which is 0 in PyTorch is 0.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -87,6 +88,8 @@ class _Rewrite:
         for node in list(graph.nodes):
             form = form_of(node)
             if form is None:
+                if base_name(node) == "aten.convolution":
+                    self._not_packed(node)
                 continue
             result = self._layer(node, form)
             result.meta[SOURCE] = source_of(node)  # a threshold may compare the layer's own result
@@ -94,6 +97,27 @@ class _Rewrite:
             graph.erase_node(node)
         graph.eliminate_dead_code()
         self.module.recompile()
+
+    def _not_packed(self, node: fx.Node) -> None:
+        """Report a convolution of another number of dimensions than two; it stays as it is."""
+        weight = node.args[1]
+        assert isinstance(weight, fx.Node)
+        channels, *image = shape_of(node)[1:]
+        out, *rest = shape_of(weight)
+        shape = tuple(dim if isinstance(dim, int) else -1 for dim in (*image, channels))
+        taps = math.prod(int(dim) for dim in rest)
+        reason = f"convolutions of {len(image)} dimensions are not packed"
+        self.found.layers.append(
+            SourceLayer(
+                name=self.names.of(node, weight).removeprefix(self.prefix),
+                op=f"conv{len(image)}d",
+                line=source_line(node),
+                macs=math.prod(shape) * taps,
+                weight_shape=(int(out), *(int(dim) for dim in (*rest[1:], rest[0]))),
+                output_shape=shape,
+                why_float=(WhyFloat(Reason.DIMENSIONS, reason),),
+            )
+        )
 
     def _layer(self, node: fx.Node, form: Form) -> fx.Node:
         name = self.names.of(node, form.weight).removeprefix(self.prefix)
