@@ -11,6 +11,7 @@ class Reason(Enum):
 
     NETWORK_INPUT = "network-input"
     REAL_INPUT = "real-input"
+    UNDEFINED_AT_ZERO = "undefined-at-zero"
     INPUT_CHANGED = "input-changed"
     MANY_LEVELS = "many-levels"
     UNEVEN_LEVELS = "uneven-levels"

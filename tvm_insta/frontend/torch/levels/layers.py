@@ -121,7 +121,7 @@ class _Rewrite:
 
     def _layer(self, node: fx.Node, form: Form) -> fx.Node:
         name = self.names.of(node, form.weight).removeprefix(self.prefix)
-        scale, data = _instance_scale(form, node)
+        scale, data = _scale_behind(form, node)
         steps = compared(data, self.levels)
         weight = constant(form.weight) if isinstance(form.weight, fx.Node) else None
         planes = None if weight is None else decompose(weight)
@@ -287,17 +287,27 @@ def _behind(data: fx.Node, *sources: object) -> fx.Node:
     return last.next
 
 
-def _instance_scale(form: Form, node: fx.Node) -> tuple[fx.Node | None, fx.Node]:
-    """``layer(s * x)`` is ``s * layer(x)`` for one number per image, as XNOR-Net scales: (s, x)."""
+def _scale_behind(form: Form, node: fx.Node) -> tuple[fx.Node | None, fx.Node]:
+    """``layer(s * x)`` as ``s * layer(x)``: (s, x), or (None, the layer's input) where it is not.
+
+    For one number per image, as XNOR-Net scales; and one per channel in front of a depthwise layer.
+    """
     data = form.data
     if base_name(data) != "aten.mul" or len(shape_of(data)) != 4:
         return None, data
     for scale, x in (data.args, reversed(data.args)):
         if not isinstance(scale, fx.Node) or not isinstance(x, fx.Node):
             continue
-        shape = shape_of(scale)
-        if constant(scale) is None and shape[1:] == [1, 1, 1] and shape_of(x) == shape_of(data):
+        if shape_of(x) != shape_of(data):
+            continue
+        value = constant(scale)
+        if value is None and shape_of(scale)[1:] == [1, 1, 1]:
             return scale, x
+        channels = shape_of(x)[1]
+        if value is not None and form.groups == channels and value.numel() == channels:
+            if list(value.shape)[-3:] == [channels, 1, 1]:
+                each = value.flatten().repeat_interleave(shape_of(form.weight)[0] // channels)
+                return buffer(node, form.per_channel(each), "scale"), x
     return None, data
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import fx
 
 from tvm_insta.frontend.layers import Reason, WhyFloat
-from tvm_insta.frontend.torch.graph import base_name, is_tensor
+from tvm_insta.frontend.torch.graph import base_name, constant, is_tensor
+from tvm_insta.frontend.torch.levels.staircase import undefined_at_zero
 from tvm_insta.frontend.torch.levels.values import Levels
 from tvm_insta.frontend.torch.names import source_line
 
@@ -17,11 +18,26 @@ def why_real(node: fx.Node, levels: Levels) -> WhyFloat:
     name = base_name(node).removeprefix("aten.") or "an operator with several results"
     line = source_line(node)
     where = f" in {line}" if line else ""
+    if undefined_at_zero(node):
+        return WhyFloat(
+            Reason.UNDEFINED_AT_ZERO,
+            f"its input is NaN where the tensor that is binarised is 0 (the result of {name}"
+            f"{where}); torch.sign(x) or torch.where(x >= 0, 1.0, -1.0) is packed",
+        )
     binarised = [
         source
         for source in node.all_input_nodes
         if is_tensor(source) and (levels.values(source) or ()) and source.op != "get_attr"
     ]
+    scales = [constant(each) for each in node.all_input_nodes]
+    if binarised and name in ("mul", "div"):
+        several = [each.numel() for each in scales if each is not None and each.numel() > 1]
+        if several:
+            return WhyFloat(
+                Reason.CHANNEL_LEVELS,
+                f"its input was binarised and then scaled by {max(several)} numbers ({name}"
+                f"{where}); one scale for all, or scales of the output channels, are packed",
+            )
     if binarised:
         return WhyFloat(
             Reason.INPUT_CHANGED, f"its input was binarised and then changed by {name}{where}"

@@ -113,9 +113,10 @@ def staircase(node: fx.Node, ranges: Range, lattices: Lattices) -> Steps | None:
         if chain.root.meta["val"].dtype != torch.float32:
             continue
         steps = None
+        nonzero = lattices.never_zero(chain.root)
         for limits in (ranges.of(chain.root), *_LIMITED):
-            steps = steps or _steps(chain, *limits)
-        if steps is not None and lattices.never_zero(chain.root):
+            steps = steps or _steps(chain, *limits, nonzero=nonzero)
+        if steps is not None and nonzero:
             steps = _without_zero(steps)
         steps = None if steps is None else steps.without_subnormals()
         if found is None:
@@ -136,7 +137,21 @@ def _worth_moving(node: fx.Node) -> bool:
     return len(node.users) == 1 and len(variable_operands(node)) == 1
 
 
-def _steps(chain: Chain, low: float, high: float) -> Steps | None:
+def undefined_at_zero(node: fx.Node) -> bool:
+    """Whether a node would be a staircase if it were not NaN where the compared tensor is 0.
+
+    ``x / |x|`` is.
+    """
+    for chain in chains(node):
+        shape = chain.constants_shape()
+        if shape[0] != 1 or chain.root.meta["val"].dtype != torch.float32:
+            continue
+        if bool(torch.isnan(chain(torch.zeros(shape))).any()):
+            return _steps(chain, *_LIMITED[0], nonzero=True) is not None
+    return False
+
+
+def _steps(chain: Chain, low: float, high: float, *, nonzero: bool = False) -> Steps | None:
     shape = chain.constants_shape()
     if shape[0] != 1:
         return None
@@ -148,7 +163,8 @@ def _steps(chain: Chain, low: float, high: float) -> Steps | None:
     ordered = values if rising else values[::-1]
     thresholds = tuple(first_reaching(chain, value, *ends, rising=rising) for value in ordered[1:])
     steps = Steps(chain.root, "ge", tuple(map(_least_shape, thresholds)), tuple(ordered))
-    return steps if _agrees(chain, steps, low, high) else None
+    samples = _samples(steps, low, high)
+    return steps if _agrees(chain, steps, samples[samples != 0] if nonzero else samples) else None
 
 
 def _without_zero(steps: Steps) -> Steps:
@@ -200,9 +216,8 @@ def _next_change(
     return first_reaching(left, 1.0, low, high, rising=True)
 
 
-def _agrees(chain: Chain, steps: Steps, low: float, high: float) -> bool:
+def _agrees(chain: Chain, steps: Steps, samples: torch.Tensor) -> bool:
     """Compare the staircase with the chain on numbers of every size and about its thresholds."""
-    samples = _samples(steps, low, high)
     shape = chain.constants_shape()
     x = samples.reshape(-1, *[1] * (len(shape) - 1)).expand(-1, *shape[1:]).contiguous()
     code = torch.zeros(1, dtype=torch.int64)

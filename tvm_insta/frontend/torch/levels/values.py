@@ -32,6 +32,8 @@ from tvm_insta.frontend.torch.levels.steps import MOST, Steps
 
 _COMPARE = {"aten.ge": "ge", "aten.gt": "gt", "aten.le": "le", "aten.lt": "lt"}
 _MIRRORED = {"ge": "le", "gt": "lt", "le": "ge", "lt": "gt"}
+_SEES_MINUS_ZERO = frozenset({"aten.copysign", "aten.signbit"})
+"""Operators of which a level 0 is not enough to know: the sign of that 0 counts."""
 _MOST_COMBINATIONS = 4096
 _LARGEST = 1 << 22
 
@@ -95,6 +97,10 @@ class Levels:
         first = known[0] if known else None
         if first is None or not same_shape(operands[0], node):
             return None
+        if base_name(node) in _SEES_MINUS_ZERO and any(
+            steps and 0.0 in steps.values for steps in known
+        ):
+            return None
         for steps in known[1:]:
             if steps is None or not steps.same_code(first):
                 return None
@@ -144,10 +150,10 @@ class Levels:
     def _combined(self, node: fx.Node) -> tuple[float, ...] | None:
         """What an element-wise operator makes of all combinations of its operands' values."""
         if base_name(node) == "aten.where":
-            choices = [self._operand_values(arg) for arg in node.args[1:]]
-            if any(choice is None for choice in choices):
-                return None
-            return _set([value for choice in choices for value in choice or ()])
+            return self._chosen(node)
+        if base_name(node) == "aten.copysign":
+            magnitudes = self._operand_values(node.args[0])
+            return None if magnitudes is None else _set([*magnitudes, *[-m for m in magnitudes]])
         together = self._of_one_tensor(node)
         if together is not None:
             return together
@@ -163,6 +169,13 @@ class Levels:
             for at, operand in enumerate(operands)
         }
         return _set(evaluate(node, columns).to(torch.float32).flatten().tolist())
+
+    def _chosen(self, node: fx.Node) -> tuple[float, ...] | None:
+        """Either of the values that a condition chooses between."""
+        choices = [self._operand_values(arg) for arg in node.args[1:]]
+        if any(choice is None for choice in choices):
+            return None
+        return _set([value for choice in choices for value in choice or ()])
 
     def _of_one_tensor(self, node: fx.Node) -> tuple[float, ...] | None:
         """What a chain makes of the values of the nearest tensor of few values it is made of.

@@ -56,7 +56,7 @@ def decompose(weight: torch.Tensor) -> Planes | WhyFloat:
         return WhyFloat(Reason.REAL_WEIGHTS, "its weights hold NaN or infinity")
     grid = _grid(flat)
     if isinstance(grid, WhyFloat):
-        return _two_planes(weight, flat) or grid
+        return _two_planes(weight, flat) or _input_scales(weight) or grid
     return _even(weight, flat, *grid)
 
 
@@ -124,6 +124,20 @@ def _two_planes(weight: torch.Tensor, flat: torch.Tensor) -> Planes | None:
     size = flat.abs().amax(1)
     offset = torch.where(offset.abs() <= _SPREAD * size, 0.0, offset)
     return Planes(signs, (low / 2, high / 2), offset, 2)
+
+
+def _input_scales(weight: torch.Tensor) -> WhyFloat | None:
+    """The reason where every input channel has a magnitude of its own; else None."""
+    channels = weight.shape[1]
+    columns = weight.detach().to(torch.float64).transpose(0, 1).reshape(channels, -1).abs()
+    scale = columns.mean(1, keepdim=True)
+    if not _on_grid((columns - scale).abs() / scale.clamp_min(1e-300), scale > 0):
+        return None
+    return WhyFloat(
+        Reason.INPUT_CHANNEL_SCALES,
+        f"its weights are +-1 times {channels} numbers, one for each input channel; scales of "
+        "output channels are packed",
+    )
 
 
 def _magnitudes(flat: torch.Tensor, shape: torch.Size) -> Planes:
