@@ -1,4 +1,4 @@
-"""The benchmark of ONNX files: what it compares, its table, its refusals. No test looks at a clock."""
+"""The benchmark of ONNX files: its table, refusals and turns. No test looks at a clock."""
 
 from __future__ import annotations
 
