@@ -72,8 +72,8 @@ def network(
         path = Path(source)
         graph = load(path)
         digest = hashlib.sha256()
-        for each in (path, *graph.files):
-            digest.update(each.read_bytes())
+        for file in (path, *graph.files):
+            digest.update(file.read_bytes())
         found = digest.hexdigest()
         if sha256 not in (None, found):
             raise ModelError(
