@@ -344,9 +344,17 @@ static int guarded(int client) {
   }
   close(ends[1]);
   relay(client, ends[0]);
-  close(ends[0]); /* the loop of TVM sees the end of its messages */
+  close(ends[0]); /* the loop of TVM sees the end of its messages, and should end itself */
   int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+  for (int waited = 0; waitpid(child, &status, WNOHANG) == 0; waited += LOOK_MS) {
+    if (waited >= HANDSHAKE_S * 1000) {
+      say("a session goes on without its client: ended");
+      kill(child, SIGKILL);
+      waitpid(child, &status, 0);
+      return EXIT_FAILURE;
+    }
+    poll(NULL, 0, LOOK_MS);
+  }
   if (WIFSIGNALED(status)) {
     signal(WTERMSIG(status), SIG_DFL);
     raise(WTERMSIG(status));

@@ -85,14 +85,16 @@ def test_impossible_numbers(parts):
 
 
 def test_not_within_a_run(parts):
-    library = ctypes.CDLL(str(parts / "model.so"))
+    module = runtime.load(parts)
+    library = module._backend.library
     codes = []
     observer = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(
         lambda _event, _user: codes.append(library.model_set_threads(2))
     )
+    library.model_set_observer.argtypes = None
     library.model_set_observer(observer, None)
     try:
-        runtime.load(parts)(nets.images(1, thread_nets.CHANNELS))
+        module(nets.images(1, thread_nets.CHANNELS))
     finally:
         library.model_set_observer(None, None)
     assert set(codes) == {BUSY}
@@ -159,17 +161,20 @@ def test_closing_the_library_ends_its_threads(parts):
     child(
         parts,
         """
+del module, library, set_threads  # of the file's one library, which is closed with them
 before = threads_now()
 for _ in range(20):
-    again = ctypes.CDLL(str(folder / "model.so"))
-    assert again.model_set_threads(3) == 0 and module(x).tobytes() == expected
+    again = runtime.load(folder, threads=3)
+    assert again(x).tobytes() == expected
     assert threads_now() == before + 2
-    for handle in (again._handle, library._handle):
-        _ctypes.dlclose(handle)
+    assert "model.so" in Path("/proc/self/maps").read_text()
+    del again
     assert "model.so" not in Path("/proc/self/maps").read_text()
     assert threads_now() == before
-    module = runtime.load(folder)
-    library = module._backend.library
+    third = ctypes.CDLL(str(folder / "model.so"))  # without this package
+    assert third.model_set_threads(3) == 0 and threads_now() == before + 2
+    _ctypes.dlclose(third._handle)
+    assert threads_now() == before
 """,
     )
 

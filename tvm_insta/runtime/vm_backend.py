@@ -17,7 +17,8 @@ from tvm_insta.errors import ArtefactError, one_line
 from tvm_insta.runtime import crew
 from tvm_insta.runtime.arrays import Array, aligned_empty, output_shape
 from tvm_insta.runtime.library import open_library
-from tvm_insta.runtime.manifest import Manifest
+from tvm_insta.runtime.manifest import Manifest, TensorInfo
+from tvm_insta.runtime.manifest_checks import BATCH
 from tvm_insta.runtime.trace import TraceEntry
 
 T = TypeVar("T")
@@ -97,6 +98,14 @@ class VmBackend:
                 self._run_locked(inputs, batch)
             finally:
                 self.vm["set_instrument"](None)
+        for entry, kernel in zip(entries, kernels, strict=False):
+            wanted = [_shape(info, batch) for info in kernel.outputs]
+            found = [array.shape for array in entry.outputs]
+            if len(entry.inputs) != len(kernel.args) or not all(map(_fits, found, wanted)):
+                raise ArtefactError(
+                    f"kernel {kernel.symbol} has other tensors than the manifest says; library and "
+                    "manifest do not match: compile the model again"
+                )
         if len(entries) != len(kernels):
             raise ArtefactError(
                 f"the VM called {len(entries)} of the {len(kernels)} kernels in the manifest; "
@@ -125,6 +134,18 @@ class VmBackend:
         output = aligned_empty(shape, info.dtype)
         output[...] = result
         return output
+
+
+def _shape(info: TensorInfo, batch: int) -> tuple[int | None, ...]:
+    """The shape for a batch; None where the manifest has a product of the batch."""
+    known = {BATCH: batch}
+    return tuple(known.get(dim) if isinstance(dim, str) else dim for dim in info.shape)
+
+
+def _fits(found: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
+    return len(found) == len(wanted) and all(
+        b is None or a == b for a, b in zip(found, wanted, strict=True)
+    )
 
 
 def check_tvm(manifest: Manifest) -> None:
