@@ -32,8 +32,8 @@ def test_layers_are_named_after_their_modules():
     imported = import_torch(Net(), [X], max_batch=4, dynamic=True)
     assert [layer.name for layer in imported.layers] == [
         "stem",
-        "convolution_1",
-        "convolution_2",
+        "latent",
+        "latent#2",
         "head.1",
     ]
     assert [layer.binary for layer in imported.layers] == [False, True, True, False]

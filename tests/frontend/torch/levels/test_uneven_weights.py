@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -26,6 +26,7 @@ def sums(planes: Planes) -> torch.Tensor:
 
 
 @given(values=st.lists(NUMBERS, min_size=1, max_size=3), seed=st.integers(0, 99))
+@example(values=[0.0, 1.0, 1e-4], seed=0)  # nearer than what rounding may have moved apart
 def test_any_three_values(values, seed):
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randint(0, len(values), (5, 8, 3, 3), generator=generator)

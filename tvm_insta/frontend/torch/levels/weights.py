@@ -96,7 +96,8 @@ def _two_planes(weight: torch.Tensor, flat: torch.Tensor) -> Planes | None:
     """Planes of weights with three values a channel, or four with equal outer gaps; else None."""
     rows, lows, highs, offsets = [], [], [], []
     for row in flat:
-        values = _distinct(row)
+        exact = distinct(row)  # any three numbers have planes, however near each other they are
+        values = exact if len(exact) <= 3 else _distinct(row)
         if values is None or len(values) > 4:
             return None
         v = values.tolist()
@@ -132,6 +133,8 @@ def _input_scales(weight: torch.Tensor) -> WhyFloat | None:
     columns = weight.detach().to(torch.float64).transpose(0, 1).reshape(channels, -1).abs()
     scale = columns.mean(1, keepdim=True)
     if not _on_grid((columns - scale).abs() / scale.clamp_min(1e-300), scale > 0):
+        return None
+    if _distinct(scale[:, 0]) is not None:  # few numbers: rows of the same uneven levels
         return None
     return WhyFloat(
         Reason.INPUT_CHANNEL_SCALES,
