@@ -68,9 +68,8 @@ class Form:
         return math.prod(self.output_shape(node)) * math.prod(self.weight_shape()[1:])
 
     def output_shape(self, node: fx.Node) -> tuple[int, ...]:
-        """Of one image, channels last; -1 for a dimension that is not known."""
-        shape = [dim if isinstance(dim, int) else -1 for dim in shape_of(node)[1:]]
-        return tuple(shape)
+        """Of one image, channels last."""
+        return tuple(of_one_image(dim) for dim in shape_of(node)[1:])
 
     def weight_shape(self) -> tuple[int, ...]:
         """As the report has it: channels last."""
@@ -164,6 +163,15 @@ class MatMul(Form):
     def weight_shape(self) -> tuple[int, ...]:
         """See `Form.weight_shape`."""
         return ()
+
+
+def of_one_image(dim: Any) -> int:
+    """A dimension where the batch is 1; -1 where it depends on more than the batch."""
+    if isinstance(dim, int):
+        return dim
+    expression = dim.node.expr
+    one = expression.subs(dict.fromkeys(expression.free_symbols, 1))
+    return int(one) if one.is_integer and one.is_number else -1
 
 
 def form_of(node: fx.Node) -> Form | None:

@@ -34,7 +34,7 @@ from tvm_insta.frontend.torch.graph import (
 )
 from tvm_insta.frontend.torch.levels.codes import Codes, codes_of
 from tvm_insta.frontend.torch.levels.compared import compared, roots_of
-from tvm_insta.frontend.torch.levels.forms import Form, form_of
+from tvm_insta.frontend.torch.levels.forms import Form, form_of, of_one_image
 from tvm_insta.frontend.torch.levels.lattice import Lattice
 from tvm_insta.frontend.torch.levels.reasons import why_real
 from tvm_insta.frontend.torch.levels.steps import Steps
@@ -104,7 +104,7 @@ class _Rewrite:
         assert isinstance(weight, fx.Node)
         channels, *image = shape_of(node)[1:]
         out, *rest = shape_of(weight)
-        shape = tuple(dim if isinstance(dim, int) else -1 for dim in (*image, channels))
+        shape = tuple(of_one_image(dim) for dim in (*image, channels))
         taps = math.prod(int(dim) for dim in rest)
         reason = f"convolutions of {len(image)} dimensions are not packed"
         self.found.layers.append(
