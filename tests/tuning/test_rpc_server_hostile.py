@@ -84,6 +84,8 @@ def served(tracker, port) -> float:
         own.sendall(hello(tracker.match))
         assert struct.unpack("<i", base.recvall(own, 4)) == (base.RPC_MAGIC,)
         seconds = time.perf_counter() - begin
+        (size,) = struct.unpack("<i", base.recvall(own, 4))
+        assert base.recvall(own, size) == f"server:{servers.KEY}".encode()
     tracker.match = tracker.offers.get(timeout=60)[1]
     return seconds
 

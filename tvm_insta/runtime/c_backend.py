@@ -184,7 +184,9 @@ class CBackend:
     def _function(self, name: str, result: type[ctypes._CData] | None) -> ctypes._NamedFuncPointer:
         symbol = f"{self.manifest.name}_{name}"
         try:
-            function: ctypes._NamedFuncPointer = getattr(self.library, symbol)
+            # As an attribute the function would be kept by the library, which it keeps: a cycle,
+            # and the library would stay open until the next search for cycles.
+            function = self.library[symbol]
         except AttributeError as error:
             raise ArtefactError(
                 f"{self.manifest.library} has no function {symbol}; it is no plain-C model of that "
