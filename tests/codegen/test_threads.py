@@ -171,6 +171,7 @@ for _ in range(20):
     assert threads_now() == before + 2
     assert "model.so" in Path("/proc/self/maps").read_text()
     del again
+    gc.collect()  # of ctypes' own cycles
     assert "model.so" not in Path("/proc/self/maps").read_text()
     assert threads_now() == before
     third = ctypes.CDLL(str(folder / "model.so"))  # without this package

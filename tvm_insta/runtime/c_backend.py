@@ -184,8 +184,7 @@ class CBackend:
     def _function(self, name: str, result: type[ctypes._CData] | None) -> ctypes._NamedFuncPointer:
         symbol = f"{self.manifest.name}_{name}"
         try:
-            # As an attribute the function would be kept by the library, which it keeps: a cycle,
-            # and the library would stay open until the next search for cycles.
+            # Not as an attribute: the library would keep the function, which keeps the library.
             function = self.library[symbol]
         except AttributeError as error:
             raise ArtefactError(
