@@ -158,8 +158,8 @@ def float_weight(module):
 
 
 def uneven_weight(module):
-    """Three values, the middle one not in the middle."""
-    module.weight.data[0, 0, 0] = 0.2
+    """Four values whose outer gaps differ: neither a grid nor two bases."""
+    module.weight.data[0, 0, 0], module.weight.data[0, 0, 1] = 0.1, 0.2
     return module
 
 
