@@ -159,7 +159,7 @@ def float_weight(module):
 
 def uneven_weight(module):
     """Four values whose outer gaps differ: neither a grid nor two bases."""
-    module.weight.data[0, 0, 0], module.weight.data[0, 0, 1] = 0.1, 0.2
+    module.weight.data[0, 0, 0], module.weight.data[0, 0, 1] = 0.1, 0.237
     return module
 
 
