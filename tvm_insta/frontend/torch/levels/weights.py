@@ -77,11 +77,8 @@ def _even(
         signs = tuple((codes >= level).reshape(shape) for level in (1, 2))
         return Planes(signs, (halves, halves), torch.zeros_like(step), 2)
     bits = (count - 1).bit_length()
-    fewer = _two_planes(weight, flat) if bits > 2 else None
-    if fewer is not None:
-        return fewer
-    if bits > _MOST_BITS:
-        return WhyFloat(
+    if bits > _MOST_BITS:  # else powers of two: ratios of other factors would be rounded
+        return _two_planes(weight, flat) or WhyFloat(
             Reason.MANY_WEIGHT_LEVELS,
             f"its weights have {count} evenly spaced values, but at most {2**_MOST_BITS} are "
             "packed",
