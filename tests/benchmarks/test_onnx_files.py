@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 
 from benchmarks import onnx_files
-from tests.frontend.onnx.networks import straight_through
+from tests.frontend.onnx.networks import qcdq
 
 
 def test_the_table_has_medians_and_their_ratio():
@@ -28,7 +28,7 @@ def test_a_file_that_is_not_there(tmp_path, capsys):
 @pytest.mark.slow
 def test_both_engines_take_turns(tmp_path):
     path, result = tmp_path / "net.onnx", tmp_path / "result.json"
-    path.write_bytes(straight_through()[0].SerializeToString())
+    path.write_bytes(qcdq()[0].SerializeToString())
     arguments = [str(path), "--target", "llvm", "--rounds", "2", "--json", str(result)]
     assert onnx_files.main(arguments) == 0
     (row,) = json.loads(result.read_text("utf-8"))["rows"]
