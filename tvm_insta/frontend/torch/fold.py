@@ -12,13 +12,10 @@ from typing import Any
 import torch
 from torch import fx
 
-from tvm_insta.frontend.torch.graph import constant
+from tvm_insta.frontend.torch.graph import PARAMETERS, constant
 
 _PYTHON = ("_operator", "math", "torch")
 """Modules of the functions that compute numbers from numbers, and take items of tuples."""
-
-PARAMETERS = "tvm_insta_parameters"
-"""Key of a constant's meta data: the names of the parameters and buffers that it was made of."""
 
 _LARGEST = 1 << 28
 """Elements of the largest constant that is computed: 1 GiB of float32."""
@@ -28,21 +25,19 @@ def fold_constants(module: fx.GraphModule) -> None:
     """Replace every node that depends on parameters only by its value, in place."""
     graph = module.graph
     values: dict[fx.Node, Any] = {}
-    made_of: dict[fx.Node, dict[str, None]] = {}
     for node in graph.nodes:
         if node.op == "get_attr":
             value = constant(node)
             if value is not None:
                 values[node] = value
                 node.meta.setdefault("val", value)
-                made_of[node] = {str(node.target): None}
                 node.meta[PARAMETERS] = (str(node.target),)
         elif node.op == "call_function" and _foldable(node, values):
             args, kwargs = fx.map_arg((node.args, node.kwargs), lambda n: values[n])
             with torch.no_grad():
                 values[node] = node.target(*args, **kwargs)
-            sources = [made_of[source] for source in node.all_input_nodes]
-            made_of[node] = {name: None for names in sources for name in names}
+            names = [name for source in node.all_input_nodes for name in source.meta[PARAMETERS]]
+            node.meta[PARAMETERS] = tuple(dict.fromkeys(names))
     for count, node in enumerate([n for n in graph.nodes if n in values]):
         value = values[node]
         if node.op == "get_attr" or not isinstance(value, torch.Tensor):
@@ -53,7 +48,7 @@ def fold_constants(module: fx.GraphModule) -> None:
         module.register_buffer(name, value.detach().clone())
         with graph.inserting_before(node):
             replacement = graph.get_attr(name)
-        replacement.meta = dict(node.meta) | {PARAMETERS: tuple(made_of[node])}
+        replacement.meta = dict(node.meta)
         node.replace_all_uses_with(replacement)
     graph.eliminate_dead_code()
     module.recompile()

@@ -13,6 +13,9 @@ from torch._dispatch.python import enable_python_dispatcher
 
 from tvm_insta.frontend.torch import custom_ops  # noqa: F401  (registers torch.ops.tvm_insta.*)
 
+PARAMETERS = "tvm_insta_parameters"
+"""Key of a constant's meta data: the names of the parameters and buffers that it was made of."""
+
 SOURCE = "tvm_insta_source"
 """Key of a node's meta data: the node of the exported graph whose value it has."""
 
@@ -78,8 +81,18 @@ def call(
     return node
 
 
-def buffer(before: fx.Node, value: torch.Tensor, hint: str) -> fx.Node:
-    """Insert a constant in front of a node."""
+def matrix(node: Any, rank: int) -> torch.Tensor | None:
+    """A constant of one matrix ``[..., R, C]``, as ``[R, C]``, of at most `rank` dimensions."""
+    value = constant(node)
+    if value is None or not 2 <= value.ndim <= rank or value.shape[:-2].numel() != 1:
+        return None
+    return value.reshape(value.shape[-2:])
+
+
+def buffer(
+    before: fx.Node, value: torch.Tensor, hint: str, *, source: fx.Node | None = None
+) -> fx.Node:
+    """Insert a constant in front of a node; `source` is the constant that it was made of."""
     graph = before.graph
     module = graph.owning_module
     assert module is not None, "a graph that is rewritten belongs to a module"
@@ -91,6 +104,8 @@ def buffer(before: fx.Node, value: torch.Tensor, hint: str) -> fx.Node:
     with graph.inserting_before(before):
         node = graph.get_attr(name)
     node.meta["val"] = _fake_mode(graph).from_tensor(value.detach(), static_shapes=True)
+    if source is not None:
+        node.meta[PARAMETERS] = source.meta.get(PARAMETERS, ())
     return node
 
 

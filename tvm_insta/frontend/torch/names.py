@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import fx
 
-from tvm_insta.frontend.torch.fold import PARAMETERS
+from tvm_insta.frontend.torch.graph import PARAMETERS
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _MADE_IN_FORWARD = re.compile(r"(?:.*\.)?(?:_tensor_constant|lifted_tensor_|_lifted)\w*$")

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import fx
 
-from tvm_insta.frontend.torch.fold import PARAMETERS
 from tvm_insta.frontend.torch.graph import (
     SOURCE,
     base_name,
@@ -25,6 +24,7 @@ from tvm_insta.frontend.torch.graph import (
     call,
     constant,
     is_tensor,
+    matrix,
     shape_of,
 )
 from tvm_insta.frontend.torch.levels.elementwise import is_elementwise
@@ -164,17 +164,14 @@ def _constant_on_the_right(node: fx.Node) -> None:
     """``W @ x`` -> ``(x^T @ W^T)^T``: a layer of the last dimension of ``x^T``."""
     left, right = node.args[:2]
     assert isinstance(left, fx.Node) and isinstance(right, fx.Node)
-    weight = constant(left)
-    if weight is None or constant(right) is not None or len(shape_of(right)) < 2:
-        return
-    if weight.ndim < 2 or weight[..., 0, 0].numel() != 1 or weight.ndim > len(shape_of(right)):
-        return
     transpose, rank = torch.ops.aten.permute.default, len(shape_of(right))
+    weight = matrix(left, rank)
+    if weight is None or constant(right) is not None:
+        return
     order = [*range(rank - 2), rank - 1, rank - 2]
-    turned = buffer(node, weight.reshape(weight.shape[-2:]), "matrix")
-    turned.meta[PARAMETERS] = left.meta.get(PARAMETERS, ())
+    kernel = buffer(node, weight, "matrix", source=left)
     product = call(
-        node, torch.ops.aten.linear.default, (call(node, transpose, (right, order)), turned)
+        node, torch.ops.aten.linear.default, (call(node, transpose, (right, order)), kernel)
     )
     result = call(node, transpose, (product, order), source=node.meta.get(SOURCE, ""))
     node.replace_all_uses_with(result)

@@ -179,17 +179,18 @@ def _linear(node: fx.Node, importer: Importer) -> relax.Expr:
     build = importer.block_builder
     data, weight = importer.env[source], importer.env[weight_node]
     shape = list(data.ty.shape.values)
-    if len(shape) == 2:
-        turned = build.emit(relax.op.permute_dims(weight, None))
-        return build.emit(ops.dense(data, turned, layers=[str(layer)]))
-    pixels = build.emit(relax.op.reshape(data, _as_pixels(shape)))
     out, channels = weight.ty.shape.values
-    if len(pixels.ty.shape.values) == 2:
+    rows = _as_pixels(shape)
+    if len(shape) != 2:
+        data = build.emit(relax.op.reshape(data, rows))
+    if len(rows) == 2:
         turned = build.emit(relax.op.permute_dims(weight, None))
-        result = build.emit(ops.dense(pixels, turned, layers=[str(layer)]))
-        return build.emit(relax.op.reshape(result, [*shape[:-1], out]))
+        result = build.emit(ops.dense(data, turned, layers=[str(layer)]))
+        return (
+            result if len(shape) == 2 else build.emit(relax.op.reshape(result, [*shape[:-1], out]))
+        )
     kernel = build.emit(relax.op.reshape(weight, [out, 1, 1, channels]))
-    result = build.emit(ops.conv2d(pixels, kernel, layers=[str(layer)]))
+    result = build.emit(ops.conv2d(data, kernel, layers=[str(layer)]))
     return build.emit(relax.op.reshape(result, [*shape[:-1], out]))
 
 

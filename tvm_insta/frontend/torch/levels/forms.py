@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
-from tvm_insta.frontend.torch.fold import PARAMETERS
-from tvm_insta.frontend.torch.graph import base_name, buffer, call, constant, shape_of
+from tvm_insta.frontend.torch.graph import base_name, buffer, call, constant, matrix, shape_of
 
 
 @dataclass(frozen=True)
@@ -229,14 +228,9 @@ def _linear(node: fx.Node) -> Form | None:
 def _product(node: fx.Node) -> Form | None:
     left, right = node.args[:2]
     assert isinstance(left, fx.Node) and isinstance(right, fx.Node)
-    value = constant(right)
-    if value is not None and value.ndim > 2 and value[..., 0, 0].numel() == 1:
-        if value.ndim <= len(shape_of(left)):  # one matrix for all of the left
-            value = value.reshape(value.shape[-2:])
-    if value is not None and value.ndim == 2 and len(shape_of(left)) >= 2:
-        weight = buffer(node, value.t().contiguous(), "weight")
-        weight.meta[PARAMETERS] = right.meta.get(PARAMETERS, ())
-        return Dense("dense", left, weight, None)
+    value = matrix(right, len(shape_of(left)))
+    if value is not None:
+        return Dense("dense", left, _turned(node, right, value), None)
     if min(len(shape_of(left)), len(shape_of(right))) < 2:
         return None
     return MatMul("matmul", left, right, None)
@@ -250,9 +244,12 @@ def _addmm(node: fx.Node) -> Form | None:
     value = constant(right)
     if value is None:
         return None
-    weight = buffer(node, value.t().contiguous(), "weight")
-    weight.meta[PARAMETERS] = right.meta.get(PARAMETERS, ())
-    return Dense("dense", left, weight, bias)
+    return Dense("dense", left, _turned(node, right, value), bias)
+
+
+def _turned(before: fx.Node, right: fx.Node, value: torch.Tensor) -> fx.Node:
+    """``[C, O]``, the value of the second factor, as the weight of a layer."""
+    return buffer(before, value.t().contiguous(), "weight", source=right)
 
 
 _FORMS = {

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import fx
 
-from tvm_insta.frontend.torch.fold import PARAMETERS
 from tvm_insta.frontend.torch.graph import constant, name_of
 from tvm_insta.frontend.torch.operators.converter import bind
 from tvm_insta.frontend.torch.operators.insert import Inserter, replace
@@ -131,6 +130,4 @@ def _mapped(insert: Inserter, weight: Any, function: Any) -> fx.Node | None:
     value = constant(weight)
     if value is None:
         return None
-    made = insert.constant(function(value), "kernel")
-    made.meta[PARAMETERS] = weight.meta.get(PARAMETERS, ())
-    return made
+    return insert.constant(function(value), "kernel", source=weight)

@@ -25,9 +25,9 @@ class Inserter:
         """Insert a call; its value is computed on fake tensors."""
         return call(self.before, target, args)
 
-    def constant(self, value: torch.Tensor, hint: str) -> fx.Node:
-        """Insert a constant of the module."""
-        return buffer(self.before, value, hint)
+    def constant(self, value: torch.Tensor, hint: str, *, source: fx.Node | None = None) -> fx.Node:
+        """Insert a constant of the module, see `buffer`."""
+        return buffer(self.before, value, hint, source=source)
 
     def size(self, source: fx.Node, axis: int) -> Any:
         """Size of a dimension: an int, or a node where it depends on the batch."""
