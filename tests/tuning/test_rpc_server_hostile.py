@@ -11,12 +11,13 @@ import socket
 import statistics
 import struct
 import subprocess
+import sys
 import threading
 import time
 from contextlib import ExitStack, closing, contextmanager, suppress
 
 import pytest
-from tvm.rpc import base, client
+from tvm.rpc import base
 
 from tests.tuning import test_tuning_rpc_server as servers
 from tvm_insta.codegen import bundle
@@ -40,6 +41,14 @@ LIMITS = [
     "60",
     "9" * 180,
 ]
+CLIENT = """
+import os, sys
+from tvm.rpc import client
+session = client.connect("127.0.0.1", int(sys.argv[1]), sys.argv[2], 60)
+session.upload(bytearray(b"some bytes"), target="file.bin")
+assert session.download("file.bin") == b"some bytes"
+os._exit(0)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +83,21 @@ def attacked(program, folder, monkeypatch):
             yield tracker, port, started
         assert started.poll() is None, "the server has ended"
     reports = [path.read_text() for path in folder.glob("report*")]
+    reports = [report for report in reports if not of_tvm_memory(report)]
     assert not reports, f"seed {SEED}: {reports[0][:3000]}"
+
+
+def of_tvm_memory(report: str) -> bool:
+    """Whether the report is of memory that TVM's runtime asks for, in a session's own process.
+
+    Lengths inside of a message are read by TVM, behind the key: without a sanitizer the system
+    refuses, and that session ends. Nothing of ours may be on the stack.
+    """
+    return (
+        "requested allocation size" in report
+        and "libtvm_runtime" in report
+        and "server.c" not in report
+    )
 
 
 def served(tracker, port) -> float:
@@ -197,10 +220,11 @@ def recorded(tracker, port) -> bytes:
 
         worker = threading.Thread(target=carry, daemon=True)
         worker.start()
-        session = client.connect("127.0.0.1", between.getsockname()[1], tracker.match, 60)
-        session.upload(bytearray(b"some bytes"), target="file.bin")
-        assert session.download("file.bin") == b"some bytes"
-        del session
+        # In a process of its own, whose end closes the connection: TVM's client keeps its own
+        # open while anything refers to the session, and waits for the server when it goes.
+        port_between = str(between.getsockname()[1])
+        command = [sys.executable, "-c", CLIENT, port_between, tracker.match]
+        subprocess.run(command, check=True, timeout=60)
         worker.join(timeout=60)
     tracker.match = tracker.offers.get(timeout=60)[1]
     (size,) = struct.unpack("<i", kept[4:8])
