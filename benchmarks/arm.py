@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks.arm_qemu import CORES, emulator
 from tvm_insta import cli
-from tvm_insta.options import STORAGE
+from tvm_insta.compiler.options import STORAGE
 from tvm_insta.tuning import llvm_mca
 
 # (image side, channels) of the binary 3x3 layers of ResNet-18.

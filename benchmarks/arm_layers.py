@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tvm
-from tvm_insta.schedules import schedule_module
 
 from benchmarks.arm import LARQ_CYCLES, Row
 from benchmarks.arm_qemu import Core, count_calls, kernel_main, link_static
@@ -16,6 +15,7 @@ from tvm_insta.codegen import raw
 from tvm_insta.codegen.parts import serial
 from tvm_insta.errors import ToolchainError
 from tvm_insta.passes.pipeline import fuse
+from tvm_insta.schedules import schedule_module
 from tvm_insta.tuning import llvm_mca
 from tvm_insta.tuning.assembly import Loop, hot_loop
 

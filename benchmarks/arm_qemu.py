@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tvm_insta import toolchain
 from tvm_insta.errors import ToolchainError
-from tvm_insta.target import InstaTarget, parse
+from tvm_insta.target import InstaTarget, parse, toolchain
 from tvm_insta.tuning.qemu import EMULATORS, count_plugin
 
 

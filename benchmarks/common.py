@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tvm_insta.compiler.options import CompileOptions
 from tvm_insta.errors import InputError
-from tvm_insta.options import CompileOptions
 from tvm_insta.runtime import cpu
 
 ROOT = Path(__file__).parents[1]

@@ -8,11 +8,11 @@ import numpy as np
 import tvm
 from tvm import relax, tirx
 from tvm.relax import TensorType
-from tvm_insta.schedules import Blocking, binary_blocking, float_block, schedule_module
 
 from tvm_insta import ops
 from tvm_insta.codegen.parts import serial
 from tvm_insta.passes.pipeline import fuse
+from tvm_insta.schedules import Blocking, binary_blocking, float_block, schedule_module
 from tvm_insta.target import InstaTarget
 
 

@@ -23,7 +23,8 @@ import numpy.typing as npt
 import tvm_insta
 from benchmarks import common
 from benchmarks.turns import take_turns
-from tvm_insta import cli, onnx_model
+from tvm_insta import cli
+from tvm_insta.compiler import onnx_model
 from tvm_insta.errors import InputError
 
 Array = npt.NDArray[Any]

@@ -23,8 +23,8 @@ from benchmarks import common
 from benchmarks.engines import FAMILIES, MODELS
 from benchmarks.turns import RUNS
 from tvm_insta import cli
+from tvm_insta.compiler.options import CompileOptions
 from tvm_insta.errors import InputError, InstaError
-from tvm_insta.options import CompileOptions
 
 BASELINE = "baseline"
 VARIANTS: Mapping[str, Mapping[str, Any]] = {

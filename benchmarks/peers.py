@@ -21,8 +21,8 @@ from benchmarks import common
 from benchmarks.engines import FAMILIES, MODELS, OURS, PEERS, Engine
 from benchmarks.results import Result, markdown
 from tvm_insta import cli
+from tvm_insta.compiler.options import CompileOptions
 from tvm_insta.errors import InputError
-from tvm_insta.options import CompileOptions
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ sum. What no rule fits stays as it is, which is correct and slow, and is recorde
 
 from __future__ import annotations
 
-from .common import ConvTiles, Family, Tiles
-from .driver import (
+from tvm_insta.schedules.arm.neon import Blocking
+from tvm_insta.schedules.base import ConvTiles, Family, Tiles
+from tvm_insta.schedules.driver import (
     BinaryBlocking,
     ScheduleRecord,
     binary_blocking,
@@ -16,9 +17,8 @@ from .driver import (
     float_block,
     schedule_module,
 )
-from .forms import BinaryLayer, Measured, UsesTiles, uses_tiles
-from .neon import Blocking
-from .space import SCHEDULE_VERSION, choices
+from tvm_insta.schedules.space import SCHEDULE_VERSION, choices
+from tvm_insta.schedules.x86.variants import BinaryLayer, Measured, UsesTiles, uses_tiles
 
 __all__ = [
     "SCHEDULE_VERSION",

@@ -10,8 +10,10 @@ import tvm
 from tvm import tirx
 from tvm.ir import IRModule
 
-from . import arm, cuda, x86
-from .common import (
+from tvm_insta.schedules.arm import families as arm
+from tvm_insta.schedules.arm.neon import Blocking, blocking, schedule_neon
+from tvm_insta.schedules.arm.neon_tiles import RULES as NEON_RULES
+from tvm_insta.schedules.base import (
     GENERIC,
     ConvTiles,
     Family,
@@ -23,15 +25,19 @@ from .common import (
     rule_of,
     start,
 )
-from .conv import RULES as CONV_RULES
-from .conv import schedule_conv
-from .float_ops import reduction_kind, schedule_elementwise, schedule_reduction
-from .neon import Blocking, blocking, schedule_neon
-from .neon_tiles import RULES as NEON_RULES
-from .pack import schedule_pack
-from .signs import RULE as SIGNS_RULE
-from .signs import schedule_signs
-from .sweep import schedule_sweep
+from tvm_insta.schedules.cuda import fallback as cuda
+from tvm_insta.schedules.generic.conv import RULES as CONV_RULES
+from tvm_insta.schedules.generic.conv import schedule_conv
+from tvm_insta.schedules.generic.float_ops import (
+    reduction_kind,
+    schedule_elementwise,
+    schedule_reduction,
+)
+from tvm_insta.schedules.generic.fused_elementwise import schedule_sweep
+from tvm_insta.schedules.generic.pack import schedule_pack
+from tvm_insta.schedules.x86 import families as x86
+from tvm_insta.schedules.x86.amx import RULE as SIGNS_RULE
+from tvm_insta.schedules.x86.amx import schedule_signs
 
 _LOG = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from tvm import tirx
 
-from .common import ConvTiles, Family, Kernel, NotApplicable, divisors, start
-from .conv import convolution_shape, own_band, register_budget
-from .neon_tiles import neon_choices, neon_shape
-from .pack import pack_choices
-from .signs import tile_choices
+from tvm_insta.schedules.arm.neon_tiles import neon_choices, neon_shape
+from tvm_insta.schedules.base import ConvTiles, Family, Kernel, NotApplicable, divisors, start
+from tvm_insta.schedules.generic.conv import convolution_shape, own_band, register_budget
+from tvm_insta.schedules.generic.pack import pack_choices
+from tvm_insta.schedules.x86.amx import tile_choices
 
 SCHEDULE_VERSION = 1
 """Counts the changes of the rules after which a measured time no longer tells which parameters are

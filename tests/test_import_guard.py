@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tvm_insta import _guard
+from tvm_insta.target import tvm_versions
 
 
 def _pretend(monkeypatch, tvm, ffi):
@@ -20,7 +20,7 @@ def _pretend(monkeypatch, tvm, ffi):
             raise metadata.PackageNotFoundError(package)
         return versions[package]
 
-    monkeypatch.setattr(_guard.metadata, "version", version)
+    monkeypatch.setattr(tvm_versions.metadata, "version", version)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def _pretend(monkeypatch, tvm, ffi):
 )
 def test_fitting_versions_pass(monkeypatch, tvm, ffi):
     _pretend(monkeypatch, tvm, ffi)
-    _guard.check_versions()
+    tvm_versions.check_versions()
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_fitting_versions_pass(monkeypatch, tvm, ffi):
 def test_other_versions_are_refused_in_one_sentence(monkeypatch, tvm, ffi, found):
     _pretend(monkeypatch, tvm, ffi)
     with pytest.raises(ImportError) as error:
-        _guard.check_versions()
+        tvm_versions.check_versions()
     text = str(error.value)
     assert text.startswith("tvm_insta needs apache-tvm==0.27.0.post1 with apache-tvm-ffi>=0.1.14")
     assert found in text
@@ -86,8 +86,8 @@ def test_the_guard_speaks_before_tvm_is_imported(monkeypatch):
 def test_pins_are_those_of_the_package():
     """pyproject.toml and the guard must not drift apart."""
     text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
-    assert f'"apache-tvm=={_guard.TVM_VERSION}"' in text
-    assert f'"apache-tvm-ffi>={_guard.FFI_FIRST},<{_guard.FFI_BEFORE}"' in text
+    assert f'"apache-tvm=={tvm_versions.TVM_VERSION}"' in text
+    assert f'"apache-tvm-ffi>={tvm_versions.FFI_FIRST},<{tvm_versions.FFI_BEFORE}"' in text
 
 
 def test_canary_tvm_ir_survives_a_json_round_trip():

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from tvm_insta.compiler.model_inputs import samples
+from tvm_insta.compiler.options import CompileOptions
 from tvm_insta.errors import InputError, InstaError
-from tvm_insta.model_inputs import samples
-from tvm_insta.options import CompileOptions
 
 HOW = {"resize": [8, 8], "mode": "L", "scale": 1.0}
 EXAMPLE = [torch.zeros(1, 1, 8, 8)]

@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tvm_insta import llvm_info
 from tvm_insta.errors import TargetError
 from tvm_insta.runtime import cpu
-from tvm_insta.target import PRESETS, parse
+from tvm_insta.target import PRESETS, llvm_info, parse
 
 AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vpopcntdq"}
 

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tvm_insta import toolchain
 from tvm_insta.errors import ToolchainError
-from tvm_insta.target import parse
-from tvm_insta.toolchain import Linker, find_linker
+from tvm_insta.target import parse, toolchain
+from tvm_insta.target.toolchain import Linker, find_linker
 
 SOURCE = """#include <math.h>
 int twice(int x) { return 2 * x; }

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tvm_insta import train
-    from tvm_insta.compiler import Artefact, build
-    from tvm_insta.onnx_model import build_onnx
-    from tvm_insta.options import CompileOptions
+    from tvm_insta.compiler.driver import Artefact, build
+    from tvm_insta.compiler.onnx_model import build_onnx
+    from tvm_insta.compiler.options import CompileOptions
     from tvm_insta.runtime import Module, load
 
 __version__ = "0.1.0"
 __all__ = ["Artefact", "CompileOptions", "Module", "build", "build_onnx", "load", "train"]
 
 _HOME = {
-    "Artefact": "tvm_insta.compiler",
-    "CompileOptions": "tvm_insta.options",
+    "Artefact": "tvm_insta.compiler.driver",
+    "CompileOptions": "tvm_insta.compiler.options",
     "Module": "tvm_insta.runtime",
-    "build": "tvm_insta.compiler",
-    "build_onnx": "tvm_insta.onnx_model",
+    "build": "tvm_insta.compiler.driver",
+    "build_onnx": "tvm_insta.compiler.onnx_model",
     "load": "tvm_insta.runtime",
 }
 

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tvm_insta import choose, cli
-from tvm_insta.errors import InputError
-from tvm_insta.options import (
+from tvm_insta import cli
+from tvm_insta.compiler import model_arguments
+from tvm_insta.compiler.options import (
     BINARY,
     INPUTS,
     RANDOM,
@@ -21,6 +21,7 @@ from tvm_insta.options import (
     STORAGE,
     CompileOptions,
 )
+from tvm_insta.errors import InputError
 from tvm_insta.runtime import preprocess_option
 
 
@@ -30,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         prog="tvm_insta.compile",
         description="Compile a binary network into a module that C and Python programs load.",
     )
-    choose.add_model_arguments(result)
+    model_arguments.add_model_arguments(result)
     result.add_argument("--preprocess", metavar="HOW", help=preprocess_option.HELP)
     result.add_argument(
         "--target",
@@ -145,7 +146,7 @@ def _compile(args: argparse.Namespace) -> int:
     target = parse(options.target)
     for note in target.notes:
         print(f"target: {note}")
-    chosen = choose.chosen_model(args)
+    chosen = model_arguments.chosen_model(args)
     for note in chosen.notes:
         print(f"model: {note}")
     if not chosen.dynamic:
@@ -160,7 +161,7 @@ def _compile(args: argparse.Namespace) -> int:
         )
     kind = f"{options.runtime}-uint8" if options.input == "uint8" else options.runtime
     output = args.output or Path("build") / f"{chosen.label}-{_slug(target.text)}-{kind}"
-    from tvm_insta.compiler import compile_module
+    from tvm_insta.compiler.driver import compile_module
 
     bar = cli.StepBar()
     try:

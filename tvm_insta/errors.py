@@ -6,7 +6,9 @@ traceback). A message says what was got, what is allowed, and how to mend it.
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Iterable
 
 
 class InstaError(Exception):
@@ -85,3 +87,16 @@ def one_line(error: BaseException | str, limit: int = 160) -> str:
     name = error if isinstance(error, str) else type(error).__name__
     text = next((line for line in lines if line), name).rstrip(".")
     return text if len(text) <= limit else text[: limit - 3].rstrip() + "..."
+
+
+def near(word: str, allowed: Iterable[str]) -> str:
+    """` (did you mean a, b or c?)` with up to five names like `word`, or nothing."""
+    by_key = {name.lower(): name for name in allowed}
+    keys = difflib.get_close_matches(word.lower(), by_key, n=5, cutoff=0.6)
+    # A name that holds the word, or the other way round, is near whatever its length.
+    keys += sorted(k for k in by_key if k not in keys and len(word) > 1 and word.lower() in k)
+    names = [by_key[key] for key in keys[:5]]
+    if not names:
+        return ""
+    head, last = ", ".join(names[:-1]), names[-1]
+    return f" (did you mean {head} or {last}?)" if head else f" (did you mean {last}?)"

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from tvm_insta import choose, cli, onnx_model
+from tvm_insta import cli
+from tvm_insta.compiler import model_arguments, onnx_model
 
 
 def parser() -> argparse.ArgumentParser:
@@ -18,7 +19,7 @@ def parser() -> argparse.ArgumentParser:
         prog="tvm_insta.export",
         description="Write a network as an ONNX file, and check the file against the network.",
     )
-    choose.add_model_arguments(result, onnx_option=False)
+    model_arguments.add_model_arguments(result, onnx_option=False)
     result.add_argument(
         "--onnx", dest="output", type=Path, required=True, metavar="FILE", help="file to write"
     )
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     onnx_model.require_onnx()
-    chosen = choose.chosen_model(args)
+    chosen = model_arguments.chosen_model(args)
     from tvm_insta.frontend.onnx.write import export
 
     properties = {"tvm_insta": json.dumps(dict(chosen.source.description))}

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tvm_insta import choose, cli
+from tvm_insta import cli
+from tvm_insta.compiler import model_arguments
+from tvm_insta.compiler.options import BINARY, STEMS
 from tvm_insta.errors import TuneError
-from tvm_insta.options import BINARY, STEMS
 
 UNITS = {"local": "seconds", "rpc": "seconds", "icount": "instructions", "mca": "cycles"}
 
@@ -21,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
         description="Measure which parameters of the schedules are best for each layer, and keep "
         "them for the compiler. Ctrl-C ends the sweep; --resume goes on with it.",
     )
-    choose.add_model_arguments(result)
+    model_arguments.add_model_arguments(result)
     result.add_argument("--target", default="native", help="as of the compile command")
     result.add_argument(
         "--stem", choices=STEMS, default="fp32", help="numbers of the float layers, as compile has"
@@ -94,7 +95,7 @@ def _tune(args: argparse.Namespace) -> int:
         build_timeout=args.build_timeout,
         run_timeout=args.run_timeout,
     )
-    from tvm_insta.tuner import TuneOptions, tune
+    from tvm_insta.compiler.tuner import TuneOptions, tune
     from tvm_insta.tuning.progress import SweepBar
 
     options = TuneOptions(
@@ -111,7 +112,7 @@ def _tune(args: argparse.Namespace) -> int:
     from tvm_insta.tuning.log import folder_of
 
     folder = folder_of(args.log_dir, parse(args.target))
-    chosen = choose.chosen_model(args)
+    chosen = model_arguments.chosen_model(args)
     for note in chosen.notes:
         print(f"model: {note}")
     if chosen.note:

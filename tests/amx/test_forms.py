@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tvm_insta.schedules import Measured, choices, family_of, uses_tiles
 
 from tests.tuning import tiny
-from tvm_insta import build, nn, tuner
+from tvm_insta import build, nn
+from tvm_insta.compiler import tuner
+from tvm_insta.compiler.kernel_variants import compare
 from tvm_insta.errors import ArtefactError
-from tvm_insta.forms import compare
 from tvm_insta.passes.pipeline import run_pipeline
 from tvm_insta.runtime import amx
+from tvm_insta.schedules import Measured, choices, family_of, uses_tiles
 from tvm_insta.target import parse
 from tvm_insta.tuning import worker
 from tvm_insta.tuning.options import SweepOptions

@@ -9,14 +9,14 @@ import pytest
 import tvm
 import tvm_ffi
 from tvm import relax, s_tir, tirx
-from tvm_insta.schedules import BinaryLayer, schedule_module, uses_tiles
-from tvm_insta.schedules.forms import fill
-from tvm_insta.schedules.signs_shape import Geometry
 
 from tvm_insta import ops
 from tvm_insta.codegen.needs import kernel_needs
 from tvm_insta.ops import packing, reference
 from tvm_insta.passes.pipeline import fuse
+from tvm_insta.schedules import BinaryLayer, schedule_module, uses_tiles
+from tvm_insta.schedules.x86.amx_shape import Geometry
+from tvm_insta.schedules.x86.variants import fill
 from tvm_insta.target import parse
 
 # batch, height, width, channels, out, kernel, strides, padding

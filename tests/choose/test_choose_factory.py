@@ -8,7 +8,7 @@ import textwrap
 import pytest
 import torch
 
-from tvm_insta.choose.factory import make_network
+from tvm_insta.compiler.model_arguments.factory import make_network
 from tvm_insta.errors import ModelError
 
 PLAIN = """

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tvm_insta import nn
-from tvm_insta.choose import add_model_arguments, build_again, chosen_model
-from tvm_insta.choose.arguments import factory_arguments, input_shape
+from tvm_insta.compiler.model_arguments import add_model_arguments, build_again, chosen_model
+from tvm_insta.compiler.model_arguments.arguments import factory_arguments, input_shape
 from tvm_insta.errors import ArtefactError, ModelError
 
 FACTORY = """

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import tvm_insta
-from tvm_insta import compiler, nn
+from tvm_insta import nn
+from tvm_insta.compiler import driver
 from tvm_insta.runtime.preprocess import load_images
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -31,14 +32,14 @@ def compiled(digits, tmp_path_factory):
     network, images, _ = digits
     image = torch.from_numpy(images[:1])
     # An export knows no target, and takes longer than all else of a build: one for all machines.
-    exported = compiler.import_torch(network, [image], max_batch=64, dynamic=True)
+    exported = driver.import_torch(network, [image], max_batch=64, dynamic=True)
     done: dict[str, Path] = {}
 
     def compile_for(machine):
         if machine.target not in done:
             folder = tmp_path_factory.mktemp(machine.name)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(compiler, "import_torch", lambda *_, **__: exported)
+                patch.setattr(driver, "import_torch", lambda *_, **__: exported)
                 tvm_insta.build(
                     network, image, target=machine.target, runtime="c", out_dir=folder, check=False
                 )

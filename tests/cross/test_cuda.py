@@ -11,7 +11,7 @@ import tvm
 from tvm import tirx
 
 from tests.cross import small_network
-from tvm_insta import bench, nn, toolchain
+from tvm_insta import bench, nn
 from tvm_insta import compile as command
 from tvm_insta.codegen import cuda_device
 from tvm_insta.codegen.elf import ElfFile
@@ -19,7 +19,7 @@ from tvm_insta.codegen.program import extract
 from tvm_insta.codegen.relax_vm import build_executable
 from tvm_insta.frontend import import_torch
 from tvm_insta.passes.pipeline import run_pipeline
-from tvm_insta.target import parse
+from tvm_insta.target import parse, toolchain
 
 H100 = "cuda -arch=sm_90"
 EM_CUDA = 190

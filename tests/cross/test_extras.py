@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tvm_insta.schedules import schedule_module
 
 from tests.cross.emulated import assert_like_here
 from tests.cross.machines import RUNNER, Machine
@@ -30,8 +29,9 @@ from tvm_insta.codegen.program import CodegenError
 from tvm_insta.errors import ArtefactError
 from tvm_insta.passes.pipeline import fuse, lower_for
 from tvm_insta.passes.report import Report
+from tvm_insta.schedules import schedule_module
 from tvm_insta.target import parse
-from tvm_insta.toolchain import find_linker
+from tvm_insta.target.toolchain import find_linker
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "c"
 

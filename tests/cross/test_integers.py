@@ -7,7 +7,6 @@ import platform
 import numpy as np
 import pytest
 from tvm import relax
-from tvm_insta.schedules import schedule_module
 
 from tests.cross.machines import A76, ARM, ARMV7, X86
 from tvm_insta import ops
@@ -16,6 +15,7 @@ from tvm_insta.ops import packing, reference
 from tvm_insta.passes.pipeline import fuse, lower_for
 from tvm_insta.passes.report import Report
 from tvm_insta.runtime import cpu
+from tvm_insta.schedules import schedule_module
 from tvm_insta.target import parse
 
 # height, width, channels, groups, bits, comparison, pad, thresholds belong to a channel or instance

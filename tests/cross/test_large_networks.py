@@ -10,7 +10,8 @@ import torch
 import tvm_insta
 from tests.cross.emulated import Emulated
 from tests.cross.machines import A53, A72, A76, ARMV7, GENERIC_ARM64
-from tvm_insta import compiler, nn
+from tvm_insta import nn
+from tvm_insta.compiler import driver
 from tvm_insta.validate import validate
 
 BINARY = {"resnet18": 16, "mobilenet_v1": 31}
@@ -32,7 +33,7 @@ def exported(model):
     """
     network = nn.create(model, "insta")
     image = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
-    imported = compiler.import_torch(network, [image], max_batch=2, dynamic=True)
+    imported = driver.import_torch(network, [image], max_batch=2, dynamic=True)
     return network, image, imported
 
 
@@ -49,7 +50,7 @@ def test_bits_and_logits(model, machine, others, tmp_path, monkeypatch):
     all integers are exact; and so do the logits. Tolerances and their reasons are validate's."""
     machine.require()
     network, image, imported = exported(model)
-    monkeypatch.setattr(compiler, "import_torch", lambda *_, **__: imported)
+    monkeypatch.setattr(driver, "import_torch", lambda *_, **__: imported)
     target = machine.target
     options = {"runtime": "c", "out_dir": tmp_path, "check": False}  # it is what this test does
     artefact = tvm_insta.build(network, image, target=target, **options)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from tvm import relax
-from tvm_insta.schedules import schedule_module
 
 import tvm_insta
 from tests.cross.machines import A76, NATIVE
@@ -19,6 +18,7 @@ from tvm_insta.codegen.plain_c import c_form
 from tvm_insta.ops import reference
 from tvm_insta.passes.pipeline import fuse
 from tvm_insta.runtime.preprocess import load_images
+from tvm_insta.schedules import schedule_module
 from tvm_insta.target import parse
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits" / "test"

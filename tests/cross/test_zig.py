@@ -11,8 +11,8 @@ import torch
 from tests.cross import small_network
 from tests.cross.machines import GENERIC_ARM64
 from tvm_insta import compile as command
-from tvm_insta import toolchain
 from tvm_insta.codegen.elf import ElfFile
+from tvm_insta.target import toolchain
 
 
 @pytest.fixture

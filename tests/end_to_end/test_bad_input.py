@@ -181,6 +181,6 @@ def test_what_code_generation_refuses_is_refused_first(argv, capsys, monkeypatch
     def exported(*_args, **_options):
         raise AssertionError("the model was exported before the refusal")
 
-    monkeypatch.setattr("tvm_insta.compiler.import_torch", exported)
+    monkeypatch.setattr("tvm_insta.compiler.driver.import_torch", exported)
     message = refused(compile_command.main, [*argv, "-o", str(tmp_path / "out")], capsys)
     assert LATE[argv] in message

@@ -17,7 +17,7 @@ from PIL import Image
 import tvm_insta
 from tvm_insta import compile as compile_command
 from tvm_insta import run as run_command
-from tvm_insta.choose.factory import make_network
+from tvm_insta.compiler.model_arguments.factory import make_network
 from tvm_insta.runtime import manifest as manifests
 from tvm_insta.validate.__main__ import main as validate_main
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import tvm
 from tvm import relax
-from tvm_insta.schedules import schedule_module
 
 from tvm_insta import ops
 from tvm_insta.errors import OpError
 from tvm_insta.ops import packing, reference
 from tvm_insta.passes.pipeline import fuse
+from tvm_insta.schedules import schedule_module
 from tvm_insta.target import parse
 
 HOST = parse("llvm")

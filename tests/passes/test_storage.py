@@ -8,11 +8,11 @@ import pytest
 import torch
 from tvm import relax
 from tvm.ir import Call
-from tvm_insta.schedules import schedule_module
 
 from tests.passes.networks import phases, tiny_resnet
 from tvm_insta.passes.pipeline import fuse
 from tvm_insta.passes.storage import store_half
+from tvm_insta.schedules import schedule_module
 from tvm_insta.target import parse
 
 X = torch.zeros(1, 3, 16, 16)

@@ -9,9 +9,9 @@ import numpy as np
 import tvm
 from tvm import relax, tirx
 from tvm.relax import TensorType
-from tvm_insta.schedules import ConvTiles, ScheduleRecord, schedule_module
 
 from tvm_insta import ops
+from tvm_insta.schedules import ConvTiles, ScheduleRecord, schedule_module
 
 # No FMA on purpose: LLVM fuses a multiplication and an addition where it sees both in one loop.
 # Without that instruction, float results can be compared bit for bit.

@@ -20,11 +20,12 @@ from schedule_nets import (
     scheduled,
 )
 from tvm import relax
-from tvm_insta.schedules import ConvTiles, x86
-from tvm_insta.schedules.common import GENERIC, NotApplicable
-from tvm_insta.schedules.conv import choose_tiles
 
 from tvm_insta import ops
+from tvm_insta.schedules import ConvTiles
+from tvm_insta.schedules.base import GENERIC, NotApplicable
+from tvm_insta.schedules.generic.conv import choose_tiles
+from tvm_insta.schedules.x86 import families as x86
 
 HAS_AVX512 = tvm.target.codegen.llvm_get_system_cpu() and {
     "avx512f",

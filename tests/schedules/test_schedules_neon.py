@@ -6,11 +6,11 @@ import re
 
 import pytest
 from schedule_nets import legalise, module, only_primfunc
-from tvm_insta.schedules import Blocking, binary_blocking, schedule_module
-from tvm_insta.schedules.driver import family_of
 
 from tvm_insta import ops
 from tvm_insta.codegen import raw
+from tvm_insta.schedules import Blocking, binary_blocking, schedule_module
+from tvm_insta.schedules.driver import family_of
 from tvm_insta.target import parse
 from tvm_insta.tuning.assembly import hot_loop
 

@@ -10,14 +10,14 @@ import pytest
 import tvm
 from schedule_nets import module, only_primfunc
 from tvm import relax
-from tvm_insta.schedules import ConvTiles, binary_blocking, choices, family_of, schedule_module
 
 from tvm_insta import ops
 from tvm_insta.codegen import raw
 from tvm_insta.codegen.parts import serial
 from tvm_insta.passes.pipeline import fuse
+from tvm_insta.schedules import ConvTiles, binary_blocking, choices, family_of, schedule_module
 from tvm_insta.target import parse
-from tvm_insta.toolchain import find_linker
+from tvm_insta.target.toolchain import find_linker
 from tvm_insta.tuning.measure import random_arrays
 from tvm_insta.tuning.workload import outputs_of
 

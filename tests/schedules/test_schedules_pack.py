@@ -19,9 +19,9 @@ from schedule_nets import (
     symbolic,
 )
 from test_schedules_conv import avx512_only
-from tvm_insta.schedules import choices, family_of
 
 from tvm_insta import ops
+from tvm_insta.schedules import choices, family_of
 
 TARGETS = [SSE, AVX2, pytest.param(AVX512, marks=avx512_only)]
 SPECIAL = np.float32([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 3.4e38])

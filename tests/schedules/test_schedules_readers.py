@@ -16,10 +16,10 @@ from schedule_nets import (
     symbolic,
 )
 from tvm import relax
-from tvm_insta.schedules import schedule_module
 
 from tvm_insta import ops
 from tvm_insta.passes.pipeline import fuse
+from tvm_insta.schedules import schedule_module
 
 TARGETS = [SSE, AVX2, AVX512]
 READERS = ["rows", "words", "both"]

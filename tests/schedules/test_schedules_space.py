@@ -8,9 +8,9 @@ import tvm
 import tvm_ffi
 from schedule_nets import AVX512, LANES, SSE, legalise, module, only_primfunc, symbolic
 from tvm import relax
-from tvm_insta.schedules import ConvTiles, choices, family_of, schedule_module
 
 from tvm_insta import ops
+from tvm_insta.schedules import ConvTiles, choices, family_of, schedule_module
 
 
 def convolution(width: int = 6, height: int = 4, out: int = 32, batch: int | None = 1):

@@ -6,12 +6,13 @@ import re
 
 import pytest
 from schedule_nets import SSE, arguments, execute, float_conv, legalise, only_primfunc
-from tvm_insta.schedules import arm, float_block, schedule_module
-from tvm_insta.schedules.common import Kernel, Tiles, start
-from tvm_insta.schedules.conv import schedule_conv
-from tvm_insta.schedules.strips import fetched_at_once, strip_cost
 
 from tvm_insta.codegen import raw
+from tvm_insta.schedules import float_block, schedule_module
+from tvm_insta.schedules.arm import families as arm
+from tvm_insta.schedules.arm.lane_loads import fetched_at_once, strip_cost
+from tvm_insta.schedules.base import Kernel, Tiles, start
+from tvm_insta.schedules.generic.conv import schedule_conv
 from tvm_insta.target import parse
 
 # height, width, channels, out, lanes of a block, kernel, stride, dilation, groups

@@ -11,11 +11,11 @@ from schedule_nets import binary_conv, compile_function, float_conv, legalise, m
 from test_schedules_pack import pack
 from tvm import relax
 from tvm_ffi import structural_hash
-from tvm_insta.schedules import schedule_module
-from tvm_insta.schedules.common import GENERIC
-from tvm_insta.schedules.driver import family_of
 
 from tvm_insta import ops
+from tvm_insta.schedules import schedule_module
+from tvm_insta.schedules.base import GENERIC
+from tvm_insta.schedules.driver import family_of
 
 A64 = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mattr": ["+neon"]}
 A32 = {

@@ -6,12 +6,12 @@ import functools
 
 import pytest
 import torch
-from tvm_insta.schedules import SCHEDULE_VERSION
 
 from tvm_insta import nn
 from tvm_insta.frontend import import_torch
 from tvm_insta.passes.kernels import kernels_of_layers
 from tvm_insta.passes.pipeline import run_pipeline
+from tvm_insta.schedules import SCHEDULE_VERSION
 from tvm_insta.target import parse
 from tvm_insta.tuning import curate, lookup, meta
 from tvm_insta.tuning.log import TuningLog, folder_of

@@ -18,7 +18,7 @@ import pytest
 from tests.tuning import tiny
 from tvm_insta.errors import TuneError
 from tvm_insta.target import parse
-from tvm_insta.toolchain import find_linker
+from tvm_insta.target.toolchain import find_linker
 from tvm_insta.tuning import lookup
 from tvm_insta.tuning.log import RECORDS, TRIALS, TuningLog
 from tvm_insta.tuning.runner import LocalRunner
@@ -197,7 +197,7 @@ def test_the_artefact_says_tuned_and_computes_the_same(tmp_path):
 
     import tvm_insta
     from tvm_insta import nn
-    from tvm_insta.tuner import TuneOptions, tune
+    from tvm_insta.compiler.tuner import TuneOptions, tune
     from tvm_insta.tuning.options import SweepOptions
 
     torch.manual_seed(0)

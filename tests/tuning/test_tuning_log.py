@@ -9,10 +9,10 @@ import sys
 
 import pytest
 import tvm_ffi
-from tvm_insta.schedules import SCHEDULE_VERSION, ConvTiles, choices
 
 from tests.tuning import tiny
 from tvm_insta.errors import LogError
+from tvm_insta.schedules import SCHEDULE_VERSION, ConvTiles, choices
 from tvm_insta.target import parse
 from tvm_insta.tuning import curate, lookup, meta, records
 from tvm_insta.tuning import log as logs_module

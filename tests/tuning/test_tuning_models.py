@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tests.tuning import tiny
-from tvm_insta import nn, tune, tuner
+from tvm_insta import nn, tune
+from tvm_insta.compiler import tuner
 from tvm_insta.errors import TuneError
 from tvm_insta.passes.pipeline import run_pipeline
 from tvm_insta.target import parse
@@ -67,7 +68,7 @@ def test_a_wrong_result_and_a_foreign_instruction_are_failures(counter, monkeypa
     bodies = {wrong: "", foreign: '__asm__ volatile(".inst 0x4e829420");'}
 
     def build(task, candidates):
-        from tvm_insta.toolchain import find_linker
+        from tvm_insta.target.toolchain import find_linker
         from tvm_insta.tuning.build import _MAIN, _arguments
 
         built = real(task, candidates)

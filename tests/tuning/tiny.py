@@ -7,12 +7,12 @@ from pathlib import Path
 import tvm
 from tvm import relax, tirx
 from tvm.relax import TensorType
-from tvm_insta.schedules import binary_blocking
 
 from tvm_insta import ops
+from tvm_insta.compiler.tuner import TuneOptions, tune_tasks
 from tvm_insta.passes.pipeline import fuse
+from tvm_insta.schedules import binary_blocking
 from tvm_insta.target import parse
-from tvm_insta.tuner import TuneOptions, tune_tasks
 from tvm_insta.tuning.log import folder_of
 from tvm_insta.tuning.options import SweepOptions
 from tvm_insta.tuning.runner import Outcome

@@ -12,7 +12,7 @@ from tvm import relax
 
 import tvm_insta
 from tests.validate.networks import SHAPE, Everything
-from tvm_insta import compiler
+from tvm_insta.compiler import driver
 from tvm_insta.errors import ValidationError
 from tvm_insta.ops import packing
 from tvm_insta.passes import pipeline
@@ -29,12 +29,12 @@ def imported(sign_of_zero="exact"):
     return ORIGINAL(Everything(), [EXAMPLE], max_batch=4, dynamic=True, sign_of_zero=sign_of_zero)
 
 
-ORIGINAL = compiler.import_torch
+ORIGINAL = driver.import_torch
 
 
 @pytest.fixture(autouse=True)
 def one_export(monkeypatch):
-    monkeypatch.setattr(compiler, "import_torch", lambda *_, **__: imported())
+    monkeypatch.setattr(driver, "import_torch", lambda *_, **__: imported())
 
 
 def build(out, **options):
@@ -214,7 +214,7 @@ def test_wrong_border_class(tmp_path, monkeypatch):
 
 def test_sign_of_zero_is_one(tmp_path, monkeypatch):
     """The compiler takes +1 for torch.sign(0), which nobody asked for."""
-    monkeypatch.setattr(compiler, "import_torch", lambda *_, **__: imported("+1"))
+    monkeypatch.setattr(driver, "import_torch", lambda *_, **__: imported("+1"))
     with pytest.raises(ValidationError, match="not what PyTorch computes"):
         build(tmp_path)
 
@@ -248,6 +248,6 @@ def test_position_in_the_batch_at_run_time(tmp_path, monkeypatch):
 
 
 def test_no_check_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(compiler, "import_torch", lambda *_, **__: imported("+1"))
+    monkeypatch.setattr(driver, "import_torch", lambda *_, **__: imported("+1"))
     options = build(tmp_path, check=False).manifest.options
     assert options["checked"] == "skipped" and options["check_seconds"] == 0.0

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from tvm_insta.codegen.staging import staged
 from tvm_insta.errors import ArtefactError, ToolchainError
-from tvm_insta.llvm_info import host_triple
 from tvm_insta.runtime import manifest as manifests
 from tvm_insta.target import InstaTarget
-from tvm_insta.toolchain import find_linker
-from tvm_insta.triples import arch_of
+from tvm_insta.target.llvm_info import host_triple
+from tvm_insta.target.toolchain import find_linker
+from tvm_insta.target.triples import arch_of
 
 PROGRAM = "classify"
 

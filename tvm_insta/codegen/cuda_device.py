@@ -21,7 +21,7 @@ import tvm_ffi
 from tvm_insta.codegen.elf import ElfFile
 from tvm_insta.errors import ToolchainError
 from tvm_insta.target import InstaTarget
-from tvm_insta.toolchain import find_linker, nvcc
+from tvm_insta.target.toolchain import find_linker, nvcc
 
 _DRIVER = (
     "cuDeviceGetName",

@@ -20,7 +20,7 @@ from tvm_insta.codegen.plan import Plan, code_symbol, make_plan
 from tvm_insta.codegen.program import CodegenError, Parts, extract
 from tvm_insta.runtime.manifest import Memory
 from tvm_insta.target import InstaTarget
-from tvm_insta.toolchain import Linker, find_linker
+from tvm_insta.target.toolchain import Linker, find_linker
 
 _SYSTEM_LIBRARY = re.compile(r"lib[cm]\.so|lib[cm]\.so\.\d+|libc\.musl-.*|ld-.*|ld64.*")
 _STRICT = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-g0")
@@ -87,7 +87,7 @@ def c_form(
         target: a CPU target.
         out_dir: created if missing. Inside `staging.staged` it appears complete or not at all.
         name: prefix of files and of every public C name.
-        linker: default `tvm_insta.toolchain.find_linker(target)`.
+        linker: default `tvm_insta.target.toolchain.find_linker(target)`.
         parts: name and shape of each output, where the function returns several behind each other.
 
     Raises:

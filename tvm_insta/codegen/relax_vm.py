@@ -22,7 +22,7 @@ from tvm_insta.codegen.needs import all_needs
 from tvm_insta.codegen.program import CodegenError, Parts, Program, extract
 from tvm_insta.codegen.raw import keep_small_arrays_on_stack
 from tvm_insta.target import InstaTarget
-from tvm_insta.toolchain import Linker, find_linker
+from tvm_insta.target.toolchain import Linker, find_linker
 
 TIR_PIPELINE = "tvm_insta"
 """Name of the pass pipeline that lowers scheduled PrimFuncs, registered with TVM."""
@@ -73,7 +73,7 @@ def vm_form(
         target: a CPU or CUDA target.
         out_dir: created if missing. Inside `staging.staged` it appears complete or not at all.
         name: file name without ending.
-        linker: default `tvm_insta.toolchain.find_linker(target)`.
+        linker: default `tvm_insta.target.toolchain.find_linker(target)`.
         parts: name and shape of each output, where the function returns several behind each other.
 
     Raises:

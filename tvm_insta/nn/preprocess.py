@@ -13,8 +13,8 @@ import math
 from typing import Any
 
 from tvm_insta.errors import ModelError
-from tvm_insta.image_presets import IMAGENET
 from tvm_insta.nn.options import input_shape
+from tvm_insta.runtime.image_presets import IMAGENET
 
 KEYS = ("resize", "interpolation", "mode", "scale", "mean", "std", "layout", "classes")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")

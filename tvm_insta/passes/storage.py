@@ -20,7 +20,7 @@ from tvm import relax, tirx
 from tvm.ir import Call
 
 from tvm_insta.passes.rewriter import Expr, Rewriter, op_name, variables
-from tvm_insta.schedules import half
+from tvm_insta.schedules.generic import fp16_storage as half
 
 Tensor = tuple[Expr, int]
 """The variable of a kernel call, and the number of the call's output."""

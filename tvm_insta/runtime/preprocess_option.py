@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tvm_insta.errors import InputError
-from tvm_insta.image_presets import NONE, PRESETS
+from tvm_insta.runtime.image_presets import NONE, PRESETS
 from tvm_insta.runtime.preprocess import CHANNELS, Preprocessing
 
 HELP = (

@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from tvm_insta.errors import ArtefactError, one_line
-from tvm_insta.runtime import crew
+from tvm_insta.runtime import vm_threads as crew
 from tvm_insta.runtime.arrays import Array, aligned_empty, output_shape
 from tvm_insta.runtime.library import open_library
 from tvm_insta.runtime.manifest import Manifest, TensorInfo

@@ -18,7 +18,7 @@ from tvm_insta.codegen.relax_vm import TIR_PIPELINE
 from tvm_insta.errors import TuneError
 from tvm_insta.schedules import ConvTiles, schedule_module
 from tvm_insta.target import InstaTarget
-from tvm_insta.toolchain import find_linker
+from tvm_insta.target.toolchain import find_linker
 from tvm_insta.tuning.workload import arguments_of, outputs_of
 
 SYMBOL = "kernel"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tvm_insta.errors import ToolchainError
 from tvm_insta.target import parse
-from tvm_insta.toolchain import find_linker
+from tvm_insta.target.toolchain import find_linker
 
 EMULATORS = {"aarch64": "qemu-aarch64", "arm": "qemu-arm", "riscv64": "qemu-riscv64"}
 """The emulator's program by the architecture of a target."""

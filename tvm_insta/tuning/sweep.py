@@ -7,6 +7,7 @@ they proposed, and learn it from the log until they reach what is new.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -239,12 +240,6 @@ class _Sweep:
         tasks = dict(self.about.tasks)
         for state in self.states:
             tasks[state.task.key] = state.describe()
-        self.about = meta.Meta(
-            **{**_shallow(self.about), "tasks": tasks, "schedule_version": SCHEDULE_VERSION}
-        )
+        self.about = dataclasses.replace(self.about, tasks=tasks, schedule_version=SCHEDULE_VERSION)
         meta.write(self.log.folder, self.about)
         return self.about
-
-
-def _shallow(about: meta.Meta) -> dict[str, object]:
-    return {name: getattr(about, name) for name in about.__dataclass_fields__}

@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _validate(args: argparse.Namespace) -> int:
-    from tvm_insta import choose, runtime
+    from tvm_insta import runtime
+    from tvm_insta.compiler import model_arguments
     from tvm_insta.errors import InputError
 
     if args.inputs < 1:
@@ -56,7 +57,7 @@ def _validate(args: argparse.Namespace) -> int:
 
     import torch
 
-    from tvm_insta.model_inputs import take_bytes
+    from tvm_insta.compiler.model_inputs import take_bytes
     from tvm_insta.report import findings_lines
     from tvm_insta.runtime.image_folder import image_files
     from tvm_insta.runtime.manifest import check_takes_images
@@ -65,7 +66,7 @@ def _validate(args: argparse.Namespace) -> int:
     from tvm_insta.validate.inputs import random_inputs
 
     manifest = artefact.manifest
-    chosen = choose.build_again(
+    chosen = model_arguments.build_again(
         manifest.source,
         trusted=args.trust_source,
         factory=args.factory,

@@ -16,7 +16,7 @@ from tests.frontend.onnx.models import by_runtime, graph
 from tests.frontend.onnx.networks import larq, qcdq, qonnx, straight_through
 from tests.frontend.onnx.test_write import Blocks
 from tvm_insta import compile as compile_command
-from tvm_insta import onnx_model
+from tvm_insta.compiler import onnx_model
 from tvm_insta.errors import ImportModelError, InstaError, ModelError
 from tvm_insta.frontend.onnx.write import export
 from tvm_insta.validate.__main__ import main as validate_main

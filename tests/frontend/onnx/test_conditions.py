@@ -9,10 +9,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.frontend.onnx.cases import X, floats, ints
 from tests.frontend.onnx.models import agree, by_us, graph
+from tvm_insta.compiler.onnx_model import network
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend import import_torch
 from tvm_insta.frontend.onnx import load, onnx_module, settle
-from tvm_insta.onnx_model import network
 
 FLOAT = TensorProto.FLOAT
 

@@ -26,7 +26,7 @@ READ_ALL = """
 import json, sys, time
 from pathlib import Path
 from tvm_insta.errors import InstaError
-from tvm_insta.onnx_model import network
+from tvm_insta.compiler.onnx_model import network
 for folder in sorted(Path(sys.argv[1]).iterdir()):
     started = time.process_time()
     try:

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 from tests.frontend.onnx.cases import X, floats, ints
 from tests.frontend.onnx.models import QONNX, agree, by_runtime, by_us, graph
 from tests.frontend.onnx.networks import NETWORKS, larq, qcdq, qonnx, straight_through
-from tvm_insta import onnx_model
+from tvm_insta.compiler import onnx_model
 from tvm_insta.errors import ImportModelError, ModelError
 from tvm_insta.frontend import import_torch, trace_and_fold
 from tvm_insta.frontend.onnx import load, onnx_module, settle

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import tvm_insta
-from tvm_insta import onnx_model
+from tvm_insta.compiler import onnx_model
 from tvm_insta.validate import validate
 
 FOLDER = os.environ.get("TVM_INSTA_ONNX_FILES", "")

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from tests.frontend.onnx.models import by_runtime
-from tvm_insta import nn, onnx_model
+from tvm_insta import nn
 from tvm_insta.codegen.program import extract
+from tvm_insta.compiler import onnx_model
 from tvm_insta.frontend import import_torch
 from tvm_insta.frontend.onnx.write import export
 from tvm_insta.passes.pipeline import run_pipeline

@@ -88,7 +88,7 @@ def test_an_output_of_small_numbers_is_judged_by_its_own_size(tmp_path):
 
     model, inputs = two_and_three()
     artefact = tvm_insta.build_onnx(model, out_dir=tmp_path)
-    from tvm_insta.onnx_model import network
+    from tvm_insta.compiler.onnx_model import network
 
     module, loaded = network(model).module, tvm_insta.load(tmp_path)
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from tests.frontend.onnx.models import by_runtime
 from tvm_insta import export as export_command
 from tvm_insta import nn as networks
-from tvm_insta import onnx_model
+from tvm_insta.compiler import onnx_model
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.onnx import load, onnx_module, settle
 from tvm_insta.frontend.onnx.load import QONNX

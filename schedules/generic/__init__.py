@@ -1,0 +1,1 @@
+"""Rules that every CPU shares: convolutions, packing, fused consumers, element-wise code."""

@@ -1,0 +1,114 @@
+"""What joins a kernel behind its epilogue: sums of rows, and packed bits.
+
+The pass that fuses kernels puts `insta.moment_rows` and `insta.threshold_pack` behind the kernel
+that makes their tensor. Both are computed where a tile of that tensor lies in registers or in the
+first-level cache. Neither changes what it computes: a row is added up from left to right, tile
+after tile, and a word is packed from the 32 channels of a pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tvm_insta.schedules.base import Kernel, NotApplicable, blocks, name_of
+from tvm_insta.schedules.generic.float_ops import reduction_nest
+from tvm_insta.schedules.generic.pack import WORD, Pack, find_pack, pack_alone, write_border
+
+
+@dataclass
+class Readers:
+    """The readers of one kernel, None where it has no such.
+
+    Attributes:
+        rows: the block "moment_rows".
+        pack: the blocks of `insta.threshold_pack`.
+    """
+
+    rows: Any
+    pack: Pack | None
+
+    @property
+    def all(self) -> list[Any]:
+        """Their blocks."""
+        rows = [] if self.rows is None else [self.rows]
+        return rows + ([] if self.pack is None else self.pack.all)
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a reader."""
+        return self.rows is not None or self.pack is not None
+
+
+def find_readers(kernel: Kernel) -> Readers:
+    """The readers of a kernel; its packing is brought into the form of `Pack`."""
+    pack = find_pack(kernel)
+    named = {name_of(kernel.schedule, block): block for block in blocks(kernel.schedule)}
+    return Readers(named.get("moment_rows"), pack)
+
+
+def join_readers(
+    kernel: Kernel, readers: Readers, loop: Any, lanes: int, channels: int, inner: Any = None
+) -> None:
+    """Compute the readers at `loop`, whose tiles hold `channels` channels of some pixels of a row.
+
+    Words are packed there if the tile holds whole ones, else in a nest of their own. Rows may be
+    added up at a loop `inner` over the channels of the tile.
+    """
+    if readers.pack is not None:
+        if channels % WORD == 0 and readers.pack.flags is None:
+            join_words(kernel, readers.pack, loop)
+        else:
+            pack_alone(kernel, readers.pack)
+    if readers.rows is not None:
+        join_rows(kernel, readers.rows, loop if inner is None else inner, lanes)
+
+
+def finish_readers(kernel: Kernel, readers: Readers, loop: Any) -> None:
+    """The last steps of a rule: start the sums in front of `loop`, write the border of the words.
+
+    TVM refuses to make loops parallel once a block is split or written twice.
+    """
+    if readers.rows is not None:
+        kernel.schedule.decompose_reduction(readers.rows, loop)
+    if readers.pack is not None:
+        write_border(kernel, readers.pack)
+
+
+def readers_alone(kernel: Kernel, readers: Readers) -> None:
+    """Compute the readers in nests of their own, over the finished tensor."""
+    if readers.pack is not None:
+        pack_alone(kernel, readers.pack)
+    if readers.rows is not None:
+        reduction_nest(kernel, readers.rows, [])
+        readers.rows = None  # complete
+
+
+def join_rows(kernel: Kernel, rows: Any, loop: Any, lanes: int) -> None:
+    """Add up rows tile by tile: `loop` runs over the tiles of a row, or over channels of one."""
+    schedule = kernel.schedule
+    schedule.reverse_compute_at(rows, loop, preserve_unit_loops=True)
+    *outer, channel, column = schedule.get_loops(rows)[depth(schedule, rows, loop) :]
+    vector, lane = schedule.split(channel, [None, lanes])
+    schedule.reorder(*outer, column, vector, lane)
+    for each in (*outer, column, vector):
+        schedule.unroll(each)
+    if lanes > 1:
+        schedule.vectorize(lane)
+
+
+def join_words(kernel: Kernel, pack: Pack, loop: Any) -> None:
+    """Pack the pixels of a tile at `loop`, whose channels are whole words."""
+    schedule = kernel.schedule
+    schedule.reverse_compute_at(pack.words, loop, preserve_unit_loops=True)
+    for each in schedule.get_loops(pack.words)[depth(schedule, pack.words, loop) :]:
+        schedule.unroll(each)
+
+
+def depth(schedule: Any, block: Any, loop: Any) -> int:
+    """How many loops around `block` lie outside of or are `loop`."""
+    wanted = schedule.get(loop).loop_var
+    for at, each in enumerate(schedule.get_loops(block)):
+        if schedule.get(each).loop_var.same_as(wanted):
+            return at + 1
+    raise NotApplicable("a reader does not lie at its tile")

@@ -1,0 +1,61 @@
+"""The rule of element-wise kernels that readers joined: one sweep over the tensor.
+
+    parallel over images and bands of rows
+      for each row, for each block of channels
+        for each pixel: the element-wise code, the sums of the row, the packed bits
+
+A block of channels is a few vectors, so the sums of its row stay in registers along the row.
+"""
+
+from __future__ import annotations
+
+from tvm_insta.schedules.base import (
+    Kernel,
+    NotApplicable,
+    band_height,
+    blocks,
+    is_among,
+    is_output,
+    is_reduction,
+    known_extent,
+    largest_divisor,
+    parallelise,
+)
+from tvm_insta.schedules.generic.consumers import find_readers, finish_readers, join_readers
+from tvm_insta.schedules.generic.pack import WORD
+
+# Vectors of channels of a block.
+_VECTORS = 4
+
+
+def schedule_sweep(kernel: Kernel) -> tuple[str, None]:
+    """Schedule an element-wise function with `moment_rows` or `threshold_pack` behind it."""
+    readers = find_readers(kernel)
+    schedule = kernel.schedule
+    mine = [b for b in blocks(schedule) if not is_among(schedule, b, readers.all)]
+    if not readers.any or not mine or any(is_reduction(schedule, block) for block in mine):
+        raise NotApplicable
+    *inner, last = mine
+    if any(is_output(schedule, block) for block in inner):
+        raise NotApplicable("an element-wise function with several outputs")
+    for block in inner:
+        schedule.compute_inline(block)
+    loops = schedule.get_loops(last)
+    if len(loops) != 4:
+        raise NotApplicable("an element-wise function of another rank than 4")
+    batch, row, column, channel = loops
+    channels, height = known_extent(schedule, channel), known_extent(schedule, row)
+    lanes = largest_divisor(channels, kernel.lanes)
+    words = WORD if readers.pack is not None and channels % WORD == 0 else 1
+    most = max(_VECTORS * lanes, words)
+    size = max(d for d in range(lanes, most + 1, lanes) if channels % d == 0 and d % words == 0)
+    block, vector, lane = schedule.split(channel, [None, size // lanes, lanes])
+    band, row = schedule.split(row, [None, band_height(height, 1)])
+    schedule.reorder(batch, band, row, block, column, vector, lane)
+    join_readers(kernel, readers, column, lanes, size)
+    parallelise(schedule, [batch, band])
+    schedule.unroll(vector)
+    if lanes > 1:
+        schedule.vectorize(lane)
+    finish_readers(kernel, readers, column)
+    return "sweep", None

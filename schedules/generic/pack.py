@@ -1,0 +1,423 @@
+"""The rule of `insta.threshold_pack` ("insta_pack"): 32 comparisons become one word.
+
+The operator sums shifted bits, 32 dependent steps per word. The rule replaces the sum by a gather,
+which means the same because every term is 0 or a bit of its own:
+
+    one bit per activation and whole words of channels:
+        threshold_pack[..., word] = gather(compare 32 channels at once)
+    else:
+        pack_flags[..., word, bit] = the term of this bit, as a lane of a vector
+        threshold_pack[..., word]  = gather(32 lanes of pack_flags)
+
+On x86 and Arm a lane is a byte of ones or zeros. x86's `pmovmskb` gathers the top bits of 32 (or
+16) bytes; on NEON byte i keeps bit i % 8, and three pairwise additions make a byte of each eight.
+Elsewhere a lane is the shifted bit itself and an OR across the lanes gathers them. The comparison
+means what it did, so NaN, infinities, -0.0 and ties come out as the operator defines them; but
+where vector instructions take subnormal numbers for zero, it is done on integers.
+
+Words with zeros around them are stored where they belong at once; a loop in front of the function
+writes the zeros of the border.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+from tvm import s_tir, tirx
+from tvm.ir import IRModule, Range
+from tvm.ir.expr import TensorLoad
+from tvm_ffi import structural_map
+
+from tvm_insta.schedules.base import (
+    ConvTiles,
+    Family,
+    Kernel,
+    NotApplicable,
+    band_height,
+    blocks,
+    collect,
+    divisors,
+    extent,
+    is_output,
+    name_of,
+    parallelise,
+    rule_of,
+)
+from tvm_insta.schedules.generic.exact import exact_comparisons
+from tvm_insta.schedules.generic.loops import index, innermost, ramp, with_root
+
+WORD = 32
+"""Channels of a packed word."""
+
+# Words of a pixel that are packed without a loop between them.
+_UNROLLED_WORDS = 4
+
+_MOST_PIXELS = 8  # more of them unrolled are not worth a measurement
+
+
+@dataclass
+class Pack:
+    """The blocks of `insta.threshold_pack` in a schedule.
+
+    Attributes:
+        words: the block that writes the words.
+        flags: the block "pack_flags", None where `words` compares by itself.
+        pad: words of zeros around the image: top, left, bottom, right.
+    """
+
+    words: Any
+    flags: Any
+    pad: tuple[int, ...]
+
+    @property
+    def all(self) -> list[Any]:
+        """The blocks in their order."""
+        return [self.words] if self.flags is None else [self.flags, self.words]
+
+
+def schedule_pack(kernel: Kernel) -> tuple[str, ConvTiles | None]:
+    """Schedule a function that holds the block of `insta.threshold_pack` and no reduction."""
+    pack = find_pack(kernel)
+    if pack is None:
+        raise NotApplicable
+    schedule = kernel.schedule
+    mine = {name_of(schedule, block) for block in pack.all}
+    for block in blocks(schedule):
+        if name_of(schedule, block) in mine:
+            break
+        if is_output(schedule, block) or pack.flags is None:
+            raise NotApplicable("a block in front of the packing")
+        schedule.compute_inline(block)
+    if not is_output(schedule, pack.words):
+        raise NotApplicable("a block behind the packing")
+    tiles = _choose_tiles(kernel, pack)
+    pack_alone(kernel, pack, tiles)
+    write_border(kernel, pack)
+    return "insta_pack", tiles
+
+
+def pack_choices(kernel: Kernel) -> list[ConvTiles]:
+    """All sizes worth a measurement, for a function that only packs.
+
+    `width_tile` is how many pixels are packed without a loop between them, `row_band` the rows of
+    a task.
+
+    Raises:
+        NotApplicable: the packing has a form that the rule does not take.
+    """
+    pack = find_pack(kernel)
+    if pack is None or len(blocks(kernel.schedule)) != len(pack.all):
+        return []
+    size = _image(kernel, pack)
+    if size is None:
+        return []
+    return [
+        ConvTiles(across, 1, band)
+        for across in divisors(size[1])
+        if across <= _MOST_PIXELS
+        for band in divisors(size[0])
+        if band <= band_height(size[0], 1)
+    ]
+
+
+def _image(kernel: Kernel, pack: Pack) -> tuple[int, int] | None:
+    """Height and width that are packed, None where it is no image of a known size."""
+    batch_and_image = kernel.schedule.get_loops(pack.words)[:-1]
+    if len(batch_and_image) != 3:
+        return None
+    height, width = (extent(kernel.schedule, loop) for loop in batch_and_image[1:])
+    return None if height is None or width is None else (height, width)
+
+
+def _choose_tiles(kernel: Kernel, pack: Pack) -> ConvTiles | None:
+    """Fill in the sizes that are left open; None where there is nothing to choose."""
+    wish, size = kernel.tiles, _image(kernel, pack)
+    if size is None:
+        return None
+    across, band = wish.width_tile or 1, wish.row_band or band_height(size[0], 1)
+    if wish.out_tile > 1 or size[0] % band or size[1] % across:
+        raise NotApplicable(f"{wish} does not divide {size[0]} rows of {size[1]} pixels")
+    return ConvTiles(across, 1, band)
+
+
+def find_pack(kernel: Kernel) -> Pack | None:
+    """Bring the packing of a function into its gathering form; None if it packs nothing."""
+    found = [
+        block
+        for block in blocks(kernel.schedule)
+        if rule_of(kernel.schedule, block) == "insta_pack"
+    ]
+    if not found:
+        return None
+    if len(found) > 1:
+        raise NotApplicable(f"{len(found)} packing blocks")
+    name = name_of(kernel.schedule, found[0])
+    function, pad = _gather(kernel.schedule.mod["main"], name, kernel.family)
+    kernel.schedule = s_tir.Schedule(IRModule({"main": function}))
+    named = {name_of(kernel.schedule, block): block for block in blocks(kernel.schedule)}
+    return Pack(named[name], named.get("pack_flags"), pad)
+
+
+def pack_alone(kernel: Kernel, pack: Pack, tiles: ConvTiles | None = None) -> None:
+    """Pack in a loop nest of its own, over a finished tensor."""
+    schedule = kernel.schedule
+    loops = schedule.get_loops(pack.words)
+    if pack.flags is not None:
+        schedule.compute_at(pack.flags, loops[-1], preserve_unit_loops=True)
+        schedule.set_scope(pack.flags, 0, "local")
+        schedule.vectorize(schedule.get_loops(pack.flags)[-1])
+    batch, *rows, last_word = loops
+    if rows:
+        height = extent(schedule, rows[0])
+        own = 0 if tiles is None else tiles.row_band
+        size = own or (band_height(height, 1) if height else 1)
+        band, _ = schedule.split(rows[0], [None, size])
+        if tiles is not None and tiles.width_tile > 1:
+            _, pixel = schedule.split(rows[1], [None, tiles.width_tile])
+            schedule.unroll(pixel)
+        parallelise(schedule, [batch, band])
+    else:
+        parallelise(schedule, [batch])
+    if (extent(schedule, last_word) or WORD) <= _UNROLLED_WORDS:
+        schedule.unroll(last_word)
+
+
+def write_border(kernel: Kernel, pack: Pack) -> None:
+    """Put the loops that write the zeros of the border in front; the last step of a rule."""
+    if not any(pack.pad):
+        return
+    schedule = kernel.schedule
+    buffer = schedule.get(pack.words).writes[0].source
+    function = schedule.mod["main"]
+    root = function.body.block
+    body = tirx.SeqStmt([*_border(buffer, pack.pad), root.body])
+    kernel.schedule = s_tir.Schedule(IRModule({"main": with_root(function, body)}))
+
+
+def _border(buffer: Any, pad: tuple[int, ...]) -> list[tirx.Stmt]:
+    """Loop nests that write zeros around the image of `buffer` [N, H, W, words]."""
+    batch, height, width, words = buffer.shape
+    top, left, bottom, right = pad
+    columns = (index(0), width)
+    inner = (index(top), height - top - bottom)
+    areas = [
+        (top, (index(0), index(top)), columns),
+        (bottom, (height - bottom, index(bottom)), columns),
+        (left, inner, (index(0), index(left))),
+        (right, inner, (width - right, index(right))),
+    ]
+    nests = []
+    for number, (thickness, (y0, count_y), (x0, count_x)) in enumerate(areas):
+        if not thickness:
+            continue
+        extents = [batch, count_y, count_x, words]
+        loops = [tirx.Var(f"border{axis}", "int64") for axis in "nyxw"]
+        axes = [
+            tirx.IterVar(Range(index(0), size), tirx.Var(f"v_{axis}", "int64"), 0)
+            for axis, size in zip("nyxw", extents, strict=True)
+        ]
+        n, y, x, w = (axis.var for axis in axes)
+        where = [n, y0 + y, x0 + x, w]
+        block = s_tir.SBlock(
+            axes,
+            [],
+            [_region(buffer, where)],
+            f"pack_border{number}",
+            tirx.BufferStore(buffer, tirx.const(0, "uint32"), where),
+        )
+        nest: tirx.Stmt = s_tir.SBlockRealize(loops, True, block)
+        nests.append(_in_loops(nest, list(zip(loops, extents, strict=True))))
+    return nests
+
+
+def _gather(
+    function: tirx.PrimFunc, name: str, family: Family
+) -> tuple[tirx.PrimFunc, tuple[int, ...]]:
+    """Replace the reduction block `name`, and the padding behind it, by gathering blocks."""
+    root = function.body.block
+    nests = list(root.body.seq) if isinstance(root.body, tirx.SeqStmt) else [root.body]
+    names = [innermost(nest).block.name_hint for nest in nests]
+    at = names.index(name)
+    realize = innermost(nests[at])
+    block = realize.block
+    *axes, bit = block.iter_vars
+    if bit.iter_type != tirx.IterVar.CommReduce or int(bit.dom.extent) != WORD:
+        raise NotApplicable("the packing block does not sum 32 bits")
+    target, last = block.writes[0].source, at + 1
+    pad: tuple[int, ...] = (0, 0, 0, 0)
+    dead = []
+    if last < len(nests) and names[last] == "pack_pad":
+        padding = innermost(nests[last]).block
+        pad = tuple(int(size) for size in padding.annotations["pad"])
+        dead, target, last = [target], padding.writes[0].source, last + 1
+
+    word_axes = [
+        tirx.IterVar(axis.dom, tirx.Var(axis.var.name, "int64"), tirx.IterVar.DataPar)
+        for axis in axes
+    ]
+    word = [axis.var for axis in word_axes]
+    rename = {axis.var: var for axis, var in zip(axes, word, strict=True)}
+    value, reads = _compare_words(block.body.value.b, bit.var, rename, family.word_mask)
+    made, flags = [], []
+    if value is None:
+        buffer, flag_nest = _flags(nests[at], realize, family)
+        flags, made = [buffer], [flag_nest]
+        value, reads = _word_of_flags(buffer, word, family.word_mask), [_region(buffer, word, WORD)]
+    where = list(word)
+    if any(pad):
+        where[1], where[2] = where[1] + pad[0], where[2] + pad[1]
+    word_block = s_tir.SBlock(
+        word_axes,
+        reads,
+        [_region(target, where)],
+        name,
+        tirx.BufferStore(target, value, where),
+        annotations=block.annotations,
+    )
+    loops = [tirx.Var(axis.var.name, "int64") for axis in axes]
+    nest: tirx.Stmt = s_tir.SBlockRealize(loops, True, word_block)
+    made.append(_in_loops(nest, [(v, a.dom.extent) for v, a in zip(loops, axes, strict=True)]))
+    nests[at:last] = made
+    kept = [b for b in root.alloc_buffers if not any(b.same_as(d) for d in dead)]
+    body = nests[0] if len(nests) == 1 else tirx.SeqStmt(nests)
+    return with_root(function, body, [*kept, *flags]), pad
+
+
+def _compare_words(
+    term: Any, bit: Any, rename: dict[Any, Any], word_mask: str
+) -> tuple[Any, list[Any]]:
+    """32 comparisons at once and what they read, or (None, []) if the term is no plain comparison.
+
+    A plain comparison is Select(x[..., word * 32 + bit] ? threshold[...], 1 << bit, 0): one bit per
+    activation, and no channel beyond the last. Either side may be stored in a narrower type.
+    """
+    if word_mask != "movmsk256" or not isinstance(term, tirx.Select):
+        return None, []
+    kind = type(term.condition)
+    if kind not in (tirx.LT, tirx.LE, tirx.GT, tirx.GE):
+        return None, []
+    sides, reads = [], []
+    for side in (term.condition.a, term.condition.b):
+        load = side.value if isinstance(side, tirx.Cast) else side
+        if not isinstance(load, TensorLoad):
+            return None, []
+        first = [_substitute(i, {**rename, bit: index(0)}) for i in load.indices]
+        if any(v.same_as(bit) for v in collect(load.indices[-1], tirx.Var)):
+            lanes = [*first[:-1], ramp(first[-1], WORD)]
+            values = tirx.BufferLoad(load.source, lanes)
+            reads.append(_region(load.source, first[:-1], (first[-1], WORD)))
+        else:
+            values = tirx.Broadcast(tirx.BufferLoad(load.source, first), WORD)
+            reads.append(_region(load.source, first))
+        sides.append(values if load is side else values.astype(f"{side.ty.dtype}x{WORD}"))
+    ones, zeros = (tirx.Broadcast(tirx.const(v, "int8"), WORD) for v in (-1, 0))
+    return _mask256(tirx.Select(kind(*sides), ones, zeros)), reads
+
+
+def _flags(nest: tirx.Stmt, realize: Any, family: Family) -> tuple[Any, tirx.Stmt]:
+    """The buffer [..., word, 32] of flags, and the nest of the block that writes it."""
+    block = realize.block
+    *axes, _ = block.iter_vars
+    term = block.body.value.b
+    if family.flushes_subnormals:
+        term = exact_comparisons(term)
+    as_bytes = family.word_mask != "or"
+    flags = tirx.decl_buffer(
+        [*(axis.dom.extent for axis in axes), index(WORD)],
+        "uint8" if as_bytes else "uint32",
+        name="pack_flags",
+    )
+    if as_bytes:
+        ones, zero = tirx.const(255, "uint8"), tirx.const(0, "uint8")
+        term = tirx.Select(term != tirx.const(0, "uint32"), ones, zero)
+    where = [axis.var for axis in block.iter_vars]
+    flag_block = s_tir.SBlock(
+        [tirx.IterVar(axis.dom, axis.var, tirx.IterVar.DataPar) for axis in block.iter_vars],
+        block.reads,
+        [_region(flags, where)],
+        "pack_flags",
+        tirx.BufferStore(flags, term, where),
+    )
+    new = s_tir.SBlockRealize(realize.iter_values, True, flag_block)
+    return flags, _replace_innermost(nest, new)
+
+
+def _word_of_flags(flags: Any, where: list[Any], word_mask: str) -> Any:
+    """The expression that gathers 32 lanes of `flags` into a uint32."""
+
+    def lanes(first: int, count: int) -> Any:
+        return tirx.BufferLoad(flags, [*where, ramp(index(first), count)])
+
+    if word_mask in ("addp", "vpadd"):
+        return _add_across(lanes, word_mask)
+    if word_mask == "movmsk256":
+        return _mask256(lanes(0, 32).astype("int8x32"))
+    if word_mask == "movmsk128":
+        half = [
+            tirx.call_llvm_pure_intrin(
+                "int32", "llvm.x86.sse2.pmovmskb.128", lanes(first, 16).astype("int8x16")
+            ).astype("uint32")
+            for first in (0, 16)
+        ]
+        return half[0] | (half[1] << tirx.const(16, "uint32"))
+    return tirx.call_llvm_pure_intrin("uint32", "llvm.vector.reduce.or.v32i32", lanes(0, 32))
+
+
+def _add_across(lanes: Any, instruction: str) -> Any:
+    """32 bytes of ones or zeros -> the word whose bit i is that of byte i."""
+    width, intrinsic = {
+        "addp": (16, "llvm.aarch64.neon.addp"),
+        "vpadd": (8, "llvm.arm.neon.vpadd"),
+    }[instruction]
+
+    def pairs(a: Any, b: Any) -> Any:
+        return tirx.call_llvm_pure_intrin(f"uint8x{width}", intrinsic, a, b)
+
+    place = tirx.const(0x8040201008040201, "uint64")
+    if width > 8:
+        place = tirx.Broadcast(place, width // 8)
+    bits = tirx.call_intrin(f"uint8x{width}", "tirx.reinterpret", place)
+    parts = [lanes(first, width) & bits for first in range(0, WORD, width)]
+    while len(parts) > 1:
+        parts = [pairs(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    (sums,) = parts
+    for _ in range({16: 2, 8: 1}[width]):
+        sums = pairs(sums, sums)
+    words = tirx.call_intrin(f"uint32x{width // 4}", "tirx.reinterpret", sums)
+    return tirx.Shuffle([words], [0])
+
+
+def _mask256(lanes: Any) -> Any:
+    """The top bits of 32 bytes as a word."""
+    return tirx.call_llvm_pure_intrin("int32", "llvm.x86.avx2.pmovmskb", lanes).astype("uint32")
+
+
+def _substitute(expr: Any, values: dict[Any, Any]) -> Any:
+    """The expression with some variables replaced, simplified."""
+    new = structural_map(expr, [(tirx.Var, lambda variable: values.get(variable, variable))])
+    return tvm.sym.Analyzer().simplify(new)
+
+
+def _region(buffer: Any, where: list[Any], last: Any = None) -> Any:
+    """The element of `buffer` at `where`; `last`: extent, or first and extent, of one axis more."""
+    ranges = [Range.from_min_extent(i, index(1)) for i in where]
+    if last is not None:
+        first, size = last if isinstance(last, tuple) else (index(0), last)
+        ranges.append(Range.from_min_extent(first, index(size)))
+    return tirx.BufferRegion(buffer, ranges)
+
+
+def _in_loops(body: tirx.Stmt, loops: list[tuple[Any, Any]]) -> tirx.Stmt:
+    for variable, size in reversed(loops):
+        body = tirx.For(variable, index(0), size, tirx.ForKind.SERIAL, body)
+    return body
+
+
+def _replace_innermost(nest: Any, realize: Any) -> Any:
+    if not isinstance(nest, tirx.For):
+        return realize
+    return tirx.For(
+        nest.loop_var, nest.min, nest.extent, nest.kind, _replace_innermost(nest.body, realize)
+    )

@@ -1,0 +1,214 @@
+"""Binary convolutions on AMX: products of +-1 bytes, 16 pixels x 16 channels x 64 bytes at a time.
+
+    parallel over rows of the padded images
+      bits -> bytes, +1 or -1, and 0 in the border
+    parallel over images, blocks of output channels, bands of rows
+      configure the tiles, which are state of the thread
+      the weights of the block: bits -> bytes
+      for each group of rows
+        for each 2 x 2 tiles of sums (3 x 1 where the channels are no multiple of 32)
+          for ky, unit: load 2 tiles of pixels, 2 of weights; 4 products
+        the whole epilogue of the group, with the sums in the first-level cache
+      release the tiles
+
+A product takes 16 cycles, whatever rows it has. So the rows of a tile are neighbouring outputs of
+the group, end to end: the last pixel of a row is followed by KW - 1 sums that mean nothing, for the
+padded image is wider than the output, and then by the first pixel of the next row. The last tile is
+moved back so that it ends with the last pixel; what it computes again has the same value. Where a
+stride keeps rows apart, a group is one row.
+
+Weights stay bits, in the order in which tiles want their bytes: an eighth of the memory, and in
+deep layers an eighth of what has to come from there. To expand one tile takes 16 stores, and each
+task uses it for all its pixels.
+
+TE cannot say any of this. The rule schedules what surrounds the sum, the epilogue above all, and
+`signs_code` then writes the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import s_tir
+from tvm.ir import IRModule
+
+from tvm_insta.schedules.base import (
+    ConvTiles,
+    Kernel,
+    NotApplicable,
+    band_height,
+    blocks,
+    divisors,
+    is_among,
+    known_extent,
+    largest_divisor,
+    name_of,
+    parallelise,
+    rule_of,
+)
+from tvm_insta.schedules.generic.consumers import Readers, depth, find_readers, readers_alone
+from tvm_insta.schedules.generic.conv import join_epilogue
+from tvm_insta.schedules.generic.pack import WORD, pack_alone, write_border
+from tvm_insta.schedules.x86.amx_code import write_tiles
+from tvm_insta.schedules.x86.amx_shape import CHANNELS, Geometry, rows_of_group
+
+RULE = "insta_bconv_signs"
+
+NEEDS = "tvm_insta.needs"
+"""Attribute of a kernel: features of the CPU, in LLVM's names, that it uses by name; see
+`codegen.needs`, which reads it."""
+
+_UNROLLED, _MOST_UNROLLED = 8, 16  # pixels of the epilogue: by rule, and worth a measurement
+
+
+def schedule_signs(kernel: Kernel) -> tuple[str, ConvTiles]:
+    """Schedule `insta.bitserial_conv2d_signs` and everything fused with it.
+
+    Returns:
+        The rule's name and the tiles that were used: `out_tile` counts vectors of 16 channels,
+        `row_band` the rows of a task; `width_tile` is how many pixels of the epilogue are unrolled.
+    """
+    at, shape = _find(kernel)
+    readers = find_readers(kernel)
+    schedule = kernel.schedule
+    every = blocks(schedule)
+    conv = every[at]
+    rows = rows_of_group(shape)
+    tiles = _choose_tiles(kernel.tiles, shape, rows)
+
+    behind = [b for b in every[at + 1 :] if not is_among(schedule, b, readers.all)]
+    tail, in_place = join_epilogue(kernel, conv, behind, readers)
+    batch, row, column, out, *summed = schedule.get_loops(conv)
+    band, group, row = schedule.split(row, [None, tiles.row_band // rows, rows])
+    block, out = schedule.split(out, [None, tiles.out_tile * CHANNELS])
+    schedule.reorder(batch, block, band, group, row, column, out, *summed)
+    for output in tail:
+        schedule.reverse_compute_at(output, group, preserve_unit_loops=True)
+    schedule.set_scope(conv, 0, "local")
+    first = None
+    if in_place:
+        first = _join_readers(kernel, readers, group, tiles)
+    else:
+        readers_alone(kernel, readers)
+    parallelise(schedule, [batch, block, band])
+    for output in tail:
+        _vectorise(schedule, output, group, tiles.width_tile)
+    if readers.rows is not None:
+        schedule.decompose_reduction(readers.rows, first)
+    if readers.pack is not None:
+        write_border(kernel, readers.pack)
+    function = write_tiles(kernel.schedule.mod["main"], shape, rows, tiles.out_tile)
+    function = function.with_attr(NEEDS, ["amx-int8", "amx-tile"])
+    kernel.schedule = s_tir.Schedule(IRModule({"main": function}))
+    return RULE, tiles
+
+
+def tile_choices(kernel: Kernel) -> list[ConvTiles]:
+    """All sizes worth a measurement; `schedule_signs` applies each as it stands.
+
+    Raises:
+        NotApplicable: the function holds no such convolution, or the target has no tiles.
+    """
+    _, shape = _find(kernel)
+    rows, (height, width) = rows_of_group(shape), shape.out_image
+    return [
+        ConvTiles(across, deep, band)
+        for across in divisors(width)
+        if across <= _MOST_UNROLLED
+        for deep in (1, 2)
+        if shape.out_channels // CHANNELS % deep == 0
+        for band in divisors(height)
+        if band % rows == 0 and band <= _own_band(shape, deep, rows)
+    ]
+
+
+def _find(kernel: Kernel) -> tuple[int, Geometry]:
+    """Position of the convolution among the blocks of a function, and its shape.
+
+    Raises:
+        NotApplicable: there is none, it is of another form, or the target has no tiles.
+    """
+    schedule, every = kernel.schedule, blocks(kernel.schedule)
+    found = [at for at, block in enumerate(every) if rule_of(schedule, block) == RULE]
+    if not found:
+        raise NotApplicable
+    if not kernel.family.tiles:
+        raise NotApplicable("the target has no AMX tiles of bytes with AVX-512 BW")
+    if len(found) > 1:
+        raise NotApplicable(f"{len(found)} convolution blocks")
+    (at,) = found
+    if [name_of(schedule, block) for block in every[:at]] != ["bconv_signs"]:
+        raise NotApplicable("a block before the convolution")
+    return at, _geometry(schedule, every[at], every[0])
+
+
+def _geometry(schedule: Any, conv: Any, signs: Any) -> Geometry:
+    """The shape of the convolution, from its block and that of its image."""
+    notes = schedule.get(conv).annotations
+    top, left, bottom, right = (int(v) for v in notes["padding"])
+    _, padded_h, padded_w, _ = schedule.get(signs).writes[0].source.shape
+    weight = next(r.source for r in schedule.get(conv).reads if len(r.source.shape) == 5)
+    stride_y, stride_x = (int(v) for v in notes["strides"])
+    return Geometry(
+        (int(padded_h) - top - bottom, int(padded_w) - left - right),
+        (top, left, bottom, right),
+        (stride_y, stride_x),
+        (int(weight.shape[1]), int(notes["kernel_width"])),
+        int(notes["in_channels"]),
+        int(weight.shape[0]) * CHANNELS,
+    )
+
+
+def _choose_tiles(wish: ConvTiles, shape: Geometry, rows: int) -> ConvTiles:
+    """Fill in the sizes that `wish` leaves open."""
+    height, width = shape.out_image
+    vectors = shape.out_channels // CHANNELS
+    deep = wish.out_tile or (2 if vectors % 2 == 0 else 1)
+    if deep > 2 or vectors % deep:
+        raise NotApplicable(f"out_tile {deep} is not 1 or 2, or does not divide {vectors} vectors")
+    band = wish.row_band or _own_band(shape, deep, rows)
+    if band % rows or height % band:
+        raise NotApplicable(f"row_band {band} is no multiple of {rows} that divides {height} rows")
+    across = wish.width_tile or largest_divisor(width, _UNROLLED)
+    if width % across:
+        raise NotApplicable(f"width_tile {across} does not divide {width} pixels")
+    return ConvTiles(across, deep, band)
+
+
+def _own_band(shape: Geometry, deep: int, rows: int) -> int:
+    """The longest band of groups of `rows` that leaves enough tasks, else one group."""
+    return rows * band_height(shape.out_image[0] // rows, shape.out_channels // CHANNELS // deep)
+
+
+def _join_readers(kernel: Kernel, readers: Readers, group: Any, tiles: ConvTiles) -> Any:
+    """Compute the readers behind the epilogue of a group; returns where sums of rows begin."""
+    schedule = kernel.schedule
+    pack = readers.pack
+    if pack is not None:
+        if tiles.out_tile * CHANNELS % WORD == 0 and pack.flags is None:
+            schedule.reverse_compute_at(pack.words, group, preserve_unit_loops=True)
+        else:
+            pack_alone(kernel, pack)
+    if readers.rows is None:
+        return None
+    rows = readers.rows
+    schedule.reverse_compute_at(rows, group, preserve_unit_loops=True)
+    *outer, channel, column = schedule.get_loops(rows)[depth(schedule, rows, group) :]
+    vector, lane = schedule.split(channel, [None, CHANNELS])
+    column, pixel = schedule.split(column, [None, tiles.width_tile])
+    schedule.reorder(*outer, column, pixel, vector, lane)
+    schedule.unroll(pixel)
+    schedule.unroll(vector)
+    schedule.vectorize(lane)
+    return column
+
+
+def _vectorise(schedule: Any, output: Any, group: Any, across: int) -> None:
+    """The epilogue of a group: some pixels and all vectors unrolled, channels in lanes."""
+    *_, column, channel = schedule.get_loops(output)[depth(schedule, output, group) :]
+    if known_extent(schedule, column) % across == 0:
+        _, pixel = schedule.split(column, [None, across])
+        schedule.unroll(pixel)
+    vector, lane = schedule.split(channel, [None, CHANNELS])
+    schedule.unroll(vector)
+    schedule.vectorize(lane)

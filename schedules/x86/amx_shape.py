@@ -1,0 +1,119 @@
+"""The shape of a convolution in AMX tiles: what its rows, units and groups are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tvm_insta.schedules.base import divisors
+
+WORD = 32
+CHANNELS = 16
+"""Output channels, and columns, of a tile of sums."""
+
+ROWS = 16
+"""Pixels, and rows, of a tile."""
+
+UNIT = 64
+"""Bytes of a row of a tile."""
+
+# Sums of a group: 32 of the 48 KiB of first-level cache that every core with AMX has.
+_GROUP_SUMS = 32 * 1024 // 4
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """A convolution in tiles.
+
+    Attributes:
+        image: input height and width.
+        padding: top, left, bottom, right.
+        strides: vertical, horizontal.
+        kernel: height, width.
+        channels: input channels, a multiple of 4.
+        out_channels: output channels, a multiple of 16.
+    """
+
+    image: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    strides: tuple[int, int]
+    kernel: tuple[int, int]
+    channels: int
+    out_channels: int
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """Height and width of the padded image."""
+        top, left, bottom, right = self.padding
+        return self.image[0] + top + bottom, self.image[1] + left + right
+
+    @property
+    def out_image(self) -> tuple[int, int]:
+        """Output height and width."""
+        (height, width), (kernel_h, kernel_w) = self.padded, self.kernel
+        return (height - kernel_h) // self.strides[0] + 1, (width - kernel_w) // self.strides[1] + 1
+
+    @property
+    def words(self) -> int:
+        """Words of a pixel."""
+        return -(-self.channels // WORD)
+
+    @property
+    def pixel(self) -> int:
+        """Bytes of a pixel."""
+        return self.words * WORD
+
+    @property
+    def row(self) -> int:
+        """Bytes of a row of the padded image."""
+        return self.padded[1] * self.pixel
+
+    @property
+    def run(self) -> int:
+        """Bytes of the taps of a kernel row."""
+        return self.kernel[1] * self.pixel
+
+    @property
+    def units(self) -> int:
+        """Units of 64 bytes of such a run; the last may go past it."""
+        return -(-self.run // UNIT)
+
+    @property
+    def steps(self) -> int:
+        """Products for a tile of sums."""
+        return self.kernel[0] * self.units
+
+    @property
+    def slack(self) -> int:
+        """Bytes behind the images that tiles may read."""
+        return ROWS * self.strides[1] * self.pixel + UNIT
+
+    @property
+    def pitch(self) -> int:
+        """Sums between the same pixel of neighbouring rows of a group."""
+        return self.padded[1] if self.strides == (1, 1) else self.out_image[1]
+
+    def sums_of(self, rows: int) -> int:
+        """Sums of a group of rows, from the first pixel to the last."""
+        return (rows - 1) * self.pitch + self.out_image[1]
+
+    def tiles_of(self, rows: int) -> int:
+        """Tiles of such a group."""
+        return -(-self.sums_of(rows) // ROWS)
+
+
+def rows_of_group(shape: Geometry) -> int:
+    """Rows whose outputs lie end to end in tiles: those that fill tiles best, of these the fewest.
+
+    The last of an odd number of tiles is a 1 x 2 step: half the products of 2 x 2, but three of its
+    four loads. So it counts one and a half.
+    """
+    height, _ = shape.out_image
+    if shape.strides != (1, 1):
+        return 1
+    most = max(_GROUP_SUMS // (shape.pitch * 2 * CHANNELS), 1)
+
+    def waste(rows: int) -> tuple[float, int]:
+        tiles = shape.tiles_of(rows)
+        return (tiles + tiles % 2 / 2) / rows, rows
+
+    return min((rows for rows in divisors(height) if rows <= most), key=waste)

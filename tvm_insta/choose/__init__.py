@@ -1,8 +1,0 @@
-"""Which network a command line means: one of ours, a checkpoint, or a user's own factory."""
-
-from __future__ import annotations
-
-from tvm_insta.choose.arguments import add_model_arguments, chosen_model
-from tvm_insta.choose.network import Chosen, build_again
-
-__all__ = ["Chosen", "add_model_arguments", "build_again", "chosen_model"]
