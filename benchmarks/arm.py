@@ -16,9 +16,10 @@ import json
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.arm_figures import LARQ_INSTRUCTIONS, Model, Row
 from benchmarks.arm_qemu import CORES, emulator
 from tvm_insta import cli
 from tvm_insta.compiler.options import STORAGE
@@ -27,12 +28,6 @@ from tvm_insta.tuning import llvm_mca
 # (image side, channels) of the binary 3x3 layers of ResNet-18.
 LAYERS = ((56, 64), (28, 128), (14, 256), (7, 512))
 
-LARQ_INSTRUCTIONS = 3.47
-"""Per 128 multiply-accumulates, in Larq Compute Engine's aarch64 loop (8 x 4 x 4)."""
-
-LARQ_CYCLES = {"cortex-a53": 4.2, "cortex-a55": 3.7, "cortex-a72": 1.5}
-"""The same loop in llvm-mca 19."""
-
 PUBLISHED = (
     "Published single-thread latencies of Bi-RealNet-18 on a Pixel 1 (Kryo, 2.15 GHz): 41.6 ms "
     "(Larq Compute Engine), 61.3 ms (daBNN)."
@@ -40,44 +35,6 @@ PUBLISHED = (
 
 # GHz of the boards that these cores are known from.
 _CLOCKS = {"cortex-a53": ("Raspberry Pi 3", 1.2), "cortex-a72": ("Raspberry Pi 4", 1.5)}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One layer on one core; everything but the names is per 128 binary multiply-accumulates.
-
-    Attributes:
-        core: name of the core.
-        layer: shape of the layer.
-        bare: instructions of a whole call, packed words in and int32 out.
-        fused: instructions of a whole call with the epilogue of a block.
-        loop: instructions of the inner loop.
-        cycles: modelled cycles of the inner loop, None if llvm-mca does not know the core.
-        larq: modelled cycles of Larq's loop, None if not known.
-    """
-
-    core: str
-    layer: str
-    bare: float
-    fused: float
-    loop: float
-    cycles: float | None
-    larq: float | None
-
-
-@dataclass(frozen=True)
-class Model:
-    """One whole network on one core.
-
-    Attributes:
-        core: name of the core.
-        network: what ran.
-        instructions: of one image of 224x224.
-    """
-
-    core: str
-    network: str
-    instructions: float
 
 
 def parser() -> argparse.ArgumentParser:

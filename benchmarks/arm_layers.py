@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tvm
 
-from benchmarks.arm import LARQ_CYCLES, Row
+from benchmarks.arm_figures import LARQ_CYCLES, Row
 from benchmarks.arm_qemu import Core, count_calls, kernel_main, link_static
 from benchmarks.kernels import binary_layer
 from tvm_insta.codegen import raw

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 import tvm_insta
-from benchmarks.arm import Model
+from benchmarks.arm_figures import Model
 from benchmarks.arm_qemu import Core, count_calls, link_static
 from tvm_insta import nn
 

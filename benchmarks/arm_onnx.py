@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.arm import Model
+from benchmarks.arm_figures import Model
 from benchmarks.arm_qemu import Core, count_program
 from benchmarks.engines import Unavailable
 from benchmarks.engines.run_onnxruntime import onnx_file

@@ -12,7 +12,7 @@ from tvm.relax import TensorType
 from tvm_insta import ops
 from tvm_insta.codegen.parts import serial
 from tvm_insta.passes.pipeline import fuse
-from tvm_insta.schedules import Blocking, binary_blocking, float_block, schedule_module
+from tvm_insta.schedules import Blocking, back_end, schedule_module
 from tvm_insta.target import InstaTarget
 
 
@@ -30,7 +30,7 @@ def _function(types: list[TensorType], body: Any) -> tvm.ir.IRModule:
 def binary_layer(side: int, channels: int, target: InstaTarget, epilogue: bool) -> tvm.ir.IRModule:
     """A binary 3x3 layer on a padded image, bare or with the whole epilogue of a block."""
     words, padded = channels // 32, side + 2
-    own = binary_blocking(target.tvm)(channels, 1) or Blocking("uint32", target.lanes)
+    own = back_end(target.tvm).binary_blocking(channels, 1) or Blocking("uint32", target.lanes)
     blocks, pieces = channels // own.lanes, words * 32 // int(own.dtype.removeprefix("uint"))
     tap = [3, words] if own.dtype == "uint32" else [pieces, 3]
     integers = [
@@ -91,7 +91,7 @@ def float_layer(
     side: int, kernel: int, stride: int, inputs: int, outputs: int, target: InstaTarget
 ) -> tvm.ir.IRModule:
     """A float convolution of a square image `[1, side, side, inputs]`, padded, with a bias."""
-    lanes = float_block(target.tvm) or target.lanes
+    lanes = back_end(target.tvm).float_block or target.lanes
     shapes = [
         [1, side, side, inputs],
         [outputs // lanes, kernel, kernel, inputs, lanes],

@@ -157,9 +157,9 @@ def measure(targets: Sequence[str], repeats: int) -> tuple[Peaks, list[Layer], d
 
 def _no_tiles(target: InstaTarget, peaks: Peaks) -> str:
     """Why AMX tiles compute no layer for a target here, "" if they do."""
-    from tvm_insta.schedules import family_of
+    from tvm_insta.schedules import back_end
 
-    if not family_of(target.tvm).tiles:
+    if back_end(target.tvm).uses_tiles() is None:
         return "the target has no amx-int8, amx-tile and avx512bw"
     try:
         amx.ask_permission([amx.TILES])

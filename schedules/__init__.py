@@ -1,40 +1,31 @@
 """Schedules: how each PrimFunc of a legalised and fused Relax module runs on a target.
 
-`schedule_module` is the only entry. It knows PrimFuncs and targets, and no pass and no Relax
-function. Each rule keeps the meaning of a function: integers exactly, and the order of every float
-sum. What no rule fits stays as it is, which is correct and slow, and is recorded as "unscheduled".
+`schedule_module` schedules a module, `back_end` gives the object that owns all that depends on the
+target. They know PrimFuncs and targets, and no pass and no Relax function. Each rule keeps the
+meaning of a function: integers exactly, and the order of every float sum. What no rule fits stays
+as it is, which is correct and slow, and is recorded as "unscheduled".
 """
 
 from __future__ import annotations
 
-from tvm_insta.schedules.arm.neon import Blocking
-from tvm_insta.schedules.base import ConvTiles, Family, Tiles
-from tvm_insta.schedules.driver import (
-    BinaryBlocking,
-    ScheduleRecord,
-    binary_blocking,
-    family_of,
-    float_block,
-    schedule_module,
-)
-from tvm_insta.schedules.space import SCHEDULE_VERSION, choices
-from tvm_insta.schedules.x86.variants import BinaryLayer, Measured, UsesTiles, uses_tiles
+from tvm_insta.schedules.backend import BackEnd, ScheduleRecord
+from tvm_insta.schedules.base import SCHEDULE_VERSION, Blocking, ConvTiles
+from tvm_insta.schedules.driver import schedule_module
+from tvm_insta.schedules.generic.kinds import kind_of
+from tvm_insta.schedules.registry import able, back_end
+from tvm_insta.schedules.variants import BinaryLayer, Measured, UsesTiles
 
 __all__ = [
     "SCHEDULE_VERSION",
-    "BinaryBlocking",
+    "BackEnd",
     "BinaryLayer",
     "Blocking",
     "ConvTiles",
-    "Family",
     "Measured",
     "ScheduleRecord",
-    "Tiles",
     "UsesTiles",
-    "binary_blocking",
-    "choices",
-    "family_of",
-    "float_block",
+    "able",
+    "back_end",
+    "kind_of",
     "schedule_module",
-    "uses_tiles",
 ]

@@ -1,13 +1,15 @@
 """What every schedule rule shares: CPU families, tile parameters, and small queries on a schedule.
 
-A rule takes a `Kernel` (a PrimFunc in a TVM schedule) and changes it. It raises `NotApplicable`
-when the function is not of its kind; `schedule_module` then tries the next rule on a fresh copy.
+A rule takes a `Kernel` (a PrimFunc in a TVM schedule) and changes it. It raises `OtherKind` when
+the function is not of its kind, and `NotApplicable` when it is but has a form that the rule cannot
+schedule; the next rule then gets a fresh copy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import tvm
@@ -27,8 +29,38 @@ _FEW = 3
 _TASKS = 8
 
 
+SCHEDULE_VERSION = 1
+"""Counts the changes of the rules after which a measured time no longer tells which parameters are
+best: other loop nests, other meanings of a parameter. New parameters with the old meaning at their
+default do not count."""
+
+
+class OtherKind(Exception):
+    """The function is of a kind that another rule schedules."""
+
+
 class NotApplicable(Exception):
-    """The rule does not fit; without a message, the function is simply of another kind."""
+    """The function is of the rule's kind, but the rule cannot schedule it; the message says why."""
+
+
+class WordMask(Enum):
+    """How `threshold_pack` gathers 32 comparisons into a word."""
+
+    MOVMSK256 = "vpmovmskb of 32 bytes"
+    MOVMSK128 = "pmovmskb of 16 bytes, twice"
+    ADDP = "AArch64's pairwise additions of bytes"
+    VPADD = "armv7's pairwise additions of bytes"
+    OR = "an OR across shifted bits"
+
+
+class BinarySum(Enum):
+    """How a binary convolution sums its counts of bits."""
+
+    WORDS = "a popcount of 32-bit lanes"
+    BYTE_COUNTS = "counts of bytes, from table look-ups"
+    BYTES = "NEON: sums in bytes"
+    PAIRS = "NEON: sums in pairs of bytes, for sixteen registers"
+    DOT = "NEON: dot products with ones add the counts of four bytes"
 
 
 @dataclass(frozen=True)
@@ -36,37 +68,46 @@ class Family:
     """A class of CPUs that wants the same tiles.
 
     Attributes:
-        name: "avx512", "avx2", "sse", "neon", "armv7" or "generic".
+        name: "avx512", "avx2", "sse", "neon", "neon_dot", "armv7" or "generic".
         lanes: 32-bit lanes of a vector register.
         accumulators: vector registers that a binary convolution may fill with sums.
         float_accumulators: the same for a float convolution, whose inner step needs no temporaries.
-        word_mask: how threshold_pack gathers 32 comparisons into a word: "movmsk256", "movmsk128"
-            (x86), "addp" (AArch64), "vpadd" (armv7) or "or".
-        binary: how a binary convolution sums: "words", "byte_counts" (words, counted byte by byte),
-            or for the rule in `neon` "bytes", "pairs" or "dot".
-        binary_sums: vector registers that this rule may fill with sums.
+        word_mask: how `threshold_pack` gathers comparisons.
+        binary: how a binary convolution sums.
+        binary_sums: vector registers that a sum on NEON may fill.
         float_block: output channels of a block of a float weight; 0 for one vector of them.
-        strip: numbers that a float convolution fetches at a time to multiply by each, see `strips`;
-            0 where it broadcasts them.
+        lane_loads: numbers that a float convolution loads at a time to multiply by each, see
+            `arm.lane_loads`; 0 where it broadcasts them.
         flushes_subnormals: whether float vector instructions take subnormal numbers for zero.
-        tiles: whether there are AMX tiles of bytes, for the rule in `signs`.
+        amx_tiles: whether there are AMX tiles of bytes, for the rule in `x86.amx`.
     """
 
     name: str
     lanes: int
     accumulators: int
     float_accumulators: int
-    word_mask: str
-    binary: str = "words"
+    word_mask: WordMask
+    binary: BinarySum = BinarySum.WORDS
     binary_sums: int = 0
     flushes_subnormals: bool = False
     float_block: int = 0
-    strip: int = 0
-    tiles: bool = False
+    lane_loads: int = 0
+    amx_tiles: bool = False
 
 
-GENERIC = Family("generic", lanes=4, accumulators=8, float_accumulators=8, word_mask="or")
-"""Any CPU that TVM's LLVM knows and we have no figures for: sixteen 128-bit registers."""
+@dataclass(frozen=True)
+class Blocking:
+    """How a binary weight is laid out for a family of CPUs.
+
+    Attributes:
+        dtype: "uint8" or "uint16" for pieces, "uint32" for words.
+        lanes: output channels of a block.
+        byte_counts: whether words are summed as counts of their bytes.
+    """
+
+    dtype: str
+    lanes: int
+    byte_counts: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,10 +138,6 @@ class ConvTiles:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name} is {value!r}; pass a positive integer, or 0 to choose it")
-
-
-Tiles = ConvTiles
-"""Parameters of a rule; only convolutions have any so far."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The rooms know only the rooms below them, and loading an artefact needs no compiler."""
+"""Packages know only the packages below them, and loading an artefact needs no compiler."""
 
 from __future__ import annotations
 
@@ -13,44 +13,24 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOREIGN = {"torch", "tvm", "tvm_ffi"}
-TARGETS = {"_guard", "llvm_info", "target", "target_checks", "target_text", "triples"}
-BASE = {"_near", "errors"}  # any room may use these
-LEAVES = {*BASE, "options", "image_presets", "autotune_logs"}
-BETWEEN = {"toolchain", *TARGETS}  # above runtime, which lists CPU features, and below the rooms
-COMMANDS = {
-    "__init__",
-    "__main__",
-    "bench",
-    "choose",
-    "cli",
-    "compile",
-    "compiler",
-    "describe",
-    "export",
-    "forms",
-    "logs",
-    "model_inputs",
-    "onnx_model",
-    "option_checks",
-    "run",
-    "self_check",
-    "tune",
-    "tuner",
-}
 
-# What the files of a room may import, in function bodies too. A room that is missing here fails
-# test_every_room_is_listed: a new one has to say where it stands.
-KNOWS = {
-    "runtime": {"tvm", "tvm_ffi", "image_presets"},  # in functions only, see EAGER
-    "nn": {"torch", "image_presets"},
+# What the files of a package may import, in function bodies too. The order is that of the way of a
+# model, from what knows least to what knows most; a package that is missing here fails
+# test_every_package_is_listed: a new one has to say where it stands.
+KNOWS: dict[str, set[str]] = {
+    "errors": set(),
+    "autotune_logs": set(),
+    "runtime": {"tvm", "tvm_ffi"},  # in functions only, see EAGER
+    "target": {"tvm", "runtime"},  # runtime lists what a CPU can do
+    "nn": {"torch", "runtime"},
     "train": {"torch", "nn"},
     "zoo": {"torch", "nn"},
     "ops": {"tvm", "tvm_ffi"},
     "schedules": {"tvm", "tvm_ffi"},  # PrimFuncs and TVM's targets, nothing of ours
     "frontend": {"torch", "tvm", "ops"},  # what it imports into: our operators
-    "passes": {"tvm", "tvm_ffi", "ops", "frontend", "schedules", *TARGETS},
-    "codegen": {"tvm", "tvm_ffi", "runtime", *BETWEEN},
-    "validate": {"torch", "tvm", "ops", "frontend", "codegen", "runtime", *TARGETS},
+    "passes": {"tvm", "tvm_ffi", "ops", "frontend", "schedules", "target"},
+    "codegen": {"tvm", "tvm_ffi", "runtime", "target"},
+    "validate": {"torch", "tvm", "ops", "frontend", "codegen", "runtime", "target"},
     "tuning": {
         "tvm",
         "tvm_ffi",
@@ -59,75 +39,110 @@ KNOWS = {
         "codegen",
         "runtime",
         "autotune_logs",
-        *BETWEEN,
+        "target",
     },
     "report": {"runtime", "validate", "tuning"},
-    **{module: {"tvm", "runtime", "options", *BETWEEN} for module in BETWEEN},
-    **{module: set() for module in LEAVES},
+    "compiler": {
+        "torch",
+        "tvm",
+        "runtime",
+        "target",
+        "nn",
+        "zoo",
+        "schedules",
+        "frontend",
+        "passes",
+        "codegen",
+        "validate",
+        "tuning",
+    },
+    "cli": set(),
 }
+EVERYTHING = {*KNOWS, *FOREIGN, "__init__"}
+# The verbs, each for the command line of one thing; no package knows them.
+for verb in ("__init__", "__main__", "bench", "compile", "export", "logs", "run", "tune"):
+    KNOWS[verb] = EVERYTHING
+KNOWS["benchmarks"] = {*EVERYTHING, "bench", "compile"}
 # What they may import when they are loaded, where that is less: a board has no compiler, and a
 # target can be refused before TVM has taken its seconds to load.
-EAGER = {room: KNOWS[room] - FOREIGN for room in ("runtime", *BETWEEN)}
+EAGER = {package: KNOWS[package] - FOREIGN for package in ("runtime", "target")}
 
 
 @dataclass(frozen=True)
 class Import:
-    """One imported name: ``room`` is a module or folder of ours, or the top name of another."""
+    """One imported name: ``package`` is a package or verb of ours, or the top name of another."""
 
     file: Path
     line: int
-    room: str
+    package: str
+    name: str  # as it is spelt, relative ones resolved
     lazy: bool  # in a function body or for types only: not executed when the file is loaded
+    typing: bool  # for types only
+
+    def module(self, files: dict[str, Path]) -> str | None:
+        """The module of ours that is imported, None where it is none."""
+        name = self.name
+        while name and name not in files:
+            name = name.rpartition(".")[0]
+        return name or None
 
     def __str__(self):
-        return f"{self.file.relative_to(ROOT)}:{self.line} imports {self.room}"
+        return f"{self.file.relative_to(ROOT)}:{self.line} imports {self.package}"
 
 
 def module_of(file: Path) -> list[str]:
     """The dotted name of a file, in parts; ``__init__`` is one."""
     parts = list(file.relative_to(ROOT).with_suffix("").parts)
-    return parts if parts[0] == "tvm_insta" else ["tvm_insta", *parts]
+    return parts if parts[0] in ("tvm_insta", "benchmarks") else ["tvm_insta", *parts]
 
 
-def room_of(file: Path) -> str:
-    """The room of a file; the command line of a room stands above all rooms."""
-    return "__main__" if file.name == "__main__.py" else module_of(file)[1]
+def package_of(file: Path) -> str:
+    """The package of a file; the command line of a package stands above all of them."""
+    if file.name == "__main__.py":
+        return "__main__"
+    parts = module_of(file)
+    return parts[1] if parts[0] == "tvm_insta" else parts[0]
 
 
 FILES = [
     file
-    for folder in ("tvm_insta", "schedules", "autotune_logs")
+    for folder in ("tvm_insta", "schedules", "autotune_logs", "benchmarks")
     for file in sorted((ROOT / folder).rglob("*.py"))
 ]
-ROOMS = {room: [f for f in FILES if room_of(f) == room] for room in map(room_of, FILES)}
+PACKAGES = {
+    package: [f for f in FILES if package_of(f) == package] for package in map(package_of, FILES)
+}
 
 
 def imports(file: Path, source: str | None = None) -> list[Import]:
     """Every import of a file, relative ones resolved."""
     found = []
 
-    def add(line: int, name: str, lazy: bool) -> None:
+    def add(line: int, name: str, lazy: bool, typing: bool) -> None:
         parts = name.split(".")
-        room = parts[0]
-        if room == "tvm_insta":  # what is no room is a name of the facade, as in tvm_insta.build
-            room = parts[1] if len(parts) > 1 and parts[1] in ROOMS else "__init__"
-        found.append(Import(file, line, room, lazy))
+        package = parts[0]
+        if (
+            package == "tvm_insta"
+        ):  # what is no package is a name of the facade, as in tvm_insta.build
+            package = parts[1] if len(parts) > 1 and parts[1] in PACKAGES else "__init__"
+        found.append(Import(file, line, package, name, lazy, typing))
 
-    def walk(parent: ast.AST, lazy: bool) -> None:
+    def walk(parent: ast.AST, lazy: bool, typing: bool = False) -> None:
         for node in ast.iter_child_nodes(parent):
             if isinstance(node, ast.Import):
                 for alias in node.names:
-                    add(node.lineno, alias.name, lazy)
+                    add(node.lineno, alias.name, lazy, typing)
             elif isinstance(node, ast.ImportFrom):
                 base = module_of(file)[: -node.level] if node.level else []
                 base += [node.module] if node.module else []
                 for alias in node.names:
-                    add(node.lineno, ".".join([*base, alias.name]), lazy)
+                    add(node.lineno, ".".join([*base, alias.name]), lazy, typing)
             elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-                walk(ast.Module(node.body, []), True)
-                walk(ast.Module(node.orelse, []), lazy)
+                walk(ast.Module(node.body, []), True, True)
+                walk(ast.Module(node.orelse, []), lazy, typing)
             else:
-                walk(node, lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+                function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                walk(node, lazy or function, typing)
 
     walk(ast.parse(source or file.read_text(encoding="utf-8")), False)
     return found
@@ -144,35 +159,47 @@ if TYPE_CHECKING:
 def later():
     from tvm_insta.nn.conv import BinaryConv2d
 """
-    seen = {(i.room, i.lazy) for i in imports(ROOT / "tvm_insta" / "ops" / "moments.py", source)}
+    seen = {(i.package, i.lazy) for i in imports(ROOT / "tvm_insta" / "ops" / "moments.py", source)}
     eager = {"torch", "codegen", "passes", "frontend", "__init__"}
-    assert seen == {*((room, False) for room in eager), ("tvm", True), ("nn", True)}
-    near = imports(ROOT / "schedules" / "x86.py", "from .common import Family")
-    assert [i.room for i in near] == ["schedules"]
+    assert seen == {*((package, False) for package in eager), ("tvm", True), ("nn", True)}
+    near = imports(ROOT / "schedules" / "driver.py", "from .base import Family")
+    assert [i.package for i in near] == ["schedules"]
 
 
-def test_every_room_is_listed():
-    assert set(ROOMS) == set(KNOWS) | COMMANDS
+def test_every_package_is_listed():
+    assert set(PACKAGES) == set(KNOWS)
 
 
-@pytest.mark.parametrize("room", sorted(KNOWS))
-def test_a_room_knows_only_what_is_below(room):
-    common = BASE | {room}
-    for found in [i for file in ROOMS[room] for i in imports(file)]:
-        if found.room in FOREIGN or found.room in ROOMS:
-            assert found.room in KNOWS[room] | common, str(found)
-            eager = EAGER.get(room, KNOWS[room]) | common
-            assert found.lazy or found.room in eager, f"{found} when it is loaded"
+@pytest.mark.parametrize("package", sorted(KNOWS))
+def test_a_package_knows_only_what_is_below(package):
+    common = {"errors", package}
+    for found in [i for file in PACKAGES[package] for i in imports(file)]:
+        if found.package in FOREIGN or found.package in PACKAGES:
+            assert found.package in KNOWS[package] | common, str(found)
+            eager = EAGER.get(package, KNOWS[package]) | common
+            assert found.lazy or found.package in eager, f"{found} when it is loaded"
 
 
-def test_no_cycles_between_rooms():
+def test_no_cycles_between_packages():
     """Imports in functions count: hiding one there does not undo the knowledge."""
     graph = {
-        room: {i.room for file in files for i in imports(file)} & set(ROOMS) - {room, "__init__"}
-        for room, files in ROOMS.items()
-        if room != "__init__"  # the facade, through which all names pass; it loads nothing
+        package: {i.package for file in files for i in imports(file)}
+        & set(PACKAGES) - {package, "__init__"}
+        for package, files in PACKAGES.items()
+        if package != "__init__"  # the facade, through which all names pass; it loads nothing
     }
-    graphlib.TopologicalSorter(graph).prepare()  # CycleError names the rooms of the cycle
+    graphlib.TopologicalSorter(graph).prepare()  # CycleError names the packages of the cycle
+
+
+def test_no_cycles_between_modules():
+    """Imports in functions count here, too; those for types alone do not."""
+    files = {".".join(module_of(file)).removesuffix(".__init__"): file for file in FILES}
+    graph = {
+        name: {found.module(files) for found in imports(file) if not found.typing}
+        - {name, None, "tvm_insta"}
+        for name, file in files.items()
+    }
+    graphlib.TopologicalSorter(graph).prepare()
 
 
 def run(code: str, *arguments: str) -> list[str]:
@@ -189,7 +216,7 @@ def test_loading_needs_no_compiler():
     """Neither the package nor any module of the runtime loads torch or tvm."""
     code = "import importlib, sys\nfor n in sys.argv[1:]: importlib.import_module(n)\n"
     code += f"print({LOADED})"
-    modules = [".".join(module_of(f)).removesuffix(".__init__") for f in ROOMS["runtime"]]
+    modules = [".".join(module_of(f)).removesuffix(".__init__") for f in PACKAGES["runtime"]]
     assert "tvm_insta.runtime" in modules
     for names in (["tvm_insta"], ["tvm_insta.runtime"], modules):
         assert run(code, *names) == [""], names

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tvm_insta.errors import TargetError
 from tvm_insta.runtime import cpu
-from tvm_insta.target import PRESETS, llvm_info, parse
+from tvm_insta.target import llvm_info, parse
+from tvm_insta.target.parse import PRESETS
 
 AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vpopcntdq"}
 

@@ -10,30 +10,30 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tvm_insta.schedules.base import Family
+from tvm_insta.schedules.base import BinarySum, Family, WordMask
 
 NEON = Family(
     "neon",
     lanes=4,
     accumulators=16,
     float_accumulators=16,
-    word_mask="addp",
-    binary="bytes",
+    word_mask=WordMask.ADDP,
+    binary=BinarySum.BYTES,
     binary_sums=16,
     float_block=16,
-    strip=4,
+    lane_loads=4,
 )
-NEON_DOT = replace(NEON, name="neon_dot", binary="dot")
+NEON_DOT = replace(NEON, name="neon_dot", binary=BinarySum.DOT)
 ARMV7 = Family(
     "armv7",
     lanes=4,
     accumulators=8,
     float_accumulators=8,
-    word_mask="vpadd",
-    binary="pairs",
+    word_mask=WordMask.VPADD,
+    binary=BinarySum.PAIRS,
     binary_sums=8,
     float_block=16,
-    strip=2,
+    lane_loads=2,
     flushes_subnormals=True,
 )
 

@@ -22,7 +22,6 @@ vectors: those need twice the broadcasts, and more registers for the fetched uni
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from tvm import s_tir
@@ -40,6 +39,8 @@ from tvm_insta.schedules.arm.inner_loop import (
 )
 from tvm_insta.schedules.arm.neon_tiles import choose_tiles, neon_shape
 from tvm_insta.schedules.base import (
+    BinarySum,
+    Blocking,
     ConvTiles,
     Family,
     Kernel,
@@ -57,38 +58,19 @@ from tvm_insta.schedules.generic.consumers import (
 )
 from tvm_insta.schedules.generic.conv import join_epilogue, vectorise_tile
 
-_STEPS = {"bytes": BYTES, "pairs": PAIRS, "dot": DOT}
-
-
-@dataclass(frozen=True)
-class Blocking:
-    """How a binary weight is laid out for a family of CPUs.
-
-    Attributes:
-        dtype: "uint8" or "uint16" for pieces, "uint32" for words.
-        lanes: output channels of a block.
-        byte_counts: whether words are summed as counts of their bytes.
-    """
-
-    dtype: str
-    lanes: int
-    byte_counts: bool = False
+_STEPS = {BinarySum.BYTES: BYTES, BinarySum.PAIRS: PAIRS, BinarySum.DOT: DOT}
 
 
 def blocking(family: Family, out_channels: int, bits: int) -> Blocking | None:
-    """The layout of a binary weight without groups; None for the family's plain vectors of words.
+    """The layout of a binary weight without groups on Arm; None for plain vectors of words.
 
     Args:
         family: of the target.
         out_channels: output channels.
         bits: bits of an activation.
     """
-    if family.binary == "byte_counts":
-        # Only whole vectors: LLVM 22 miscompiles some scalar code of this kind (it says so itself).
-        whole = out_channels % family.lanes == 0
-        return Blocking("uint32", family.lanes, byte_counts=True) if whole else None
-    name = "bytes" if family.binary == "dot" and bits > 1 else family.binary
-    step = _STEPS.get(name)
+    dots = family.binary is BinarySum.DOT
+    step = _STEPS.get(BinarySum.BYTES if dots and bits > 1 else family.binary)
     if step is None or out_channels % step.lanes or (bits > 1 and step is PAIRS):
         return None
     vectors = largest_divisor(out_channels // step.lanes, 4)

@@ -11,9 +11,12 @@ from typing import Any
 
 from tvm_insta.schedules.arm.inner_loop import BYTES, DOT, PAIRS, Step
 from tvm_insta.schedules.base import (
+    BinarySum,
     ConvTiles,
     Family,
+    Kernel,
     NotApplicable,
+    OtherKind,
     band_height,
     blocks,
     divisors,
@@ -83,12 +86,12 @@ def neon_shape(schedule: Any, family: Family) -> NeonShape:
     Raises:
         NotApplicable: there is none for the rule in `neon`, or it is of another form.
     """
-    mine = {**RULES, **({"insta_bconv": DOT} if family.binary == "dot" else {})}
+    mine = {**RULES, **({"insta_bconv": DOT} if family.binary is BinarySum.DOT else {})}
     every = blocks(schedule)
     rules = [rule_of(schedule, block) for block in every]
     found = [i for i, rule in enumerate(rules) if rule in mine]
     if not found:
-        raise NotApplicable
+        raise OtherKind
     if len(found) > 1:
         raise NotApplicable(f"{len(found)} convolution blocks")
     (at,) = found
@@ -192,3 +195,13 @@ def _block_lanes(schedule: Any, every: list[Any]) -> int:
     if len(found) != 1:
         raise NotApplicable("the weight is not blocked")
     return found.pop()
+
+
+def neon_space(kernel: Kernel) -> list[ConvTiles]:
+    """All tiles worth a measurement; `schedule_neon` applies each as it stands.
+
+    Raises:
+        OtherKind: the function holds no convolution for that rule.
+        NotApplicable: the convolution is of another form.
+    """
+    return neon_choices(neon_shape(kernel.schedule, kernel.family), kernel.family)

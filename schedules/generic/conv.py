@@ -25,12 +25,12 @@ from typing import Any
 
 from tvm.s_tir import Schedule, ScheduleError
 
-from tvm_insta.schedules.arm.lane_loads import fetch_strip, fetched_at_once, strip_cost
 from tvm_insta.schedules.base import (
     ConvTiles,
     Family,
     Kernel,
     NotApplicable,
+    OtherKind,
     band_height,
     blocks,
     divisors,
@@ -53,6 +53,7 @@ from tvm_insta.schedules.generic.consumers import (
     join_readers,
     readers_alone,
 )
+from tvm_insta.schedules.generic.lane_loads import fetch_strip, fetched_at_once, strip_cost
 from tvm_insta.schedules.generic.pack import WORD
 
 RULES = ("insta_bconv", "insta_fconv")
@@ -102,7 +103,7 @@ def convolution_shape(schedule: Schedule, lanes: int) -> ConvolutionShape:
     every = blocks(schedule)
     found = [i for i, block in enumerate(every) if rule_of(schedule, block) in RULES]
     if not found:
-        raise NotApplicable
+        raise OtherKind
     if len(found) > 1:
         raise NotApplicable(f"{len(found)} convolution blocks")
     (at,) = found
@@ -147,10 +148,10 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     tail, in_place = join_epilogue(kernel, conv, mine, readers)
     batch, row, column, out, *reduction = schedule.get_loops(conv)
     lanes, rule = shape.lanes, shape.rule
-    strip = fetched_at_once(reduction, kernel.family.strip)
+    strip = fetched_at_once(reduction, kernel.family.lane_loads)
     tiles = choose_tiles(
         kernel.tiles,
-        replace(kernel.family, strip=strip),
+        replace(kernel.family, lane_loads=strip),
         rule=rule,
         height=shape.height,
         width=shape.width,
@@ -227,7 +228,7 @@ def choose_tiles(
         if across * deep <= budget or (wish.width_tile and wish.out_tile)
     ]
     fitting = [(a, d) for a, d in fitting if width % a == 0 and out_blocks % d == 0]
-    strips = rule == "insta_fconv" and bool(family.strip)
+    strips = rule == "insta_fconv" and bool(family.lane_loads)
     if not fitting:
         raise NotApplicable(
             f"width_tile {wish.width_tile} and out_tile {wish.out_tile} do not divide {width} "
@@ -237,7 +238,7 @@ def choose_tiles(
         fitting,
         key=lambda tile: (
             tile[1] % word_vectors == 0,
-            -strip_cost(tile[0], tile[1], family.strip) if strips else 0.0,
+            -strip_cost(tile[0], tile[1], family.lane_loads) if strips else 0.0,
             tile[0] * tile[1],
             tile[0],
         ),
@@ -345,3 +346,32 @@ def _schedule_pad(schedule: Any, pad: Any, lanes: int) -> None:
         schedule.decompose_padding(pad, loops[0])
     except ScheduleError:
         vectorise_last(schedule, loops, lanes)
+
+
+# Tiles beyond the family's own register budget are worth a measurement up to this factor: the
+# budget says what was best on one CPU, not what the architecture has.
+_OVER_BUDGET = 2
+
+# Steps beyond which unrolled code is too long for the cache of instructions.
+_MOST_UNROLLED = 16
+
+
+def conv_space(kernel: Kernel) -> list[ConvTiles]:
+    """All tiles worth a measurement; `schedule_conv` applies each as it stands.
+
+    Raises:
+        OtherKind: the function holds no convolution for that rule.
+        NotApplicable: the convolution is of another form.
+    """
+    shape = convolution_shape(kernel.schedule, kernel.lanes)
+    budget = register_budget(kernel.family, shape.rule) * _OVER_BUDGET
+    unrolls = (False, True) if shape.unrolled <= _MOST_UNROLLED else (False,)
+    return [
+        ConvTiles(across, deep, band, unroll)
+        for across in divisors(shape.width)
+        for deep in divisors(shape.out_blocks)
+        if across * deep <= budget
+        for band in divisors(shape.height)
+        if band <= own_band(shape.height, shape.out_blocks // deep, padded=shape.padded)
+        for unroll in unrolls
+    ]

@@ -16,7 +16,7 @@ from tvm.s_tir import ScheduleError
 
 from tvm_insta.schedules.base import (
     Kernel,
-    NotApplicable,
+    OtherKind,
     blocks,
     collect,
     elementwise_pass,
@@ -42,9 +42,9 @@ def schedule_elementwise(kernel: Kernel) -> tuple[str, None]:
     """Element-wise, broadcast and layout functions: one pass per output."""
     schedule = kernel.schedule
     if not blocks(schedule):
-        raise NotApplicable
+        raise OtherKind
     if any(is_reduction(schedule, block) for block in blocks(schedule)):
-        raise NotApplicable
+        raise OtherKind
     for block in blocks(schedule):
         if not is_output(schedule, block):
             schedule.compute_inline(block)
@@ -62,7 +62,7 @@ def schedule_reduction(kernel: Kernel) -> tuple[str, None]:
     schedule = kernel.schedule
     names = [name_of(schedule, block) for block in blocks(schedule)]
     if not any(is_reduction(schedule, block) for block in blocks(schedule)):
-        raise NotApplicable
+        raise OtherKind
     for block in blocks(schedule):
         if not (is_reduction(schedule, block) or is_output(schedule, block)):
             _inline_cheap(schedule, block)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from tvm_insta.schedules.base import (
     Kernel,
     NotApplicable,
+    OtherKind,
     band_height,
     blocks,
     is_among,
@@ -28,13 +29,13 @@ from tvm_insta.schedules.generic.pack import WORD
 _VECTORS = 4
 
 
-def schedule_sweep(kernel: Kernel) -> tuple[str, None]:
+def schedule_fused_elementwise(kernel: Kernel) -> tuple[str, None]:
     """Schedule an element-wise function with `moment_rows` or `threshold_pack` behind it."""
     readers = find_readers(kernel)
     schedule = kernel.schedule
     mine = [b for b in blocks(schedule) if not is_among(schedule, b, readers.all)]
     if not readers.any or not mine or any(is_reduction(schedule, block) for block in mine):
-        raise NotApplicable
+        raise OtherKind
     *inner, last = mine
     if any(is_output(schedule, block) for block in inner):
         raise NotApplicable("an element-wise function with several outputs")

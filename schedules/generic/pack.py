@@ -35,6 +35,8 @@ from tvm_insta.schedules.base import (
     Family,
     Kernel,
     NotApplicable,
+    OtherKind,
+    WordMask,
     band_height,
     blocks,
     collect,
@@ -81,7 +83,7 @@ def schedule_pack(kernel: Kernel) -> tuple[str, ConvTiles | None]:
     """Schedule a function that holds the block of `insta.threshold_pack` and no reduction."""
     pack = find_pack(kernel)
     if pack is None:
-        raise NotApplicable
+        raise OtherKind
     schedule = kernel.schedule
     mine = {name_of(schedule, block) for block in pack.all}
     for block in blocks(schedule):
@@ -98,7 +100,7 @@ def schedule_pack(kernel: Kernel) -> tuple[str, ConvTiles | None]:
     return "insta_pack", tiles
 
 
-def pack_choices(kernel: Kernel) -> list[ConvTiles]:
+def pack_space(kernel: Kernel) -> list[ConvTiles]:
     """All sizes worth a measurement, for a function that only packs.
 
     `width_tile` is how many pixels are packed without a loop between them, `row_band` the rows of
@@ -286,14 +288,14 @@ def _gather(
 
 
 def _compare_words(
-    term: Any, bit: Any, rename: dict[Any, Any], word_mask: str
+    term: Any, bit: Any, rename: dict[Any, Any], word_mask: WordMask
 ) -> tuple[Any, list[Any]]:
     """32 comparisons at once and what they read, or (None, []) if the term is no plain comparison.
 
     A plain comparison is Select(x[..., word * 32 + bit] ? threshold[...], 1 << bit, 0): one bit per
     activation, and no channel beyond the last. Either side may be stored in a narrower type.
     """
-    if word_mask != "movmsk256" or not isinstance(term, tirx.Select):
+    if word_mask is not WordMask.MOVMSK256 or not isinstance(term, tirx.Select):
         return None, []
     kind = type(term.condition)
     if kind not in (tirx.LT, tirx.LE, tirx.GT, tirx.GE):
@@ -323,7 +325,7 @@ def _flags(nest: tirx.Stmt, realize: Any, family: Family) -> tuple[Any, tirx.Stm
     term = block.body.value.b
     if family.flushes_subnormals:
         term = exact_comparisons(term)
-    as_bytes = family.word_mask != "or"
+    as_bytes = family.word_mask is not WordMask.OR
     flags = tirx.decl_buffer(
         [*(axis.dom.extent for axis in axes), index(WORD)],
         "uint8" if as_bytes else "uint32",
@@ -344,17 +346,17 @@ def _flags(nest: tirx.Stmt, realize: Any, family: Family) -> tuple[Any, tirx.Stm
     return flags, _replace_innermost(nest, new)
 
 
-def _word_of_flags(flags: Any, where: list[Any], word_mask: str) -> Any:
+def _word_of_flags(flags: Any, where: list[Any], word_mask: WordMask) -> Any:
     """The expression that gathers 32 lanes of `flags` into a uint32."""
 
     def lanes(first: int, count: int) -> Any:
         return tirx.BufferLoad(flags, [*where, ramp(index(first), count)])
 
-    if word_mask in ("addp", "vpadd"):
+    if word_mask in (WordMask.ADDP, WordMask.VPADD):
         return _add_across(lanes, word_mask)
-    if word_mask == "movmsk256":
+    if word_mask is WordMask.MOVMSK256:
         return _mask256(lanes(0, 32).astype("int8x32"))
-    if word_mask == "movmsk128":
+    if word_mask is WordMask.MOVMSK128:
         half = [
             tirx.call_llvm_pure_intrin(
                 "int32", "llvm.x86.sse2.pmovmskb.128", lanes(first, 16).astype("int8x16")
@@ -365,11 +367,11 @@ def _word_of_flags(flags: Any, where: list[Any], word_mask: str) -> Any:
     return tirx.call_llvm_pure_intrin("uint32", "llvm.vector.reduce.or.v32i32", lanes(0, 32))
 
 
-def _add_across(lanes: Any, instruction: str) -> Any:
+def _add_across(lanes: Any, instruction: WordMask) -> Any:
     """32 bytes of ones or zeros -> the word whose bit i is that of byte i."""
     width, intrinsic = {
-        "addp": (16, "llvm.aarch64.neon.addp"),
-        "vpadd": (8, "llvm.arm.neon.vpadd"),
+        WordMask.ADDP: (16, "llvm.aarch64.neon.addp"),
+        WordMask.VPADD: (8, "llvm.arm.neon.vpadd"),
     }[instruction]
 
     def pairs(a: Any, b: Any) -> Any:

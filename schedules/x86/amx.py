@@ -36,6 +36,7 @@ from tvm_insta.schedules.base import (
     ConvTiles,
     Kernel,
     NotApplicable,
+    OtherKind,
     band_height,
     blocks,
     divisors,
@@ -61,7 +62,7 @@ NEEDS = "tvm_insta.needs"
 _UNROLLED, _MOST_UNROLLED = 8, 16  # pixels of the epilogue: by rule, and worth a measurement
 
 
-def schedule_signs(kernel: Kernel) -> tuple[str, ConvTiles]:
+def schedule_amx(kernel: Kernel) -> tuple[str, ConvTiles]:
     """Schedule `insta.bitserial_conv2d_signs` and everything fused with it.
 
     Returns:
@@ -103,8 +104,8 @@ def schedule_signs(kernel: Kernel) -> tuple[str, ConvTiles]:
     return RULE, tiles
 
 
-def tile_choices(kernel: Kernel) -> list[ConvTiles]:
-    """All sizes worth a measurement; `schedule_signs` applies each as it stands.
+def amx_space(kernel: Kernel) -> list[ConvTiles]:
+    """All sizes worth a measurement; `schedule_amx` applies each as it stands.
 
     Raises:
         NotApplicable: the function holds no such convolution, or the target has no tiles.
@@ -131,8 +132,8 @@ def _find(kernel: Kernel) -> tuple[int, Geometry]:
     schedule, every = kernel.schedule, blocks(kernel.schedule)
     found = [at for at, block in enumerate(every) if rule_of(schedule, block) == RULE]
     if not found:
-        raise NotApplicable
-    if not kernel.family.tiles:
+        raise OtherKind
+    if not kernel.family.amx_tiles:
         raise NotApplicable("the target has no AMX tiles of bytes with AVX-512 BW")
     if len(found) > 1:
         raise NotApplicable(f"{len(found)} convolution blocks")

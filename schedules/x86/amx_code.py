@@ -31,7 +31,7 @@ def write_tiles(function: tirx.PrimFunc, shape: Geometry, rows: int, vectors: in
     """Write out the two blocks of the operator; all else stays.
 
     Args:
-        function: scheduled by `signs.schedule_signs`.
+        function: scheduled by `amx.schedule_amx`.
         shape: of the convolution.
         rows: output rows of a group.
         vectors: 1 or 2, groups of 16 output channels of a task.

@@ -12,34 +12,36 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import replace
 
-from tvm_insta.schedules.base import Family
+from tvm_insta.schedules.base import BinarySum, Family, WordMask
 
-AVX512 = Family("avx512", lanes=16, accumulators=14, float_accumulators=14, word_mask="movmsk256")
+AVX512 = Family(
+    "avx512", lanes=16, accumulators=14, float_accumulators=14, word_mask=WordMask.MOVMSK256
+)
 AVX512_NO_POPCOUNT = Family(
     "avx512",
     lanes=16,
     accumulators=16,
     float_accumulators=14,
-    word_mask="movmsk256",
-    binary="byte_counts",
+    word_mask=WordMask.MOVMSK256,
+    binary=BinarySum.BYTE_COUNTS,
 )
 AVX2 = Family(
     "avx2",
     lanes=8,
     accumulators=8,
     float_accumulators=12,
-    word_mask="movmsk256",
-    binary="byte_counts",
+    word_mask=WordMask.MOVMSK256,
+    binary=BinarySum.BYTE_COUNTS,
 )
-SSE = replace(AVX2, name="sse", lanes=4, word_mask="movmsk128")
+SSE = replace(AVX2, name="sse", lanes=4, word_mask=WordMask.MOVMSK128)
 
-# What `signs` uses: tiles of bytes, and masks that pick bytes.
-_TILES = {"amx-tile", "amx-int8", "avx512bw"}
+# What `amx` uses: tiles of bytes, and masks that pick bytes.
+AMX = frozenset({"amx-tile", "amx-int8", "avx512bw"})
 
 
 def family(features: Set[str]) -> Family:
     """The family of an x86-64 CPU with LLVM's feature names `features`."""
     if "avx512f" in features:
         own = AVX512 if "avx512vpopcntdq" in features else AVX512_NO_POPCOUNT
-        return replace(own, tiles=features >= _TILES)
+        return replace(own, amx_tiles=features >= AMX)
     return AVX2 if "avx2" in features else SSE

@@ -10,50 +10,23 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-import tvm
-
-from tvm_insta.schedules.base import Family
-from tvm_insta.schedules.driver import family_of
+from tvm_insta.schedules.variants import BinaryLayer, Measured
 from tvm_insta.schedules.x86.amx_shape import CHANNELS, ROWS, UNIT, Geometry, rows_of_group
 
 # See `prefers_tiles`.
 _LEAST_FILL, _LEAST_STEPS = 2 / 3, 9
 
 
-@dataclass(frozen=True)
-class BinaryLayer:
-    """A binary convolution, as far as it decides how to compute it.
-
-    Attributes:
-        image: input height and width.
-        channels: input channels.
-        out_channels: output channels.
-        kernel: height, width.
-        strides: vertical, horizontal.
-        padding: top, left, bottom, right.
-        plain: one bipolar bit, no groups, no dilation.
-    """
-
-    image: tuple[int, int]
-    channels: int
-    out_channels: int
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    padding: tuple[int, int, int, int]
-    plain: bool
-
-    @property
-    def geometry(self) -> Geometry:
-        """The layer as `write_tiles` takes it."""
-        return Geometry(
-            self.image, self.padding, self.strides, self.kernel, self.channels, self.out_channels
-        )
+def geometry(layer: BinaryLayer) -> Geometry:
+    """The layer as `write_tiles` takes it."""
+    return Geometry(
+        layer.image, layer.padding, layer.strides, layer.kernel, layer.channels, layer.out_channels
+    )
 
 
-def fits_tiles(family: Family, layer: BinaryLayer) -> bool:
-    """Whether the rule in `signs` can compute a layer on a CPU of the family."""
-    whole = layer.channels % 4 == 0 and layer.out_channels % CHANNELS == 0
-    return family.tiles and layer.plain and whole
+def fits_tiles(layer: BinaryLayer) -> bool:
+    """Whether the rule in `amx` can compute a layer."""
+    return layer.plain and layer.channels % 4 == 0 and layer.out_channels % CHANNELS == 0
 
 
 def prefers_tiles(layer: BinaryLayer) -> bool:
@@ -67,7 +40,7 @@ def prefers_tiles(layer: BinaryLayer) -> bool:
     or more. 1x1 layers have less to do between two epilogues: a whole ReActNet-A, which has mostly
     such, was slower with tiles (5.9 to 6.4 ms against 5.3 to 5.8 ms), and popcounts keep them.
     """
-    shape, taps = layer.geometry, math.prod(layer.kernel)
+    shape, taps = geometry(layer), math.prod(layer.kernel)
     return taps > 1 and shape.steps >= _LEAST_STEPS and fill(shape) >= _LEAST_FILL
 
 
@@ -81,30 +54,20 @@ def fill(shape: Geometry) -> float:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What the kernels of the layers of one shape took in each form, in the unit of their log."""
-
-    popcount: float
-    tiles: float
-
-
-@dataclass(frozen=True)
-class UsesTiles:
+class AmxTiles:
     """Which binary convolutions are computed in AMX tiles, as `insta.bitserial_conv2d_signs`.
 
     Attributes:
-        family: of the target.
         wish: "auto" (whatever is faster), "amx" (wherever they can) or "popcount" (nowhere).
         measured: figures of both forms, for "auto"; without them, the rule `prefers_tiles`.
     """
 
-    family: Family
     wish: str = "auto"
     measured: Mapping[BinaryLayer, Measured] = field(default_factory=dict)
 
     def fits(self, layer: BinaryLayer) -> bool:
         """Whether tiles could compute a layer."""
-        return fits_tiles(self.family, layer)
+        return fits_tiles(layer)
 
     def __call__(self, layer: BinaryLayer) -> bool:
         """Whether tiles compute a layer."""
@@ -121,12 +84,3 @@ class UsesTiles:
         if self.wish != "auto":
             return form
         return f"{form} ({'measured' if layer in self.measured else 'by rule'})"
-
-
-def uses_tiles(
-    target: tvm.target.Target,
-    wish: str = "auto",
-    measured: Mapping[BinaryLayer, Measured] | None = None,
-) -> UsesTiles:
-    """See `UsesTiles`; `target` is of kind "llvm"."""
-    return UsesTiles(family_of(target), wish, measured or {})

@@ -14,7 +14,7 @@ from tvm_insta.compiler.kernel_variants import compare
 from tvm_insta.errors import ArtefactError
 from tvm_insta.passes.pipeline import run_pipeline
 from tvm_insta.runtime import amx
-from tvm_insta.schedules import Measured, choices, family_of, uses_tiles
+from tvm_insta.schedules import Measured, back_end
 from tvm_insta.target import parse
 from tvm_insta.tuning import worker
 from tvm_insta.tuning.options import SweepOptions
@@ -129,16 +129,16 @@ def test_half_a_comparison_is_none(logs, tmp_path):
 
 
 def test_figures_decide_before_the_rule():
-    rule = uses_tiles(SERVER.tvm)
+    rule = back_end(SERVER.tvm).uses_tiles()
     imported = tuner.Network(network(), EXAMPLE, SERVER).imported
     layers = run_pipeline(imported, SERVER, last="lower").report.layers
     shapes = [layer.shape for layer in layers if layer.shape]
     assert [rule(shape) for shape in shapes] == [True, True, False, True]
     figures = {shape: Measured(1.0, 1.0 + rule(shape) - 0.5) for shape in shapes}
-    measured = uses_tiles(SERVER.tvm, "auto", figures)
+    measured = back_end(SERVER.tvm).uses_tiles("auto", figures)
     assert [measured(shape) for shape in shapes] == [not rule(shape) for shape in shapes]
     for wish, all_ in (("amx", True), ("popcount", False)):
-        wished = uses_tiles(SERVER.tvm, wish, figures)
+        wished = back_end(SERVER.tvm).uses_tiles(wish, figures)
         assert {wished(shape) for shape in shapes} == {all_}
 
 
@@ -163,7 +163,7 @@ def test_choices_are_legal_and_exact(library, monkeypatch, target):
     target = replace(target, is_native=True)
     made = tuner.Network(network(), EXAMPLE, target)
     task = next(task for task in made.tasks("amx") if task.tiles)
-    listed = choices(task.mod["main"], family_of(target.tvm), target.lanes)
+    listed = back_end(target.tvm).space(task.mod["main"], target.lanes)
     assert tuple(listed) == task.choices and task.default in listed
     some = [listed[0], listed[len(listed) // 2], listed[-1], task.default]
     runner = LocalRunner(target, run_timeout=120.0)

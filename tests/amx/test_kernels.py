@@ -14,9 +14,9 @@ from tvm_insta import ops
 from tvm_insta.codegen.needs import kernel_needs
 from tvm_insta.ops import packing, reference
 from tvm_insta.passes.pipeline import fuse
-from tvm_insta.schedules import BinaryLayer, schedule_module, uses_tiles
+from tvm_insta.schedules import BinaryLayer, back_end, schedule_module
 from tvm_insta.schedules.x86.amx_shape import Geometry
-from tvm_insta.schedules.x86.variants import fill
+from tvm_insta.schedules.x86.variants import fill, geometry
 from tvm_insta.target import parse
 
 # batch, height, width, channels, out, kernel, strides, padding
@@ -210,18 +210,18 @@ SERVER = parse("llvm -mcpu=sapphirerapids").tvm
     ],
 )
 def test_the_rule(chosen, case):
-    assert uses_tiles(SERVER)(case) is chosen
-    assert uses_tiles(SERVER, "popcount")(case) is False
+    assert back_end(SERVER).uses_tiles()(case) is chosen
+    assert back_end(SERVER).uses_tiles("popcount")(case) is False
     fits = case.plain and case.out_channels % 16 == 0 and case.channels % 4 == 0
-    assert uses_tiles(SERVER, "amx")(case) is fits
-    assert uses_tiles(parse("llvm -mcpu=icelake-server").tvm, "amx")(case) is False
+    assert back_end(SERVER).uses_tiles("amx")(case) is fits
+    assert back_end(parse("llvm -mcpu=icelake-server").tvm).uses_tiles("amx") is None
     no_avx512 = parse("llvm -mcpu=haswell -mattr=+amx-int8,+amx-tile").tvm
-    assert uses_tiles(no_avx512, "amx")(case) is False
+    assert back_end(no_avx512).uses_tiles("amx") is None
 
 
 def test_how_full_tiles_are():
     # Of 15 tiles, 4 rows of 56 pixels; of 13, 7 rows of 28; of 2, 2 of 14; of 4, 7 rows of 7.
-    assert fill(layer(56, 64, 64).geometry) == pytest.approx(224 / 240)
-    assert fill(layer(28, 128, 128).geometry) == pytest.approx(196 / 208)
-    assert fill(layer(14, 256, 256).geometry) == pytest.approx(28 / 32)
-    assert fill(layer(7, 512, 512).geometry) == pytest.approx(49 / 64)
+    assert fill(geometry(layer(56, 64, 64))) == pytest.approx(224 / 240)
+    assert fill(geometry(layer(28, 128, 128))) == pytest.approx(196 / 208)
+    assert fill(geometry(layer(14, 256, 256))) == pytest.approx(28 / 32)
+    assert fill(geometry(layer(7, 512, 512))) == pytest.approx(49 / 64)

@@ -7,20 +7,20 @@ import shutil
 
 import pytest
 
-from benchmarks import arm, arm_qemu
+from benchmarks import arm, arm_figures, arm_qemu
 from tvm_insta.tuning import llvm_mca
 
-ROW = arm.Row("cortex-a72", "56x56x64", 3.5, 4.4, 3.3, 1.55, 1.5)
+ROW = arm_figures.Row("cortex-a72", "56x56x64", 3.5, 4.4, 3.3, 1.55, 1.5)
 
 
 def test_table_and_json(tmp_path):
     text = arm.layer_table([ROW], header=True)
     assert "3.50" in text and "1.03" in text and "ms" not in text
-    model = arm.Model("cortex-a72", "ResNet-18", 1.5e8)
+    model = arm_figures.Model("cortex-a72", "ResNet-18", 1.5e8)
     line = arm.model_line(model, [ROW])
     # 1.5e8 instructions * 1.55 / 3.3 cycles / 1.5 GHz
     assert "150.0 million" in line and "47 ms on a Raspberry Pi 4" in line and "IF" in line
-    assert "ms" not in arm.model_line(arm.Model("cortex-a76", "x", 1.0), [ROW])
+    assert "ms" not in arm.model_line(arm_figures.Model("cortex-a76", "x", 1.0), [ROW])
     arm.write_json(tmp_path / "arm.json", [ROW], [model])
     assert json.loads((tmp_path / "arm.json").read_text())["layers"][0]["bare"] == 3.5
 

@@ -23,7 +23,8 @@ from tvm import relax
 
 from tvm_insta import ops
 from tvm_insta.schedules import ConvTiles
-from tvm_insta.schedules.base import GENERIC, NotApplicable
+from tvm_insta.schedules.base import NotApplicable
+from tvm_insta.schedules.generic.backend import GENERIC
 from tvm_insta.schedules.generic.conv import choose_tiles
 from tvm_insta.schedules.x86 import families as x86
 

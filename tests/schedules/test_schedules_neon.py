@@ -9,8 +9,8 @@ from schedule_nets import legalise, module, only_primfunc
 
 from tvm_insta import ops
 from tvm_insta.codegen import raw
-from tvm_insta.schedules import Blocking, binary_blocking, schedule_module
-from tvm_insta.schedules.driver import family_of
+from tvm_insta.schedules import Blocking, back_end, schedule_module
+from tvm_insta.schedules.base import BinarySum
 from tvm_insta.target import parse
 from tvm_insta.tuning.assembly import hot_loop
 
@@ -37,12 +37,12 @@ DOT = {name: parse(name).tvm for name in ("cortex-a76", "neoverse-n1")}
     ],
 )
 def test_layouts(name, out, bits, expected):
-    assert binary_blocking(parse(name).tvm)(out, bits) == expected
+    assert back_end(parse(name).tvm).binary_blocking(out, bits) == expected
 
 
 def conv(target, side, channels):
     """A bare 3x3 layer with the weight as the target wants it; returns (assembly, record)."""
-    own = binary_blocking(target)(channels, 1)
+    own = back_end(target).binary_blocking(channels, 1)
     words = channels // 32
     taps = {
         "uint8": [4 * words, 3],
@@ -69,9 +69,13 @@ def test_uneven_rows_and_what_adds(name):
     asm, record = conv(target, 7, 64)
     assert record.reason == ""
     assert record.tiles.width_tile == (2 if name == "armv7" else 4)
-    adds = {"bytes": r"\busqadd\s", "pairs": r"\bvpadal\.u8\s", "dot": r"\budot\s"}
+    adds = {
+        BinarySum.BYTES: r"\busqadd\s",
+        BinarySum.PAIRS: r"\bvpadal\.u8\s",
+        BinarySum.DOT: r"\budot\s",
+    }
     counts = {kind: len(re.findall(pattern, asm)) for kind, pattern in adds.items()}
-    kind = family_of(target).binary
+    kind = back_end(target).family.binary
     assert counts[kind] > 0 and sum(counts.values()) == counts[kind]
 
 

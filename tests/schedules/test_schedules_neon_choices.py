@@ -15,7 +15,7 @@ from tvm_insta import ops
 from tvm_insta.codegen import raw
 from tvm_insta.codegen.parts import serial
 from tvm_insta.passes.pipeline import fuse
-from tvm_insta.schedules import ConvTiles, binary_blocking, choices, family_of, schedule_module
+from tvm_insta.schedules import ConvTiles, back_end, schedule_module
 from tvm_insta.target import parse
 from tvm_insta.target.toolchain import find_linker
 from tvm_insta.tuning.measure import random_arrays
@@ -31,7 +31,7 @@ HEIGHT, WIDTH = 4, 7  # a prime width: tiles of 1 or 7 pixels are even, others a
 
 def layer(target, channels=128, out=64, *, whole=False):
     """A fused 3x3 layer: bare, or with a residual, sums of its rows and packed bits."""
-    own, words = binary_blocking(target.tvm)(out, 1), channels // 32
+    own, words = back_end(target.tvm).binary_blocking(out, 1), channels // 32
     pieces = words * 32 // int(own.dtype.removeprefix("uint"))
     tap = [3, words] if own.dtype == "uint32" else [pieces, 3]
     specs = [
@@ -69,7 +69,7 @@ def scheduled(function, target, tiles):
 def test_choices_are_distinct_and_hold_the_default(name, out):
     target = parse(name)
     function = layer(target, 64, out)
-    listed = choices(function, family_of(target.tvm), target.lanes)
+    listed = back_end(target.tvm).space(function, target.lanes)
     assert len(set(listed)) == len(listed) > 10
     _, record = scheduled(function, target, None)
     assert (record.rule, record.reason) == (MACHINES[name][0], "")
@@ -90,7 +90,7 @@ def test_what_is_no_choice_is_refused(name):
         (ConvTiles(step_words=words), "step_words"),
         (ConvTiles(tail_lanes=5), "tail_lanes 5 does not divide"),
     ):
-        assert tiles not in choices(function, family_of(target.tvm), target.lanes)
+        assert tiles not in back_end(target.tvm).space(function, target.lanes)
         _, record = scheduled(function, target, tiles)
         assert reason in record.reason
         assert record.tiles == scheduled(function, target, None)[1].tiles
@@ -120,7 +120,7 @@ def test_choices_compute_the_same_bits(name, tmp_path):
     for whole in (False, True):
         function = layer(target, whole=whole)
         _, record = scheduled(function, target, None)
-        listed = choices(function, family_of(target.tvm), target.lanes)
+        listed = back_end(target.tvm).space(function, target.lanes)
         chosen = [record.tiles if whole else None, *spread(listed, record.tiles)]
         kernels = {}
         for number, tiles in enumerate(chosen):

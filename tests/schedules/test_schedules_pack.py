@@ -21,7 +21,7 @@ from schedule_nets import (
 from test_schedules_conv import avx512_only
 
 from tvm_insta import ops
-from tvm_insta.schedules import choices, family_of
+from tvm_insta.schedules import back_end
 
 TARGETS = [SSE, AVX2, pytest.param(AVX512, marks=avx512_only)]
 SPECIAL = np.float32([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 3.4e38])
@@ -109,7 +109,7 @@ def test_choices_pack_the_same_bits(rng, channels, bits):
     """Pixels unrolled and rows of a task, with a border; the flags of several bits come along."""
     mod = pack(channels, height=16, width=6, bits=bits, batch=None, pad=(1, 0, 2, 3))
     plain = only_primfunc(legalise(mod))
-    listed = choices(plain, family_of(AVX2), LANES[AVX2])
+    listed = back_end(AVX2).space(plain, LANES[AVX2])
     assert len(listed) > 4 and len(set(listed)) == len(listed)
     _, _, record = scheduled(mod, AVX2, LANES[AVX2])
     assert record.tiles in listed

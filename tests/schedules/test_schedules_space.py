@@ -10,7 +10,7 @@ from schedule_nets import AVX512, LANES, SSE, legalise, module, only_primfunc, s
 from tvm import relax
 
 from tvm_insta import ops
-from tvm_insta.schedules import ConvTiles, choices, family_of, schedule_module
+from tvm_insta.schedules import ConvTiles, back_end, schedule_module
 
 
 def convolution(width: int = 6, height: int = 4, out: int = 32, batch: int | None = 1):
@@ -30,7 +30,7 @@ def convolution(width: int = 6, height: int = 4, out: int = 32, batch: int | Non
 
 def test_choices_are_distinct_and_hold_the_default():
     plain = legalise(convolution())
-    listed = choices(only_primfunc(plain), family_of(AVX512), 16)
+    listed = back_end(AVX512).space(only_primfunc(plain), 16)
     assert len(set(listed)) == len(listed)
     _, (record,) = schedule_module(plain, AVX512, lanes=16)
     assert record.tiles in listed
@@ -43,27 +43,27 @@ def test_every_choice_is_applied_as_it_stands():
     ((name, function),) = [
         (v.name_hint, f) for v, f in plain.functions.items() if isinstance(f, tvm.tirx.PrimFunc)
     ]
-    for tiles in choices(function, family_of(AVX512), 16):
+    for tiles in back_end(AVX512).space(function, 16):
         _, (record,) = schedule_module(plain, AVX512, lanes=16, parameters={name: tiles})
         assert (record.tiles, record.reason) == (tiles, "")
 
 
 def test_a_budget_limits_the_choices():
     """SSE has 12 float registers: 64 channels are 4 vectors, and 12 pixels by 4 are over twice."""
-    listed = choices(only_primfunc(legalise(convolution(12, out=64))), family_of(SSE), LANES[SSE])
+    listed = back_end(SSE).space(only_primfunc(legalise(convolution(12, out=64))), LANES[SSE])
     largest = max(tiles.width_tile * tiles.out_tile for tiles in listed)
     assert largest == 24
 
 
 def test_functions_without_parameters_have_no_choices():
     mod = module([("x", [1, 4, 4, 32], "float32")], lambda emit, x: emit(relax.op.nn.relu(x)))
-    assert choices(only_primfunc(legalise(mod)), family_of(AVX512), 16) == []
+    assert back_end(AVX512).space(only_primfunc(legalise(mod)), 16) == []
 
 
 def test_a_symbolic_batch_does_not_change_the_choices():
     one, any_batch = (only_primfunc(legalise(convolution(batch=b))) for b in (1, None))
-    family = family_of(AVX512)
-    assert choices(one, family, 16) == choices(any_batch, family, 16)
+    chosen = back_end(AVX512)
+    assert chosen.space(one, 16) == chosen.space(any_batch, 16)
 
 
 @pytest.mark.parametrize("tiles", [ConvTiles(), ConvTiles(2, 1, 2, True), ConvTiles(5, 1, 1)])
@@ -92,7 +92,7 @@ def test_all_choices_compute_the_same_bits(rng):
     arrays = [
         rng.standard_normal([int(d) for d in p.shape]).astype(np.float32) for p in function.params
     ]
-    listed = choices(function, family_of(SSE), LANES[SSE])
+    listed = back_end(SSE).space(function, LANES[SSE])
     found = set()
     for tiles in listed[:: max(1, len(listed) // 8)]:
         scheduled, _ = schedule_module(plain, SSE, lanes=4, parameters={name: tiles})

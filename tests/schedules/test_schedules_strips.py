@@ -8,11 +8,11 @@ import pytest
 from schedule_nets import SSE, arguments, execute, float_conv, legalise, only_primfunc
 
 from tvm_insta.codegen import raw
-from tvm_insta.schedules import float_block, schedule_module
+from tvm_insta.schedules import back_end, schedule_module
 from tvm_insta.schedules.arm import families as arm
-from tvm_insta.schedules.arm.lane_loads import fetched_at_once, strip_cost
-from tvm_insta.schedules.base import Kernel, Tiles, start
+from tvm_insta.schedules.base import ConvTiles, Kernel, start
 from tvm_insta.schedules.generic.conv import schedule_conv
+from tvm_insta.schedules.generic.lane_loads import fetched_at_once, strip_cost
 from tvm_insta.target import parse
 
 # height, width, channels, out, lanes of a block, kernel, stride, dilation, groups
@@ -39,7 +39,7 @@ def test_the_same_bits(rng, shape, family):
     *sizes, lanes, kernel, stride, dilation, groups = shape
     attrs = {"kernel": kernel, "stride": stride, "dilation": dilation, "groups": groups}
     plain = only_primfunc(legalise(float_conv(*sizes, lanes=lanes, **attrs)))
-    work = Kernel(start(plain), family, 4, Tiles())
+    work = Kernel(start(plain), family, 4, ConvTiles())
     rule, _ = schedule_conv(work)
     assert rule == "insta_fconv"
     arrays = arguments(plain, rng, batch=1)
@@ -58,7 +58,7 @@ def test_loads_are_few_and_sums_stay_in_registers(core, shape, tiles):
     *sizes, kernel, stride = shape
     target = parse(core).tvm
     attrs = {"kernel": kernel, "stride": stride, "padding": kernel // 2}
-    net = float_conv(*sizes, lanes=float_block(target), **attrs)
+    net = float_conv(*sizes, lanes=back_end(target).float_block, **attrs)
     result, (record,) = schedule_module(legalise(net), target, lanes=4)
     assert (record.tiles.width_tile, record.tiles.out_tile) == tiles
     loop = inner_loop(raw.assembly({"kernel": only_primfunc(result)}, target))
@@ -85,9 +85,11 @@ def inner_loop(assembly: str) -> list[str]:
 
 
 def test_the_layout_of_float_weights():
-    sizes = {core: float_block(parse(core).tvm) for core in ("cortex-a53", "pixel", "armv7")}
+    sizes = {
+        core: back_end(parse(core).tvm).float_block for core in ("cortex-a53", "pixel", "armv7")
+    }
     assert sizes == {"cortex-a53": 16, "pixel": 16, "armv7": 16}
-    assert float_block(parse("avx2").tvm) == float_block(parse("avx512").tvm) == 0
+    assert back_end(parse("avx2").tvm).float_block == back_end(parse("avx512").tvm).float_block == 0
 
 
 def test_the_cost_of_a_tile():

@@ -13,9 +13,9 @@ from tvm import relax
 from tvm_ffi import structural_hash
 
 from tvm_insta import ops
-from tvm_insta.schedules import schedule_module
-from tvm_insta.schedules.base import GENERIC
-from tvm_insta.schedules.driver import family_of
+from tvm_insta.schedules import back_end, schedule_module
+from tvm_insta.schedules.base import BinarySum
+from tvm_insta.schedules.generic.backend import GENERIC
 
 A64 = {"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mattr": ["+neon"]}
 A32 = {
@@ -89,20 +89,22 @@ def test_arm_sums_stay_in_registers(name, spill):
 
 
 def test_family():
-    names = {name: family_of(tvm.target.Target(options)).name for name, options in ARM.items()}
+    names = {
+        name: back_end(tvm.target.Target(options)).family.name for name, options in ARM.items()
+    }
     assert names == {"cortex-a53": "neon", "cortex-a72": "neon", "armv7": "armv7"}
     x86 = {"icelake-server": "avx512", "znver4": "avx512", "haswell": "avx2", "x86-64": "sse"}
     for mcpu, family in x86.items():
-        assert family_of(tvm.target.Target({"kind": "llvm", "mcpu": mcpu})).name == family
+        assert back_end(tvm.target.Target({"kind": "llvm", "mcpu": mcpu})).family.name == family
     # AVX-512 without its popcount counts the bits of bytes, as older families do.
     skylake, icelake = (
-        family_of(tvm.target.Target({"kind": "llvm", "mcpu": mcpu}))
+        back_end(tvm.target.Target({"kind": "llvm", "mcpu": mcpu})).family
         for mcpu in ("skylake-avx512", "icelake-server")
     )
-    assert (skylake.name, skylake.binary) == ("avx512", "byte_counts")
-    assert (icelake.name, icelake.binary) == ("avx512", "words")
+    assert (skylake.name, skylake.binary) == ("avx512", BinarySum.BYTE_COUNTS)
+    assert (icelake.name, icelake.binary) == ("avx512", BinarySum.WORDS)
     riscv = {"kind": "llvm", "mtriple": "riscv64-linux-gnu", "mcpu": "generic-rv64"}
-    assert family_of(tvm.target.Target(riscv)) is GENERIC
+    assert back_end(tvm.target.Target(riscv)).family is GENERIC
 
 
 def test_the_module_is_not_changed_and_relax_functions_stay():

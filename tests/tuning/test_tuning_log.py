@@ -12,7 +12,7 @@ import tvm_ffi
 
 from tests.tuning import tiny
 from tvm_insta.errors import LogError
-from tvm_insta.schedules import SCHEDULE_VERSION, ConvTiles, choices
+from tvm_insta.schedules import SCHEDULE_VERSION, BackEnd, ConvTiles
 from tvm_insta.target import parse
 from tvm_insta.tuning import curate, lookup, meta, records
 from tvm_insta.tuning import log as logs_module
@@ -213,7 +213,7 @@ def test_records_of_another_schedule_version_are_stale(logs, monkeypatch):
 
 
 def test_parameters_that_are_no_choice_any_more_are_stale(logs, monkeypatch):
-    monkeypatch.setattr(lookup, "choices", lambda *_: [ConvTiles(99, 1, 1)])
+    monkeypatch.setattr(BackEnd, "space", lambda *_: [ConvTiles(99, 1, 1)])
     found = lookup.look_up(tiny.network(), tiny.NATIVE, logs)
     assert set(found.states.values()) == {lookup.STALE}
 
@@ -221,8 +221,9 @@ def test_parameters_that_are_no_choice_any_more_are_stale(logs, monkeypatch):
 def test_the_best_of_what_is_still_a_choice_counts(logs, monkeypatch):
     before = lookup.look_up(tiny.network(), tiny.NATIVE, logs)
     gone = set(before.parameters.values())
+    space = BackEnd.space
     monkeypatch.setattr(
-        lookup, "choices", lambda *args: [tiles for tiles in choices(*args) if tiles not in gone]
+        BackEnd, "space", lambda *args: [tiles for tiles in space(*args) if tiles not in gone]
     )
     found = lookup.look_up(tiny.network(), tiny.NATIVE, logs)
     assert found.states == before.states and set(found.states.values()) == {lookup.TUNED}
@@ -287,7 +288,7 @@ def test_prune_keeps_what_the_compiler_uses(logs):
 def test_prune_drops_what_is_no_choice_any_more(logs, monkeypatch):
     folder = tiny.folder(logs)
     kept = {ConvTiles(1, 1, 1), tiny.tasks()[0].default, tiny.tasks()[1].default}
-    monkeypatch.setattr(curate, "choices", lambda *_: list(kept))
+    monkeypatch.setattr(BackEnd, "space", lambda *_: list(kept))
     assert any("does not accept" in line for line in curate.check(folder))
     curate.prune(folder, 3)
     left = TuningLog(folder).records

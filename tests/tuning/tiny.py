@@ -11,7 +11,7 @@ from tvm.relax import TensorType
 from tvm_insta import ops
 from tvm_insta.compiler.tuner import TuneOptions, tune_tasks
 from tvm_insta.passes.pipeline import fuse
-from tvm_insta.schedules import binary_blocking
+from tvm_insta.schedules import back_end
 from tvm_insta.target import parse
 from tvm_insta.tuning.log import folder_of
 from tvm_insta.tuning.options import SweepOptions
@@ -29,7 +29,7 @@ def network(target=NATIVE, side=6, batch=1, words=False):
     lanes = target.lanes
     n = tirx.Var("n", "int64") if batch is None else batch
     out = max(2 * lanes, 16)
-    own = binary_blocking(target.tvm)(out, 1)
+    own = back_end(target.tvm).binary_blocking(out, 1)
     narrow = not words and own is not None and own.dtype == "uint8"
     builder = relax.BlockBuilder()
     types = {

@@ -25,7 +25,7 @@ from tvm_insta.codegen.staging import staged  # noqa: E402
 from tvm_insta.compiler.kernel_variants import compare  # noqa: E402
 from tvm_insta.compiler.manifest_builder import Source, describe  # noqa: E402
 from tvm_insta.compiler.model_inputs import samples, take_bytes  # noqa: E402
-from tvm_insta.compiler.option_checks import check_binary, check_stem, check_storage  # noqa: E402
+from tvm_insta.compiler.option_checks import check_options  # noqa: E402
 from tvm_insta.compiler.options import CompileOptions  # noqa: E402
 from tvm_insta.compiler.self_check import Checked, check_compiled  # noqa: E402
 from tvm_insta.errors import InstaError  # noqa: E402
@@ -155,9 +155,7 @@ def compile_module(
         module, example_inputs = take_bytes(module, example_inputs, source.preprocessing)
     # What code generation would refuse is refused before the minutes it takes to get there.
     linker = (plain_c if options.runtime == "c" else relax_vm).require(target, options.name)
-    check_stem(options.stem, target)
-    check_binary(options.binary, target)
-    check_storage(options.storage, target)
+    check_options(target, stem=options.stem, binary=options.binary, storage=options.storage)
     images = samples(options, source.preprocessing, example_inputs)
     check_batch(module, example_inputs, max_batch=options.max_batch, form=options.runtime)
     steps = ["export", *PHASES, "generate code", *([CHECK] if options.check else [])]

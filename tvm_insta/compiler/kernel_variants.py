@@ -17,7 +17,7 @@ from tvm.ir import IRModule
 from tvm_insta.passes.kernels import kernels_of_layers
 from tvm_insta.passes.pipeline import Compare, Fused
 from tvm_insta.passes.report import Report
-from tvm_insta.schedules import BinaryLayer, Measured, uses_tiles
+from tvm_insta.schedules import BinaryLayer, Measured, back_end
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning.lookup import has_records, look_up
 
@@ -59,7 +59,8 @@ def measured_forms(fused: Fused, target: InstaTarget, logs: Path | None = None) 
     if not has_records(target, logs):
         return []
     popcount, tiles = (
-        _figures(*fused(uses_tiles(target.tvm, form)), target, logs) for form in ("popcount", "amx")
+        _figures(*fused(back_end(target.tvm).uses_tiles(form)), target, logs)
+        for form in ("popcount", "amx")
     )
     names = defaultdict(list)
     for name, (shape, _) in tiles.items():

@@ -15,13 +15,13 @@ from torch import nn
 
 from tvm_insta.compiler.kernel_variants import Form, measured_forms
 from tvm_insta.compiler.model_inputs import random_samples
-from tvm_insta.compiler.option_checks import check_binary, check_stem
+from tvm_insta.compiler.option_checks import check_options
 from tvm_insta.compiler.options import BINARY, STEMS
 from tvm_insta.errors import LogError, ToolchainError, TuneError
 from tvm_insta.frontend import import_torch
 from tvm_insta.passes.kernels import kernels_of_layers
 from tvm_insta.passes.pipeline import Compare, Fused, run_pipeline
-from tvm_insta.schedules import BinaryLayer, Measured, family_of
+from tvm_insta.schedules import BinaryLayer, Measured, back_end
 from tvm_insta.target import InstaTarget, parse
 from tvm_insta.tuning import meta as metas
 from tvm_insta.tuning.log import TuningLog, folder_of, locked, new_meta
@@ -109,7 +109,7 @@ class Network:
         stem: str = "fp32",
         max_batch: int = 64,
     ) -> None:
-        check_stem(stem, target)
+        check_options(target, stem=stem)
         self.target, self.stem = target, stem
         examples = [examples] if isinstance(examples, torch.Tensor) else list(examples)
         self.samples = random_samples(examples) if stem == "int8" else []
@@ -158,7 +158,7 @@ def tune(
         InstaError: the network, the target, an option or the log cannot be used.
     """
     target = parse(options.target)
-    check_binary(options.binary, target)
+    check_options(target, binary=options.binary)
     runner = make_runner(options.runner, target, options.runners)
     try:
         network = Network(module, examples, target, options.stem, max_batch)
@@ -172,7 +172,7 @@ def tune_network(
 ) -> Tuned:
     """As `tune`, for a network that was imported and a runner that the caller closes."""
     target = network.target
-    tiles = target.kind == "llvm" and family_of(target.tvm).tiles
+    tiles = back_end(target.tvm).uses_tiles() is not None
     if tiles and runner.unit != "seconds":
         say(f"AMX tiles are left out: {runner.unit} of runner {runner.name} do not say their time")
     elif tiles and options.binary == "auto":

@@ -10,7 +10,7 @@ from tvm import relax, tirx
 from tvm.ir import Call, GlobalVar
 
 from tvm_insta.passes.rewriter import Expr, op_name, variables
-from tvm_insta.schedules.driver import kind_of
+from tvm_insta.schedules import kind_of
 
 _BROADCAST = 1
 """TVM's operator pattern up to which an element-wise kernel reads its input pixel on pixel."""

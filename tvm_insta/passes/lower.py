@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import tvm
@@ -36,7 +36,7 @@ from tvm_insta.passes.rewriter import (
     op_name,
     shape_of,
 )
-from tvm_insta.schedules import BinaryBlocking, BinaryLayer, UsesTiles
+from tvm_insta.schedules import BinaryLayer, Blocking, UsesTiles
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,15 @@ class Narrow:
     zero: int = packing.ZERO_CODE
 
 
+BlockingOf = Callable[[int, int], Blocking | None]
+"""(output channels, bits of an activation) -> the layout, see `BackEnd.binary_blocking`."""
+
+
 def lower(
     mod: tvm.IRModule,
     report: Report,
     lanes: int,
-    blocking: BinaryBlocking | None = None,
+    blocking: BlockingOf | None = None,
     narrow: Narrow | None = None,
     tiles: UsesTiles | None = None,
     float_block: int = 0,
@@ -69,11 +73,11 @@ def lower(
         mod: module after `recognise` and `fold_scales`.
         report: its layers receive the digest of their blocked weights.
         lanes: 32-bit lanes of the target's vectors; the widest block a weight is laid out in.
-        blocking: the target's own layout of binary weights, see `schedules.binary_blocking`.
+        blocking: the target's own layout of binary weights, see `BackEnd.binary_blocking`.
         narrow: numbers of the float layers, None for float32.
-        tiles: which binary convolutions AMX computes, see `schedules.uses_tiles`; None for none.
+        tiles: which binary convolutions AMX computes, see `BackEnd.uses_tiles`; None for none.
         float_block: the widest block of a float32 weight, where that is not `lanes`, see
-            `schedules.float_block`.
+            `BackEnd.float_block`.
     """
     mod = _Lower(mod, report, lanes, blocking, narrow, tiles, float_block or lanes).run()
     report.packs = list(_packs(mod))
@@ -112,7 +116,7 @@ class _Lower(Rewriter):
         mod: tvm.IRModule,
         report: Report,
         lanes: int,
-        blocking: BinaryBlocking | None,
+        blocking: BlockingOf | None,
         narrow: Narrow | None,
         tiles: UsesTiles | None,
         float_block: int,

@@ -44,17 +44,15 @@ from tvm_insta.schedules import (
     Measured,
     ScheduleRecord,
     UsesTiles,
-    binary_blocking,
-    float_block,
+    back_end,
     schedule_module,
-    uses_tiles,
 )
 from tvm_insta.target import InstaTarget, parse
 
 AfterPhase = Callable[[int, str, tvm.IRModule], None]
 """Called with number, name and module after each phase, e.g. to verify or to show progress."""
 
-Fused = Callable[[UsesTiles], tuple[tvm.IRModule, Report]]
+Fused = Callable[[UsesTiles | None], tuple[tvm.IRModule, Report]]
 """The network's kernels, not scheduled, with binary convolutions in certain forms; its report."""
 
 Compare = Callable[[Fused], Mapping[BinaryLayer, Measured]]
@@ -121,7 +119,8 @@ def run_pipeline(
         storage: how images lie in memory between kernels, "fp32" or "fp16", see `storage`.
         samples: for "int8", one array per input, ``[images, ...]``: they show how large the
             activations become.
-        binary: how binary convolutions compute: "auto", "popcount" or "amx", see `uses_tiles`.
+        binary: how binary convolutions compute: "auto", "popcount" or "amx", see
+            `schedules.BackEnd.uses_tiles`.
         compare: what was measured, for "auto" on targets with AMX; None for the rule.
 
     Raises:
@@ -129,6 +128,7 @@ def run_pipeline(
     """
     report = Report.of(imported.layers)
     records: list[ScheduleRecord] = []
+    chosen = back_end(target.tvm)
 
     def schedule(mod: tvm.IRModule) -> tvm.IRModule:
         parameters = None if choose is None else choose(mod)
@@ -142,7 +142,7 @@ def run_pipeline(
         host = parse("llvm")
 
         def prepare(probed: tvm.IRModule) -> tvm.IRModule:
-            probed = fuse(lower_for(probed, Report(), host, tiles=uses_tiles(host.tvm, "popcount")))
+            probed = fuse(lower_for(probed, Report(), host, binary="popcount"))
             return schedule_module(probed, host.tvm, lanes=host.lanes)[0]
 
         zero = 0 if target.arch == "aarch64" else ZERO_CODE
@@ -154,14 +154,14 @@ def run_pipeline(
     def lowered(mod: tvm.IRModule) -> tvm.IRModule:
         numbers = narrowed(mod)
 
-        def fused(tiles: UsesTiles) -> tuple[tvm.IRModule, Report]:
+        def fused(tiles: UsesTiles | None) -> tuple[tvm.IRModule, Report]:
             own = copy.deepcopy(report)
             made = fuse(lower_for(mod, own, target, numbers, tiles=tiles), own, joins=True)
             return stored(made), own
 
-        tiles = uses_tiles(target.tvm, binary) if target.kind == "llvm" else None
-        if tiles is not None and tiles.family.tiles and binary == "auto" and compare is not None:
-            tiles = uses_tiles(target.tvm, binary, compare(fused))
+        tiles = chosen.uses_tiles(binary)
+        if tiles is not None and binary == "auto" and compare is not None:
+            tiles = chosen.uses_tiles(binary, compare(fused))
         return _fix_batch(lower_for(mod, report, target, numbers, tiles=tiles), batch)
 
     steps: dict[str, Callable[[tvm.IRModule], tvm.IRModule]] = {
@@ -171,7 +171,7 @@ def run_pipeline(
         "recognise": lambda mod: recognise(mod, report),
         "fold_scales": lambda mod: merge_parallel(fold_scales(mod), report),
         "lower": lowered,
-        "fuse": lambda mod: stored(fuse(mod, report, joins=target.kind == "llvm")),
+        "fuse": lambda mod: stored(fuse(mod, report, joins=chosen.fuses_consumers)),
         "schedule": schedule,
     }
     mod = imported.mod
@@ -190,15 +190,20 @@ def lower_for(
     target: InstaTarget,
     narrow: Narrow | None = None,
     *,
+    binary: str = "auto",
     tiles: UsesTiles | None = None,
 ) -> tvm.IRModule:
-    """`lower` with the layouts that are fast on a target; without `tiles`, forms by the rule."""
-    mod = pool_shortcuts(mod)
-    if target.kind == "cuda":
-        return lower(mod, report, target.lanes, None, narrow)
-    tiles = tiles or uses_tiles(target.tvm)
-    blocking, own = binary_blocking(target.tvm), float_block(target.tvm)
-    return lower(mod, report, target.lanes, blocking, narrow, tiles, own)
+    """`lower` with the layouts that are fast on a target; without `tiles`, those of `binary`."""
+    chosen = back_end(target.tvm)
+    return lower(
+        pool_shortcuts(mod),
+        report,
+        target.lanes,
+        chosen.binary_blocking,
+        narrow,
+        tiles or chosen.uses_tiles(binary),
+        chosen.float_block,
+    )
 
 
 def fuse(mod: tvm.IRModule, report: Report | None = None, *, joins: bool = False) -> tvm.IRModule:

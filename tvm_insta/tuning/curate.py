@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tvm_insta.errors import LogError
-from tvm_insta.schedules import SCHEDULE_VERSION, choices, family_of
+from tvm_insta.schedules import SCHEDULE_VERSION, back_end
 from tvm_insta.target import parse
 from tvm_insta.tuning import meta as metas
 from tvm_insta.tuning.log import RECORDS, WORKLOADS, TuningLog, folder_of, locked
@@ -76,7 +76,7 @@ def check(folder: Path) -> Iterator[str]:
     listed = {}
     for key in dict.fromkeys(log.keys):
         function = log.mod_of(key)["main"]
-        listed[key] = set(choices(function, family_of(target.tvm), target.lanes))
+        listed[key] = set(back_end(target.tvm).space(function, target.lanes))
     export = exported(target)
     for number, record in enumerate(log.records, 1):
         where = f"{folder / RECORDS}, line {number}"
@@ -115,10 +115,10 @@ def prune(folder: Path, keep: int) -> tuple[int, int]:
     with locked(folder):
         meta, log = _meta(folder), TuningLog(folder, repair=True)
         target = parse(meta.target)
-        export, family = exported(target), family_of(target.tvm)
+        export, rules = exported(target), back_end(target.tvm)
         kept, trials, tasks = [], [], {}
         for key, entry in zip(log.keys, log.workloads, strict=True):
-            listed = set(choices(log.mod_of(key)["main"], family, target.lanes))
+            listed = set(rules.space(log.mod_of(key)["main"], target.lanes))
             own = [
                 (record, line)
                 for record, line in zip(log.records, log.lines, strict=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from tvm import tirx
 from tvm.ir import IRModule
 
-from tvm_insta.schedules import SCHEDULE_VERSION, ConvTiles, choices, family_of
+from tvm_insta.schedules import SCHEDULE_VERSION, ConvTiles, back_end
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning import lines
 from tvm_insta.tuning.log import RECORDS, TuningLog, folder_of
@@ -52,7 +52,7 @@ def packaged() -> Path:
 
 def has_records(target: InstaTarget, logs: Path | None = None) -> bool:
     """Whether there is a log of the target."""
-    return target.kind == "llvm" and lines.exists(folder_of(logs or packaged(), target) / RECORDS)
+    return lines.exists(folder_of(logs or packaged(), target) / RECORDS)
 
 
 def look_up(mod: IRModule, target: InstaTarget, logs: Path | None = None) -> Lookup:
@@ -74,11 +74,11 @@ def look_up(mod: IRModule, target: InstaTarget, logs: Path | None = None) -> Loo
         _LOG.warning("%s", message)
     export = json.dumps(exported(target), sort_keys=True)
     mine = [r for r in log.records if json.dumps(dict(r.target), sort_keys=True) == export]
-    family = family_of(target.tvm)
+    chosen = back_end(target.tvm)
     for variable, function in mod.functions.items():
         if not isinstance(function, tirx.PrimFunc):
             continue
-        listed = choices(function, family, target.lanes)
+        listed = chosen.space(function, target.lanes)
         if not listed:
             continue
         workload = canonical(function)

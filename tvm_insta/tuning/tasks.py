@@ -12,7 +12,7 @@ from tvm import tirx
 from tvm.ir import IRModule
 
 from tvm_insta.errors import TuneError
-from tvm_insta.schedules import ConvTiles, choices, family_of, schedule_module
+from tvm_insta.schedules import ConvTiles, back_end, schedule_module
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning.workload import canonical, key_of
 
@@ -88,9 +88,7 @@ def task_of(
     layers: Sequence[LayerOf] = (),
 ) -> Task | None:
     """The task of one PrimFunc, None where its rule has no parameters."""
-    if target.kind != "llvm":
-        return None
-    listed = choices(function, family_of(target.tvm), target.lanes)
+    listed = back_end(target.tvm).space(function, target.lanes)
     if not listed:
         return None
     mod = canonical(function)

@@ -1,0 +1,226 @@
+"""What a back end is: all that depends on a family of targets, in one object.
+
+A back end owns the features that its family asks for, the layouts of weights, the rules that
+schedule its kernels and their order, what a tuner may search, and the options of the compiler that
+it can serve. `registry` lists them; passes, tuner and compiler ask the object and know no family.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import tvm
+from tvm import tirx
+
+from tvm_insta.schedules.base import (
+    Blocking,
+    ConvTiles,
+    Family,
+    Kernel,
+    NotApplicable,
+    OtherKind,
+    start,
+)
+from tvm_insta.schedules.variants import BinaryLayer, Measured, UsesTiles
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One way to schedule a kind of function.
+
+    Attributes:
+        name: for messages.
+        apply: schedules a kernel and returns the record's name of what it did, and the tiles it
+            used. Raises `OtherKind` or `NotApplicable`.
+        space: the tiles that are worth a measurement, each of which `apply` takes as it stands;
+            None where there is nothing to choose. Raises as `apply`.
+    """
+
+    name: str
+    apply: Callable[[Kernel], tuple[str, ConvTiles | None]]
+    space: Callable[[Kernel], list[ConvTiles]] | None = None
+
+
+@dataclass(frozen=True)
+class Ability:
+    """A value of a compiler option that only some targets can serve.
+
+    Attributes:
+        option: its name, "stem", "storage" or "binary".
+        value: of the option.
+        any_of: sets of features in LLVM's names, of which the target has to have one whole.
+        note: what else a user should know, for the message that refuses it; "" for nothing.
+    """
+
+    option: str
+    value: str
+    any_of: tuple[frozenset[str], ...] = (frozenset(),)
+    note: str = ""
+
+    @property
+    def needs(self) -> str:
+        """The features as a phrase, "" where none is needed."""
+        each = (", ".join(sorted(features)) for features in self.any_of if features)
+        return " or ".join(each)
+
+
+@dataclass(frozen=True)
+class ScheduleRecord:
+    """How one PrimFunc was scheduled.
+
+    Attributes:
+        function: name of the PrimFunc in the module.
+        rule: "insta_bconv", "insta_bconv_bytes", "insta_bconv_pairs", "insta_bconv_signs",
+            "insta_fconv", "insta_pack", "sweep", "moments", "pool", "reduction", "elementwise" or
+            "unscheduled".
+        tiles: the tile sizes that were used, for convolutions and packing of images on a CPU.
+        reason: why the rule that is meant for the function did not apply; "" where it did.
+    """
+
+    function: str
+    rule: str
+    tiles: ConvTiles | None = None
+    reason: str = ""
+
+
+class BackEnd(ABC):
+    """A family of targets; subclasses are listed in `registry.BACK_ENDS`.
+
+    Attributes:
+        title: what a person calls its targets.
+        abilities: the restricted values of options that some of its targets can serve.
+        fuses_consumers: whether its rules compute moments and packed bits inside of the kernel that
+            makes their tensor.
+        features: of this target, in LLVM's names.
+        family: figures that its rules go by.
+    """
+
+    title: ClassVar[str]
+    abilities: ClassVar[tuple[Ability, ...]] = ()
+    fuses_consumers: ClassVar[bool] = True
+
+    def __init__(self, target: tvm.target.Target, features: frozenset[str]) -> None:
+        self.target = target
+        self.features = features
+        self.family = self.choose_family()
+
+    @classmethod
+    @abstractmethod
+    def takes(cls, target: tvm.target.Target) -> bool:
+        """Whether the back end is that of a target."""
+
+    @abstractmethod
+    def choose_family(self) -> Family:
+        """The family of the target, by its options and `features`."""
+
+    @property
+    @abstractmethod
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules, in the order in which they are tried."""
+
+    def can(self, option: str, value: str) -> bool:
+        """Whether the target can serve a restricted value of an option."""
+        return any(
+            ability.option == option
+            and ability.value == value
+            and any(needed <= self.features for needed in ability.any_of)
+            for ability in self.abilities
+        )
+
+    def binary_blocking(self, out_channels: int, bits: int) -> Blocking | None:
+        """How a binary weight without groups is laid out.
+
+        Args:
+            out_channels: output channels.
+            bits: bits of an activation.
+
+        Returns:
+            The layout, or None for blocks of words as wide as the target's vectors.
+        """
+        return None
+
+    @property
+    def float_block(self) -> int:
+        """Output channels of a block of a float32 weight; 0 for one plain vector."""
+        return self.family.float_block
+
+    def uses_tiles(
+        self, wish: str = "auto", measured: Mapping[BinaryLayer, Measured] | None = None
+    ) -> UsesTiles | None:
+        """Which binary convolutions AMX tiles compute; None where the target has none."""
+        return None
+
+    def schedule(
+        self, name: str, function: tirx.PrimFunc, lanes: int, wish: ConvTiles
+    ) -> tuple[tirx.PrimFunc, ScheduleRecord]:
+        """Schedule a function by the first rule that can; without one it stays as it is.
+
+        Args:
+            name: of the function, for its record.
+            function: legalised and fused, not scheduled.
+            lanes: 32-bit lanes that element-wise code is vectorised by.
+            wish: tiles; the default leaves them to the rule, and so do tiles that do not fit.
+        """
+        reason = ""
+        for rule in self.rules:
+            # Tiles that do not fit are worth one retry with the rule's own.
+            for tiles in (wish, ConvTiles()) if wish != ConvTiles() else (wish,):
+                kernel = Kernel(start(function), self.family, lanes, tiles)
+                try:
+                    label, used = rule.apply(kernel)
+                except OtherKind:
+                    continue
+                except NotApplicable as error:
+                    reason = reason or str(error)
+                except Exception as error:  # whatever went wrong, the function itself is correct
+                    reason = f"{rule.name}: {first_line(error)}"
+                    _LOG.warning("%s: %s", name, reason)
+                else:
+                    made = _restore(kernel.schedule.mod["main"], function)
+                    return made, ScheduleRecord(name, label, used, reason)
+        return function, ScheduleRecord(name, "unscheduled", None, reason)
+
+    def space(self, function: tirx.PrimFunc, lanes: int) -> list[ConvTiles]:
+        """The tiles of a function that are worth a measurement; `schedule` applies each as it is.
+
+        Bands of rows are never longer than those that the rules take by themselves: those leave
+        just enough tasks for the threads, which a measurement in one thread, or of instructions,
+        does not see.
+
+        Args:
+            function: a legalised and fused PrimFunc with static rows and columns.
+            lanes: as of `schedule`.
+
+        Returns:
+            The sets, in a fixed order; empty for a function whose rule has nothing to choose.
+        """
+        kernel = Kernel(start(function), self.family, lanes, ConvTiles())
+        for rule in self.rules:
+            if rule.space is None:
+                continue
+            try:
+                return rule.space(kernel)
+            except (OtherKind, NotApplicable):
+                continue
+        return []
+
+
+def first_line(error: Exception) -> str:
+    """The sentence of a TVM error without the printed IR in front of it."""
+    text = str(error)
+    message = text.rsplit("Error message:", maxsplit=1)[-1].strip()
+    return message.splitlines()[0] if message else type(error).__name__
+
+
+def _restore(scheduled: tirx.PrimFunc, original: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Give the scheduled function the original's symbol, or none."""
+    symbol = original.attrs.get("global_symbol") if original.attrs else None
+    if symbol is None:
+        return scheduled.without_attr("global_symbol")
+    return scheduled.with_attr("global_symbol", symbol)

@@ -1,0 +1,55 @@
+"""CUDA: blocks and threads in place of vectors."""
+
+from __future__ import annotations
+
+import logging
+
+import tvm
+from tvm import tirx
+
+from tvm_insta.schedules.backend import BackEnd, Rule, ScheduleRecord, first_line
+from tvm_insta.schedules.base import (
+    ConvTiles,
+    Family,
+)
+from tvm_insta.schedules.cuda.fallback import bind
+from tvm_insta.schedules.generic.backend import GENERIC
+from tvm_insta.schedules.generic.kinds import kind_of
+
+_LOG = logging.getLogger(__name__)
+
+
+class CudaBackEnd(BackEnd):
+    """One thread per output element."""
+
+    title = "CUDA"
+    fuses_consumers = False
+
+    @classmethod
+    def takes(cls, target: tvm.target.Target) -> bool:
+        """Targets of kind "cuda"."""
+        return bool(target.kind.name == "cuda")
+
+    def choose_family(self) -> Family:
+        """No figures yet."""
+        return GENERIC
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """None of a CPU's."""
+        return ()
+
+    def schedule(
+        self, name: str, function: tirx.PrimFunc, lanes: int, wish: ConvTiles
+    ) -> tuple[tirx.PrimFunc, ScheduleRecord]:
+        """Bind a function to blocks and threads; its record names the kind of function it is."""
+        try:
+            bound = bind(function, self.target)
+        except Exception as error:  # TVM's rule may refuse a function in many ways
+            bound, reason = None, first_line(error)
+        else:
+            reason = "" if bound is not None else "TVM's fallback rule does not apply"
+        if bound is None:
+            _LOG.warning("%s: %s", name, reason)
+            return function, ScheduleRecord(name, "unscheduled", None, reason)
+        return bound, ScheduleRecord(name, kind_of(function))

@@ -1,0 +1,50 @@
+"""Kernels that compute the same integers in two ways, and who decides between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class BinaryLayer:
+    """A binary convolution, as far as it decides how to compute it.
+
+    Attributes:
+        image: input height and width.
+        channels: input channels.
+        out_channels: output channels.
+        kernel: height, width.
+        strides: vertical, horizontal.
+        padding: top, left, bottom, right.
+        plain: one bipolar bit, no groups, no dilation.
+    """
+
+    image: tuple[int, int]
+    channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    plain: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the kernels of the layers of one shape took in each variant, in their log's unit."""
+
+    popcount: float
+    tiles: float
+
+
+class UsesTiles(Protocol):
+    """Which binary convolutions are computed in tiles, as `insta.bitserial_conv2d_signs`."""
+
+    def fits(self, layer: BinaryLayer) -> bool:
+        """Whether tiles could compute a layer."""
+
+    def __call__(self, layer: BinaryLayer) -> bool:
+        """Whether tiles compute a layer."""
+
+    def note(self, layer: BinaryLayer) -> str:
+        """The variant of a layer that fits, and what decided, for people."""

@@ -1,0 +1,58 @@
+"""x86-64: AVX-512, AVX2, SSE, and AMX tiles where a processor has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import tvm
+
+from tvm_insta.schedules.backend import Ability, BackEnd, Rule
+from tvm_insta.schedules.base import BinarySum, Blocking, Family
+from tvm_insta.schedules.generic.backend import RULES
+from tvm_insta.schedules.variants import BinaryLayer, Measured, UsesTiles
+from tvm_insta.schedules.x86.amx import amx_space, schedule_amx
+from tvm_insta.schedules.x86.families import AMX, family
+from tvm_insta.schedules.x86.variants import AmxTiles
+
+_TRIPLES = ("x86_64", "i386", "i686")
+
+
+class X86BackEnd(BackEnd):
+    """Vectors of 128 to 512 bits."""
+
+    title = "x86-64"
+    abilities = (
+        Ability("stem", "bf16", (frozenset({"avx512bf16"}),)),
+        Ability("stem", "int8", (frozenset({"avx512vnni"}), frozenset({"avxvnni"}))),
+        Ability("storage", "fp16", (frozenset({"f16c"}),)),
+        Ability("binary", "amx", (AMX,)),
+    )
+
+    @classmethod
+    def takes(cls, target: tvm.target.Target) -> bool:
+        """LLVM targets of such a triple, or of none."""
+        triple = str(target.attrs.get("mtriple", ""))
+        return target.kind.name == "llvm" and (not triple or triple.startswith(_TRIPLES))
+
+    def choose_family(self) -> Family:
+        """By the width of the vectors and how they count bits."""
+        return family(self.features)
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """AMX tiles first."""
+        return (Rule("AMX tiles", schedule_amx, amx_space), *RULES)
+
+    def binary_blocking(self, out_channels: int, bits: int) -> Blocking | None:
+        """Without VPOPCNTDQ the bits of bytes are counted by table look-ups."""
+        if self.family.binary is not BinarySum.BYTE_COUNTS:
+            return None
+        # Only whole vectors: LLVM 22 miscompiles some scalar code of this kind (it says so itself).
+        whole = out_channels % self.family.lanes == 0
+        return Blocking("uint32", self.family.lanes, byte_counts=True) if whole else None
+
+    def uses_tiles(
+        self, wish: str = "auto", measured: Mapping[BinaryLayer, Measured] | None = None
+    ) -> UsesTiles | None:
+        """By wish, by measurement, else by rule."""
+        return AmxTiles(wish, measured or {}) if self.family.amx_tiles else None
