@@ -1,6 +1,6 @@
 """Binary convolutions on NEON: sums in bytes, in pairs of bytes, or by dot product.
 
-    parallel over images, blocks of output channels, bands of rows
+    parallel over images, blocks of output channels, row blocks
       for each row, for each tile of `width_tile` pixels
         for each kernel row and unit of up to 4 words:
           the unit of every pixel that the tile meets, fetched as one vector
@@ -51,12 +51,12 @@ from tvm_insta.schedules.base import (
     parallelise,
 )
 from tvm_insta.schedules.generic.consumers import (
-    find_readers,
-    finish_readers,
-    join_readers,
-    readers_alone,
+    find_consumers,
+    finish_consumers,
+    fuse_consumers,
+    schedule_consumers_apart,
 )
-from tvm_insta.schedules.generic.conv import join_epilogue, vectorise_tile
+from tvm_insta.schedules.generic.conv import fuse_epilogue, vectorise_tile
 
 _STEPS = {BinarySum.BYTES: BYTES, BinarySum.PAIRS: PAIRS, BinarySum.DOT: DOT}
 
@@ -85,13 +85,13 @@ def schedule_neon(kernel: Kernel) -> tuple[str, ConvTiles]:
     """
     shape = neon_shape(kernel.schedule, kernel.family)
     tiles = choose_tiles(kernel.tiles, shape, kernel.family)
-    readers = find_readers(kernel)
+    consumers = find_consumers(kernel)
     schedule, step = kernel.schedule, shape.step
     every = blocks(schedule)
     conv, before = every[shape.at], every[: shape.at]
 
-    behind = [b for b in every[shape.at + 1 :] if not is_among(schedule, b, readers.all)]
-    tail, in_place = join_epilogue(kernel, conv, behind, readers)
+    behind = [b for b in every[shape.at + 1 :] if not is_among(schedule, b, consumers.all)]
+    tail, in_place = fuse_epilogue(kernel, conv, behind, consumers)
     batch, row, column, out, *summed = schedule.get_loops(conv)
     band, row = schedule.split(row, [None, tiles.row_band])
     tile, column = _cut(schedule, column, shape.width, tiles.width_tile)
@@ -110,9 +110,9 @@ def schedule_neon(kernel: Kernel) -> tuple[str, ConvTiles]:
         schedule.reverse_compute_at(output, complete, preserve_unit_loops=True)
     schedule.set_scope(conv, 0, "local")
     if in_place and shape.width % tiles.width_tile == 0:
-        join_readers(kernel, readers, tile, step.lanes, tiles.out_tile * step.lanes, complete)
+        fuse_consumers(kernel, consumers, tile, step.lanes, tiles.out_tile * step.lanes, complete)
     else:
-        readers_alone(kernel, readers)
+        schedule_consumers_apart(kernel, consumers)
     if step is BYTES:
         pieces, partial = before
         first = _stack_bytes(schedule, pieces, partial, tile, len(summed))
@@ -131,7 +131,7 @@ def schedule_neon(kernel: Kernel) -> tuple[str, ConvTiles]:
     if step is BYTES:
         schedule.decompose_reduction(partial, first)
     schedule.decompose_reduction(conv, summed[0])
-    finish_readers(kernel, readers, tile)
+    finish_consumers(kernel, consumers, tile)
     name = "bconv_partial_update" if step is BYTES else "bconv_update"
     function = end_steps(read_units(write_stages(kernel.schedule.mod["main"], name, step)))
     kernel.schedule = s_tir.Schedule(IRModule({"main": function}))

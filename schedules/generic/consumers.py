@@ -1,4 +1,4 @@
-"""What joins a kernel behind its epilogue: sums of rows, and packed bits.
+"""What is fused into a kernel behind its epilogue: sums of rows, and packed bits.
 
 The pass that fuses kernels puts `insta.moment_rows` and `insta.threshold_pack` behind the kernel
 that makes their tensor. Both are computed where a tile of that tensor lies in registers or in the
@@ -17,8 +17,8 @@ from tvm_insta.schedules.generic.pack import WORD, Pack, find_pack, pack_alone, 
 
 
 @dataclass
-class Readers:
-    """The readers of one kernel, None where it has no such.
+class Consumers:
+    """The consumers of one kernel, None where it has no such.
 
     Attributes:
         rows: the block "moment_rows".
@@ -36,55 +36,55 @@ class Readers:
 
     @property
     def any(self) -> bool:
-        """Whether there is a reader."""
+        """Whether there is a consumer."""
         return self.rows is not None or self.pack is not None
 
 
-def find_readers(kernel: Kernel) -> Readers:
-    """The readers of a kernel; its packing is brought into the form of `Pack`."""
+def find_consumers(kernel: Kernel) -> Consumers:
+    """The consumers of a kernel; its packing is brought into the form of `Pack`."""
     pack = find_pack(kernel)
     named = {name_of(kernel.schedule, block): block for block in blocks(kernel.schedule)}
-    return Readers(named.get("moment_rows"), pack)
+    return Consumers(named.get("moment_rows"), pack)
 
 
-def join_readers(
-    kernel: Kernel, readers: Readers, loop: Any, lanes: int, channels: int, inner: Any = None
+def fuse_consumers(
+    kernel: Kernel, consumers: Consumers, loop: Any, lanes: int, channels: int, inner: Any = None
 ) -> None:
-    """Compute the readers at `loop`, whose tiles hold `channels` channels of some pixels of a row.
+    """Compute the consumers at `loop`, whose tiles hold `channels` channels of a row's pixels.
 
     Words are packed there if the tile holds whole ones, else in a nest of their own. Rows may be
     added up at a loop `inner` over the channels of the tile.
     """
-    if readers.pack is not None:
-        if channels % WORD == 0 and readers.pack.flags is None:
-            join_words(kernel, readers.pack, loop)
+    if consumers.pack is not None:
+        if channels % WORD == 0 and consumers.pack.flags is None:
+            fuse_words(kernel, consumers.pack, loop)
         else:
-            pack_alone(kernel, readers.pack)
-    if readers.rows is not None:
-        join_rows(kernel, readers.rows, loop if inner is None else inner, lanes)
+            pack_alone(kernel, consumers.pack)
+    if consumers.rows is not None:
+        fuse_rows(kernel, consumers.rows, loop if inner is None else inner, lanes)
 
 
-def finish_readers(kernel: Kernel, readers: Readers, loop: Any) -> None:
+def finish_consumers(kernel: Kernel, consumers: Consumers, loop: Any) -> None:
     """The last steps of a rule: start the sums in front of `loop`, write the border of the words.
 
     TVM refuses to make loops parallel once a block is split or written twice.
     """
-    if readers.rows is not None:
-        kernel.schedule.decompose_reduction(readers.rows, loop)
-    if readers.pack is not None:
-        write_border(kernel, readers.pack)
+    if consumers.rows is not None:
+        kernel.schedule.decompose_reduction(consumers.rows, loop)
+    if consumers.pack is not None:
+        write_border(kernel, consumers.pack)
 
 
-def readers_alone(kernel: Kernel, readers: Readers) -> None:
-    """Compute the readers in nests of their own, over the finished tensor."""
-    if readers.pack is not None:
-        pack_alone(kernel, readers.pack)
-    if readers.rows is not None:
-        reduction_nest(kernel, readers.rows, [])
-        readers.rows = None  # complete
+def schedule_consumers_apart(kernel: Kernel, consumers: Consumers) -> None:
+    """Compute the consumers in nests of their own, over the finished tensor."""
+    if consumers.pack is not None:
+        pack_alone(kernel, consumers.pack)
+    if consumers.rows is not None:
+        reduction_nest(kernel, consumers.rows, [])
+        consumers.rows = None  # complete
 
 
-def join_rows(kernel: Kernel, rows: Any, loop: Any, lanes: int) -> None:
+def fuse_rows(kernel: Kernel, rows: Any, loop: Any, lanes: int) -> None:
     """Add up rows tile by tile: `loop` runs over the tiles of a row, or over channels of one."""
     schedule = kernel.schedule
     schedule.reverse_compute_at(rows, loop, preserve_unit_loops=True)
@@ -97,7 +97,7 @@ def join_rows(kernel: Kernel, rows: Any, loop: Any, lanes: int) -> None:
         schedule.vectorize(lane)
 
 
-def join_words(kernel: Kernel, pack: Pack, loop: Any) -> None:
+def fuse_words(kernel: Kernel, pack: Pack, loop: Any) -> None:
     """Pack the pixels of a tile at `loop`, whose channels are whole words."""
     schedule = kernel.schedule
     schedule.reverse_compute_at(pack.words, loop, preserve_unit_loops=True)
@@ -111,4 +111,4 @@ def depth(schedule: Any, block: Any, loop: Any) -> int:
     for at, each in enumerate(schedule.get_loops(block)):
         if schedule.get(each).loop_var.same_as(wanted):
             return at + 1
-    raise NotApplicable("a reader does not lie at its tile")
+    raise NotApplicable("a consumer does not lie at its tile")

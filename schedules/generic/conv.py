@@ -3,11 +3,11 @@
 A blocked convolution holds [pad], the reduction over [N, OH, OW, O], and element-wise blocks of the
 same shape behind it. The rule makes one loop nest of them:
 
-    parallel over images, bands of rows, blocks of output channels
+    parallel over images, row blocks, blocks of output channels
       for each row, for each tile of `width_tile` pixels
         sums of width_tile x out_tile vectors, held in registers:
           for ky, kx, [plane], word (or channel): multiply-add or xor, popcount, add
-        the whole epilogue of the tile, one pass; sums of its row, and packed bits, if they joined
+        the whole epilogue of the tile, one pass; fused sums of its row, and packed bits
 
 Each vector holds L neighbouring output channels, L the last dimension of the blocked weight. One
 word of data is broadcast to all lanes and meets `out_tile` weight vectors; each weight vector meets
@@ -47,11 +47,11 @@ from tvm_insta.schedules.base import (
     vectorise_last,
 )
 from tvm_insta.schedules.generic.consumers import (
-    Readers,
-    find_readers,
-    finish_readers,
-    join_readers,
-    readers_alone,
+    Consumers,
+    find_consumers,
+    finish_consumers,
+    fuse_consumers,
+    schedule_consumers_apart,
 )
 from tvm_insta.schedules.generic.lane_loads import fetch_strip, fetched_at_once, strip_cost
 from tvm_insta.schedules.generic.pack import WORD
@@ -109,14 +109,14 @@ def convolution_shape(schedule: Schedule, lanes: int) -> ConvolutionShape:
     (at,) = found
     conv = every[at]
     _, row, column, out, *summed = schedule.get_loops(conv)
-    reader = _reader(schedule, every[:at], conv)
-    block_lanes = _weight_lanes(schedule, reader)
+    consumer = _consumer(schedule, every[:at], conv)
+    block_lanes = _weight_lanes(schedule, consumer)
     rule = rule_of(schedule, conv)
     lanes = largest_divisor(block_lanes, lanes) if rule == "insta_fconv" else block_lanes
     return ConvolutionShape(
         rule=rule,
         at=at,
-        padded=any(block is not reader for block in every[:at]),
+        padded=any(block is not consumer for block in every[:at]),
         height=known_extent(schedule, row),
         width=known_extent(schedule, column),
         out_blocks=known_extent(schedule, out) // lanes,
@@ -137,15 +137,15 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
         The rule's name and the tiles that were used.
     """
     shape = convolution_shape(kernel.schedule, kernel.lanes)
-    readers = find_readers(kernel)
+    consumers = find_consumers(kernel)
     schedule = kernel.schedule
     every = blocks(schedule)
     conv, before, behind = every[shape.at], every[: shape.at], every[shape.at + 1 :]
-    reader = _reader(schedule, before, conv)
-    partial = before.pop() if before and reader is before[-1] else None
+    consumer = _consumer(schedule, before, conv)
+    partial = before.pop() if before and consumer is before[-1] else None
 
-    mine = [b for b in behind if not is_among(schedule, b, readers.all)]
-    tail, in_place = join_epilogue(kernel, conv, mine, readers)
+    mine = [b for b in behind if not is_among(schedule, b, consumers.all)]
+    tail, in_place = fuse_epilogue(kernel, conv, mine, consumers)
     batch, row, column, out, *reduction = schedule.get_loops(conv)
     lanes, rule = shape.lanes, shape.rule
     strip = fetched_at_once(reduction, kernel.family.lane_loads)
@@ -157,7 +157,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
         width=shape.width,
         out_blocks=shape.out_blocks,
         padded=shape.padded,
-        word_vectors=max(WORD // lanes, 1) if in_place and readers.pack is not None else 1,
+        word_vectors=max(WORD // lanes, 1) if in_place and consumers.pack is not None else 1,
     )
 
     band, row = schedule.split(row, [None, tiles.row_band])
@@ -172,11 +172,11 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
         schedule.reverse_compute_at(output, tile, preserve_unit_loops=True)
     schedule.set_scope(conv, 0, "local")
     if in_place:
-        join_readers(kernel, readers, tile, lanes, tiles.out_tile * lanes)
+        fuse_consumers(kernel, consumers, tile, lanes, tiles.out_tile * lanes)
     else:
-        readers_alone(kernel, readers)
+        schedule_consumers_apart(kernel, consumers)
     if partial is not None:
-        first = _join_partial(schedule, partial, reduction[-1], lanes)
+        first = _fuse_partial(schedule, partial, reduction[-1], lanes)
     elif rule == "insta_fconv" and strip > 1:
         reduction = fetch_strip(schedule, conv, reduction, strip)
     for pad in before:
@@ -188,7 +188,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
         vectorise_tile(schedule, output, lanes)
     schedule.unroll(column)
     schedule.unroll(vector)
-    if lanes > 1 and not lanes_cross_groups(schedule, reader, lanes):
+    if lanes > 1 and not lanes_cross_groups(schedule, consumer, lanes):
         schedule.vectorize(lane)
     if tiles.unroll_taps and partial is None and len(reduction) > 1:
         schedule.unroll(reduction[1])
@@ -197,7 +197,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     schedule.decompose_reduction(conv, reduction[0])
     for pad in before:
         _schedule_pad(schedule, pad, kernel.lanes)
-    finish_readers(kernel, readers, tile)
+    finish_consumers(kernel, consumers, tile)
     return rule, tiles
 
 
@@ -255,19 +255,19 @@ def own_band(height: int, channel_blocks: int, *, padded: bool) -> int:
     return largest_divisor(height, _PADDED_BAND) if padded else band_height(height, channel_blocks)
 
 
-def join_epilogue(
-    kernel: Kernel, conv: Any, behind: list[Any], readers: Readers
+def fuse_epilogue(
+    kernel: Kernel, conv: Any, behind: list[Any], consumers: Consumers
 ) -> tuple[list[Any], bool]:
-    """Inline every block behind the convolution into the outputs and into what readers read.
+    """Inline every block behind the convolution into the outputs and into what consumers read.
 
     Returns:
         The blocks to compute at the tile: the outputs and the tensor that is read, or a plain store
         of the sums where the convolution is the output or an output does not lie pixel on pixel (a
-        reshape, say). And whether the readers can be computed at the tile too.
+        reshape, say). And whether the consumers can be computed at the tile too.
     """
     schedule = kernel.schedule
     kept = [block for block in behind if is_output(schedule, block)]
-    if readers.any and behind and not is_among(schedule, behind[-1], kept):
+    if consumers.any and behind and not is_among(schedule, behind[-1], kept):
         kept.append(behind[-1])
     for block in behind:
         if not is_among(schedule, block, kept):
@@ -279,13 +279,13 @@ def join_epilogue(
     return [schedule.cache_write(conv, 0, "local")], not kept
 
 
-def _reader(schedule: Any, before: list[Any], conv: Any) -> Any:
+def _consumer(schedule: Any, before: list[Any], conv: Any) -> Any:
     """The block that reads data and weight: the sums of bytes where there are such."""
     has_partial = bool(before) and name_of(schedule, before[-1]) == "bconv_partial"
     return before[-1] if has_partial else conv
 
 
-def _join_partial(schedule: Any, partial: Any, loop: Any, lanes: int) -> Any:
+def _fuse_partial(schedule: Any, partial: Any, loop: Any, lanes: int) -> Any:
     """Sums of bytes of one tile at `loop`, in registers; returns the first loop of the sum."""
     schedule.compute_at(partial, loop, preserve_unit_loops=True)
     schedule.set_scope(partial, 0, "local")

@@ -92,7 +92,7 @@ def reduction_kind(names: list[str]) -> str:
 
 
 def _inline_cheap(schedule: Any, block: Any) -> None:
-    """Inline a block into its readers, unless that would repeat a costly function."""
+    """Inline a block into its consumers, unless that would repeat a costly function."""
     calls = collect(schedule.get(block).body, tvm.ir.Call)
     if all(str(getattr(call.op, "name", "")).endswith("if_then_else") for call in calls):
         try:

@@ -1,6 +1,6 @@
-"""The rule of element-wise kernels that readers joined: one sweep over the tensor.
+"""The rule of element-wise kernels with fused consumers: one sweep over the tensor.
 
-    parallel over images and bands of rows
+    parallel over images and row blocks
       for each row, for each block of channels
         for each pixel: the element-wise code, the sums of the row, the packed bits
 
@@ -22,7 +22,7 @@ from tvm_insta.schedules.base import (
     largest_divisor,
     parallelise,
 )
-from tvm_insta.schedules.generic.consumers import find_readers, finish_readers, join_readers
+from tvm_insta.schedules.generic.consumers import find_consumers, finish_consumers, fuse_consumers
 from tvm_insta.schedules.generic.pack import WORD
 
 # Vectors of channels of a block.
@@ -31,10 +31,10 @@ _VECTORS = 4
 
 def schedule_fused_elementwise(kernel: Kernel) -> tuple[str, None]:
     """Schedule an element-wise function with `moment_rows` or `threshold_pack` behind it."""
-    readers = find_readers(kernel)
+    consumers = find_consumers(kernel)
     schedule = kernel.schedule
-    mine = [b for b in blocks(schedule) if not is_among(schedule, b, readers.all)]
-    if not readers.any or not mine or any(is_reduction(schedule, block) for block in mine):
+    mine = [b for b in blocks(schedule) if not is_among(schedule, b, consumers.all)]
+    if not consumers.any or not mine or any(is_reduction(schedule, block) for block in mine):
         raise OtherKind
     *inner, last = mine
     if any(is_output(schedule, block) for block in inner):
@@ -47,16 +47,16 @@ def schedule_fused_elementwise(kernel: Kernel) -> tuple[str, None]:
     batch, row, column, channel = loops
     channels, height = known_extent(schedule, channel), known_extent(schedule, row)
     lanes = largest_divisor(channels, kernel.lanes)
-    words = WORD if readers.pack is not None and channels % WORD == 0 else 1
+    words = WORD if consumers.pack is not None and channels % WORD == 0 else 1
     most = max(_VECTORS * lanes, words)
     size = max(d for d in range(lanes, most + 1, lanes) if channels % d == 0 and d % words == 0)
     block, vector, lane = schedule.split(channel, [None, size // lanes, lanes])
     band, row = schedule.split(row, [None, band_height(height, 1)])
     schedule.reorder(batch, band, row, block, column, vector, lane)
-    join_readers(kernel, readers, column, lanes, size)
+    fuse_consumers(kernel, consumers, column, lanes, size)
     parallelise(schedule, [batch, band])
     schedule.unroll(vector)
     if lanes > 1:
         schedule.vectorize(lane)
-    finish_readers(kernel, readers, column)
+    finish_consumers(kernel, consumers, column)
     return "sweep", None

@@ -2,7 +2,7 @@
 
     parallel over rows of the padded images
       bits -> bytes, +1 or -1, and 0 in the border
-    parallel over images, blocks of output channels, bands of rows
+    parallel over images, blocks of output channels, row blocks
       configure the tiles, which are state of the thread
       the weights of the block: bits -> bytes
       for each group of rows
@@ -47,8 +47,13 @@ from tvm_insta.schedules.base import (
     parallelise,
     rule_of,
 )
-from tvm_insta.schedules.generic.consumers import Readers, depth, find_readers, readers_alone
-from tvm_insta.schedules.generic.conv import join_epilogue
+from tvm_insta.schedules.generic.consumers import (
+    Consumers,
+    depth,
+    find_consumers,
+    schedule_consumers_apart,
+)
+from tvm_insta.schedules.generic.conv import fuse_epilogue
 from tvm_insta.schedules.generic.pack import WORD, pack_alone, write_border
 from tvm_insta.schedules.x86.amx_code import write_tiles
 from tvm_insta.schedules.x86.amx_shape import CHANNELS, Geometry, rows_of_group
@@ -70,15 +75,15 @@ def schedule_amx(kernel: Kernel) -> tuple[str, ConvTiles]:
         `row_band` the rows of a task; `width_tile` is how many pixels of the epilogue are unrolled.
     """
     at, shape = _find(kernel)
-    readers = find_readers(kernel)
+    consumers = find_consumers(kernel)
     schedule = kernel.schedule
     every = blocks(schedule)
     conv = every[at]
     rows = rows_of_group(shape)
     tiles = _choose_tiles(kernel.tiles, shape, rows)
 
-    behind = [b for b in every[at + 1 :] if not is_among(schedule, b, readers.all)]
-    tail, in_place = join_epilogue(kernel, conv, behind, readers)
+    behind = [b for b in every[at + 1 :] if not is_among(schedule, b, consumers.all)]
+    tail, in_place = fuse_epilogue(kernel, conv, behind, consumers)
     batch, row, column, out, *summed = schedule.get_loops(conv)
     band, group, row = schedule.split(row, [None, tiles.row_band // rows, rows])
     block, out = schedule.split(out, [None, tiles.out_tile * CHANNELS])
@@ -88,16 +93,16 @@ def schedule_amx(kernel: Kernel) -> tuple[str, ConvTiles]:
     schedule.set_scope(conv, 0, "local")
     first = None
     if in_place:
-        first = _join_readers(kernel, readers, group, tiles)
+        first = _fuse_consumers(kernel, consumers, group, tiles)
     else:
-        readers_alone(kernel, readers)
+        schedule_consumers_apart(kernel, consumers)
     parallelise(schedule, [batch, block, band])
     for output in tail:
         _vectorise(schedule, output, group, tiles.width_tile)
-    if readers.rows is not None:
-        schedule.decompose_reduction(readers.rows, first)
-    if readers.pack is not None:
-        write_border(kernel, readers.pack)
+    if consumers.rows is not None:
+        schedule.decompose_reduction(consumers.rows, first)
+    if consumers.pack is not None:
+        write_border(kernel, consumers.pack)
     function = write_tiles(kernel.schedule.mod["main"], shape, rows, tiles.out_tile)
     function = function.with_attr(NEEDS, ["amx-int8", "amx-tile"])
     kernel.schedule = s_tir.Schedule(IRModule({"main": function}))
@@ -181,18 +186,18 @@ def _own_band(shape: Geometry, deep: int, rows: int) -> int:
     return rows * band_height(shape.out_image[0] // rows, shape.out_channels // CHANNELS // deep)
 
 
-def _join_readers(kernel: Kernel, readers: Readers, group: Any, tiles: ConvTiles) -> Any:
-    """Compute the readers behind the epilogue of a group; returns where sums of rows begin."""
+def _fuse_consumers(kernel: Kernel, consumers: Consumers, group: Any, tiles: ConvTiles) -> Any:
+    """Compute the consumers behind the epilogue of a group; returns where sums of rows begin."""
     schedule = kernel.schedule
-    pack = readers.pack
+    pack = consumers.pack
     if pack is not None:
         if tiles.out_tile * CHANNELS % WORD == 0 and pack.flags is None:
             schedule.reverse_compute_at(pack.words, group, preserve_unit_loops=True)
         else:
             pack_alone(kernel, pack)
-    if readers.rows is None:
+    if consumers.rows is None:
         return None
-    rows = readers.rows
+    rows = consumers.rows
     schedule.reverse_compute_at(rows, group, preserve_unit_loops=True)
     *outer, channel, column = schedule.get_loops(rows)[depth(schedule, rows, group) :]
     vector, lane = schedule.split(channel, [None, CHANNELS])

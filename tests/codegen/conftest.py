@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import artefact_nets
 import pytest
+
+from tests.support import artefact_nets
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import subprocess
 
-import artefact_nets as nets
 import pytest
 
+from tests.support import artefact_nets as nets
 from tvm_insta.codegen import cpu_check
 from tvm_insta.runtime import cpu
 

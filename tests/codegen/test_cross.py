@@ -5,10 +5,10 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-import artefact_nets as nets
 import numpy as np
 import pytest
 
+from tests.support import artefact_nets as nets
 from tvm_insta import runtime
 from tvm_insta.codegen import c_form, vm_form
 from tvm_insta.errors import ArtefactError

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import artefact_nets as nets
 import numpy as np
 import pytest
 import tvm
 from tvm import relax, s_tir, te, tirx
 
+from tests.support import artefact_nets as nets
 from tvm_insta import runtime
 from tvm_insta.codegen import c_form
 from tvm_insta.codegen.in_place import _passes_addresses, _proved

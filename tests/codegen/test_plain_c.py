@@ -8,12 +8,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import artefact_nets as nets
 import numpy as np
 import pytest
 import tvm
 from tvm import relax, s_tir, te
 
+from tests.support import artefact_nets as nets
 from tvm_insta import runtime
 from tvm_insta.codegen import CodegenError, c_form
 from tvm_insta.codegen.elf import ElfFile

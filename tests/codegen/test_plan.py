@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import artefact_nets as nets
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support import artefact_nets as nets
 from tvm_insta.codegen.in_place import Overwrite
 from tvm_insta.codegen.parts import Part
 from tvm_insta.codegen.plan import ALIGNMENT, code_symbol, make_plan

@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import artefact_nets as nets
 import numpy as np
 import pytest
-import thread_nets
 
+from tests.support import artefact_nets as nets
+from tests.support import thread_nets
 from tvm_insta import runtime
 from tvm_insta.codegen import c_form
 from tvm_insta.codegen.elf import ElfFile
@@ -21,7 +21,6 @@ from tvm_insta.target import parse
 
 OK, BUSY, THREADS, POOL = 0, 6, 8, 9
 COUNTS = (1, 2, 3, 5)
-HERE = str(Path(__file__).parent)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +103,6 @@ def child(parts: Path, text: str) -> None:
     """Run a Python program in a process of its own; it has module, x, expected and set_threads."""
     program = f"""
 import ctypes, os, resource, sys, _ctypes
-sys.path.insert(0, {HERE!r})
 import numpy as np
 from tvm_insta import runtime
 from pathlib import Path

@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from checkpoint_nets import (
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.checkpoint_nets import (
     TRAINED,
     Attributes,
     Net,
@@ -24,9 +27,6 @@ from checkpoint_nets import (
     prefixed,
     without,
 )
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from tvm_insta import nn
 from tvm_insta.errors import ModelError
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoint_nets import TRAINED, Net, Record, State, loaded, prefixed
 
+from tests.support.checkpoint_nets import TRAINED, Net, Record, State, loaded, prefixed
 from tvm_insta import nn
 from tvm_insta.errors import ModelError
 

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bitserial_cases import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tvm import relax, tirx
+
+from tests.support.bitserial_cases import (
     KERNEL_CASES,
     SLOW_FIXTURE,
     blocked_arguments,
@@ -18,10 +22,6 @@ from bitserial_cases import (
     problem,
     torch_conv,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tvm import relax, tirx
-
 from tvm_insta import ops
 from tvm_insta.errors import OpError
 from tvm_insta.ops import packing, reference

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bitserial_cases import blocked_arguments, make
 
+from tests.support.bitserial_cases import blocked_arguments, make
 from tvm_insta import ops
 from tvm_insta.errors import OpError
 from tvm_insta.ops import packing, reference

@@ -1,14 +1,11 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "codegen"))
-
-import artefact_nets  # (the networks live beside the code generators' tests)
+from tests.support import artefact_nets
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import artefact_nets as nets
 import numpy as np
 import pytest
 
+from tests.support import artefact_nets as nets
 from tvm_insta import runtime
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "c"

@@ -13,9 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import hostile
 import pytest
 
+from tests.support import hostile
 from tvm_insta import runtime
 from tvm_insta.errors import ArtefactError
 from tvm_insta.runtime import manifest as manifests

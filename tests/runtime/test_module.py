@@ -7,10 +7,10 @@ import subprocess
 import sys
 import threading
 
-import artefact_nets as nets
 import numpy as np
 import pytest
 
+from tests.support import artefact_nets as nets
 from tvm_insta import runtime
 from tvm_insta.errors import ArtefactError, InputError
 from tvm_insta.runtime.arrays import aligned_empty, to_aligned

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tvm
-from schedule_nets import (
+from tvm import relax
+
+from tests.support.schedule_nets import (
     AVX2,
     AVX512,
     SSE,
@@ -19,8 +21,6 @@ from schedule_nets import (
     module,
     scheduled,
 )
-from tvm import relax
-
 from tvm_insta import ops
 from tvm_insta.schedules import ConvTiles
 from tvm_insta.schedules.base import NotApplicable

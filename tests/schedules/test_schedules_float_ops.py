@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from schedule_nets import AVX2, SSE, check_all, check_equal_bits, module, scheduled, symbolic
 from tvm import relax
 
+from tests.support.schedule_nets import (
+    AVX2,
+    SSE,
+    check_all,
+    check_equal_bits,
+    module,
+    scheduled,
+    symbolic,
+)
 from tvm_insta import ops
 
 NN, OP = relax.op.nn, relax.op

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from schedule_nets import legalise, module, only_primfunc
 
+from tests.support.schedule_nets import legalise, module, only_primfunc
 from tvm_insta import ops
 from tvm_insta.codegen import raw
 from tvm_insta.schedules import Blocking, back_end, schedule_module

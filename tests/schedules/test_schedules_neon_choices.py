@@ -8,9 +8,9 @@ import subprocess
 import numpy as np
 import pytest
 import tvm
-from schedule_nets import module, only_primfunc
 from tvm import relax
 
+from tests.support.schedule_nets import module, only_primfunc
 from tvm_insta import ops
 from tvm_insta.codegen import raw
 from tvm_insta.codegen.parts import serial

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from schedule_nets import (
+
+from tests.schedules.test_schedules_conv import avx512_only
+from tests.support.schedule_nets import (
     AVX2,
     AVX512,
     LANES,
@@ -18,8 +20,6 @@ from schedule_nets import (
     scheduled,
     symbolic,
 )
-from test_schedules_conv import avx512_only
-
 from tvm_insta import ops
 from tvm_insta.schedules import back_end
 

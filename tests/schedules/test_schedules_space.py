@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 import tvm
 import tvm_ffi
-from schedule_nets import AVX512, LANES, SSE, legalise, module, only_primfunc, symbolic
 from tvm import relax
 
+from tests.support.schedule_nets import (
+    AVX512,
+    LANES,
+    SSE,
+    legalise,
+    module,
+    only_primfunc,
+    symbolic,
+)
 from tvm_insta import ops
 from tvm_insta.schedules import ConvTiles, back_end, schedule_module
 

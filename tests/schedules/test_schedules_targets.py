@@ -7,11 +7,18 @@ import shutil
 
 import pytest
 import tvm
-from schedule_nets import binary_conv, compile_function, float_conv, legalise, module, scheduled
-from test_schedules_pack import pack
 from tvm import relax
 from tvm_ffi import structural_hash
 
+from tests.schedules.test_schedules_pack import pack
+from tests.support.schedule_nets import (
+    binary_conv,
+    compile_function,
+    float_conv,
+    legalise,
+    module,
+    scheduled,
+)
 from tvm_insta import ops
 from tvm_insta.schedules import back_end, schedule_module
 from tvm_insta.schedules.base import BinarySum

@@ -12,10 +12,8 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "codegen"))
-
-import artefact_nets as nets
-import thread_nets
+from tests.support import artefact_nets as nets
+from tests.support import thread_nets
 
 SHORT = {"calls": 300, "loads": 40, "reloads": 30, "threads": 15, "forks": 4, "pools": 6}
 LONG = {"calls": 10_000, "loads": 500, "reloads": 200, "threads": 500, "forks": 50, "pools": 100}

@@ -28,7 +28,7 @@ from tvm_insta.nn.state_dicts import StateDict, find_state_dicts, pickled_module
 from tvm_insta.nn.torch_file import damaged, pickled_objects, read_torch_file
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
-OPTIONS_KEY = "tvm_insta.compiler.options"
+OPTIONS_KEY = "tvm_insta.options"
 PREPROCESSING_KEY = "tvm_insta.preprocessing"
 OWN_KEYS = ("state_dict", "metadata")  # of the files that `save_checkpoint` writes
 

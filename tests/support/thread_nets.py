@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import artefact_nets as nets
 import tvm
 from tvm import relax, s_tir, te
+
+from tests.support import artefact_nets as nets
 
 CHANNELS = 48
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from schedule_nets import SSE, arguments, execute, float_conv, legalise, only_primfunc
 
+from tests.support.schedule_nets import SSE, arguments, execute, float_conv, legalise, only_primfunc
 from tvm_insta.codegen import raw
 from tvm_insta.schedules import back_end, schedule_module
 from tvm_insta.schedules.arm import families as arm

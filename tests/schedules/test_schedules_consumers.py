@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import tvm
-from schedule_nets import (
+from tvm import relax
+
+from tests.support.schedule_nets import (
     AVX2,
     AVX512,
     LANES,
@@ -15,8 +17,6 @@ from schedule_nets import (
     only_primfunc,
     symbolic,
 )
-from tvm import relax
-
 from tvm_insta import ops
 from tvm_insta.passes.pipeline import fuse
 from tvm_insta.schedules import schedule_module
