@@ -86,7 +86,7 @@ def test_damaged_packed_files_are_refused(tmp_path: Path) -> None:
         (whole, '{"x": 3}'),
     ]
     for damaged, text in damages:
-        metadata = {PACKED_KEY: text, "tvm_insta.compiler.options": model.options.to_json()}
+        metadata = {PACKED_KEY: text, "tvm_insta.options": model.options.to_json()}
         path.write_bytes(to_safetensors(damaged, metadata))
         with pytest.raises(ModelError, match=r"has damaged packed weights \(.*\): take another"):
             nn.create("resnet20", "baseline", checkpoint=path)

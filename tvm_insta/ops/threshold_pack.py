@@ -120,6 +120,9 @@ def te_threshold_pack(
     """
     *outer_shape, channels = x.shape
     per_group = known(channels) // groups
+    if per_group % WORD == 0:
+        # Groups of whole words lie as one: word i has channels 32 * i to 32 * i + 31.
+        per_group, groups = per_group * groups, 1
     words = words_for(per_group)
     bit = reduce_axis(WORD, "bit")
     zero, one = tirx.const(0, "uint32"), tirx.const(1, "uint32")
