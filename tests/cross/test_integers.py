@@ -140,10 +140,10 @@ def neon_rule(machine, case):
     return "insta_bconv_pairs" if machine is ARMV7 else "insta_bconv_bytes"
 
 
-def run_compiled(machine, target, mod, x, expected, folder, wanted, *, joins=False):
+def run_compiled(machine, target, mod, x, expected, folder, wanted, *, consumers=False):
     """Compile with the project's own passes and schedules, and run; returns `expected`'s like."""
-    kernels = fuse(lower_for(mod, Report(), target), joins=joins)
-    if joins:
+    kernels = fuse(lower_for(mod, Report(), target), consumers=consumers)
+    if consumers:
         assert any("conv2d" in v.name_hint and "pack" in v.name_hint for v in kernels.functions)
     scheduled, records = schedule_module(kernels, target.tvm, lanes=target.lanes)
     assert "unscheduled" not in {record.rule for record in records}
@@ -179,7 +179,7 @@ def test_words_and_integers_are_those_of_the_oracle(machine, tmp_path):
         wanted = neon_rule(machine, CONVOLUTIONS[chained]) if chained in CONVOLUTIONS else None
         if name in ("5x5, odd channels", "groups of 2 outputs") and machine is A76:
             wanted = None  # refused by the dot products, and said so in the record
-        joins = name != chained
+        consumers = name != chained
         folder = tmp_path / str(number)
-        found = run_compiled(machine, target, mod, x, expected, folder, wanted, joins=joins)
+        found = run_compiled(machine, target, mod, x, expected, folder, wanted, consumers=consumers)
         assert found.tobytes() == expected.tobytes(), name

@@ -110,7 +110,7 @@ def test_parallel_convolutions_are_one(case, monkeypatch):
     apart, _ = phases(module, x)
     assert calls(apart).count("relax.insta.bitserial_conv2d_blocked") == len(outs)
     expected = execute(fuse(apart), x.numpy())
-    assert execute(fuse(mod, joins=True), x.numpy()).tobytes() == expected.tobytes()
+    assert execute(fuse(mod, consumers=True), x.numpy()).tobytes() == expected.tobytes()
 
 
 class ReadTwice(Branches):

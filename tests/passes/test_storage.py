@@ -21,7 +21,7 @@ X = torch.zeros(1, 3, 16, 16)
 @functools.cache
 def fused(reuse=False):
     mod, report = phases(tiny_resnet(reuse_statistics=reuse), X)
-    return fuse(mod, report, joins=True)
+    return fuse(mod, report, consumers=True)
 
 
 def tensors(mod):
@@ -62,7 +62,7 @@ def test_images_are_stored_in_half_and_nothing_else(reuse):
 
 
 def test_the_rules_of_the_schedules_are_the_same():
-    """Readers still join, and nothing falls back to a slower rule, on any target it is for."""
+    """Consumers are still fused, and nothing falls back to a slower rule, on any of its targets."""
     mod = fused()
     for target in map(parse, ("avx512", "avx2", "cortex-a53", "cortex-a76")):
         _, old = schedule_module(mod, target.tvm, lanes=target.lanes)

@@ -99,7 +99,7 @@ def sweep_net(shape, readers, pad, batch):
 
 def check(mod, rule, rng, target):
     """One kernel, scheduled by `rule`, with the bits of the unscheduled one in every output."""
-    plain = fuse(mod, joins=True)
+    plain = fuse(mod, consumers=True)
     (before,) = [f for f in plain.functions.values() if not isinstance(f, relax.Function)]
     result, (record,) = schedule_module(plain, target, lanes=LANES[target])
     assert (record.rule, record.reason) == (rule, "")

@@ -53,7 +53,7 @@ def layer(target, channels=128, out=64, *, whole=False):
         packed = ops.threshold_pack(y, args[6], pad=[1, 1, 1, 1])
         return relax.Tuple([y, emit(ops.moment_rows(y, [3])), emit(packed)])
 
-    return only_primfunc(fuse(module(specs, body), joins=whole))
+    return only_primfunc(fuse(module(specs, body), consumers=whole))
 
 
 def scheduled(function, target, tiles):

@@ -6,7 +6,7 @@
 3 recognise    comparisons and constant signs -> relax.insta.* on packed bits
 4 fold_scales  one factor and one offset behind each layer; parallel convolutions are one
 5 lower        border tables, blocked weights
-6 fuse         TIR kernels, each with its epilogue and the readers that joined it; images between
+6 fuse         TIR kernels, each with its epilogue and the consumers fused into it; images between
                them in float16 where that is asked for
 7 schedule     every kernel scheduled for the target
 """
@@ -28,7 +28,7 @@ from tvm_insta.ops.legalise import LEGALISATIONS
 from tvm_insta.ops.packing import ZERO_CODE
 from tvm_insta.passes.calibrate import calibrate
 from tvm_insta.passes.fold_scales import fold_scales
-from tvm_insta.passes.join import join
+from tvm_insta.passes.fuse_consumers import fuse_consumers
 from tvm_insta.passes.lower import Narrow, lower
 from tvm_insta.passes.merge_parallel import merge_parallel
 from tvm_insta.passes.recognise import recognise
@@ -156,7 +156,7 @@ def run_pipeline(
 
         def fused(tiles: UsesTiles | None) -> tuple[tvm.IRModule, Report]:
             own = copy.deepcopy(report)
-            made = fuse(lower_for(mod, own, target, numbers, tiles=tiles), own, joins=True)
+            made = fuse(lower_for(mod, own, target, numbers, tiles=tiles), own, consumers=True)
             return stored(made), own
 
         tiles = chosen.uses_tiles(binary)
@@ -171,7 +171,7 @@ def run_pipeline(
         "recognise": lambda mod: recognise(mod, report),
         "fold_scales": lambda mod: merge_parallel(fold_scales(mod), report),
         "lower": lowered,
-        "fuse": lambda mod: stored(fuse(mod, report, joins=chosen.fuses_consumers)),
+        "fuse": lambda mod: stored(fuse(mod, report, consumers=chosen.fuses_consumers)),
         "schedule": schedule,
     }
     mod = imported.mod
@@ -206,19 +206,23 @@ def lower_for(
     )
 
 
-def fuse(mod: tvm.IRModule, report: Report | None = None, *, joins: bool = False) -> tvm.IRModule:
+def fuse(
+    mod: tvm.IRModule, report: Report | None = None, *, consumers: bool = False
+) -> tvm.IRModule:
     """Legalise to TIR and put what belongs to a kernel behind it.
 
     Args:
         mod: after `lower`.
         report: its packs learn which kernel packs them.
-        joins: not only element-wise epilogues, but also what `join` describes.
+        consumers: not only element-wise epilogues, but also what `fuse_consumers` describes.
     """
     transform = relax.transform
     legal = tvm.transform.Sequential(
         [transform.LegalizeOps(LEGALISATIONS), transform.AnnotateTIROpPattern()]
     )
-    mod, sites = join(transform.FuseOps()(_keep_concatenations(legal(mod))), joins=joins)
+    mod, sites = fuse_consumers(
+        transform.FuseOps()(_keep_concatenations(legal(mod))), consumers=consumers
+    )
     if report is not None:
         report.packs = [
             replace(pack, **asdict(site)) for pack, site in zip(report.packs, sites, strict=True)

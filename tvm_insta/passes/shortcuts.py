@@ -1,7 +1,7 @@
 """Part of phase 5: average pools that shortcuts are made of become an expression.
 
 A 2x2 average pool at stride 2 that is only added to something, the shortcut of a block that halves
-the image, becomes `insta.halving_pool`, which `join` can compute where it is added.
+the image, becomes `insta.halving_pool`, which `fuse_consumers` can compute where it is added.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A kernel computes in float32 as before, rounds what it stores (to nearest, ties 
 65504 to infinity), and widens what it loads. Whoever reads a stored image reads the rounded
 numbers, in the kernel that made it too: the moments are those of the rounded numbers, in the order
 that `ops.moments` defines, and packed bits are the exact comparisons of rounded numbers. So a
-result does not depend on which readers joined a kernel.
+result does not depend on which consumers are fused into a kernel.
 
 Not stored in float16 are: inputs and outputs of the network, what a float convolution reads,
 moments, thresholds, and tensors of one pixel.

@@ -1,6 +1,6 @@
-"""Part of phase 6: what needs no more than a tile of a kernel's result joins that kernel.
+"""Part of phase 6: what needs no more than a tile of a kernel's result is fused into it.
 
-TVM's FuseOps puts element-wise operators behind a kernel. Binary networks have three more readers
+TVM's FuseOps puts element-wise operators behind a kernel. Binary networks have three more consumers
 that need not wait for the whole tensor, or that are too small for a kernel of their own:
 
 - `insta.moment_rows` adds up a row: it takes each tile while it is in registers,
@@ -11,7 +11,7 @@ that need not wait for the whole tensor, or that are too small for a kernel of t
 And two shortcuts are made of another tensor on the way, `insta.repeat_channels` and
 `insta.halving_pool`: they are computed where the epilogue of a convolution adds them.
 
-The joined kernel returns the tensor itself too: a shortcut reads it, and `validate` compares it.
+The fused kernel returns the tensor itself too: a shortcut reads it, and `validate` compares it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import tvm
 from tvm import relax, tirx
 
-from tvm_insta.passes.joined import Plan, Writer
+from tvm_insta.passes.fused_kernels import Plan, Writer
 from tvm_insta.passes.kernel_calls import KernelCalls, inner_calls, kernel, packs
 from tvm_insta.passes.rewriter import Expr, variables
 
@@ -59,18 +59,20 @@ class PackSite:
     threshold: str
 
 
-def join(mod: tvm.IRModule, *, joins: bool = True) -> tuple[tvm.IRModule, list[PackSite]]:
+def fuse_consumers(
+    mod: tvm.IRModule, *, consumers: bool = True
+) -> tuple[tvm.IRModule, list[PackSite]]:
     """Join kernels; `mod` is between TVM's FuseOps and FuseTIR.
 
     Args:
         mod: `main` calls fused functions and PrimFuncs.
-        joins: False leaves the kernels as they are.
+        consumers: False leaves the kernels as they are.
 
     Returns:
         The module, and one site per `threshold_pack`, in the order of the calls in `mod`.
     """
     calls = KernelCalls(mod)
-    plan = _Choice(calls).plan() if joins else Plan()
+    plan = _Choice(calls).plan() if consumers else Plan()
     writer = Writer(calls, plan)
     return writer.run(), _sites(calls, plan, writer)
 
@@ -86,7 +88,7 @@ def _sites(calls: KernelCalls, plan: Plan, writer: Writer) -> list[PackSite]:
         if var == leader:
             sites.append(PackSite(number, 0, "argument:0", "argument:1"))
             continue
-        kept, wiring = writer.joined[leader]
+        kept, wiring = writer.fused[leader]
         steps = plan.steps(leader)
         _, ((_, source), (kind, threshold)) = wiring[steps.index(var)]
         assert kind == "argument", "thresholds are known when the kernel starts"
@@ -96,12 +98,14 @@ def _sites(calls: KernelCalls, plan: Plan, writer: Writer) -> list[PackSite]:
 
 
 class _Choice:
-    """Decides who joins whom."""
+    """Decides what is fused into what."""
 
     def __init__(self, calls: KernelCalls) -> None:
         self.calls = calls
         self.made = Plan()
-        self.moved: set[Expr] = set()  # kernels that must run early; nothing more may join them
+        self.moved: set[Expr] = (
+            set()
+        )  # kernels that must run early; nothing more may be fused into them
         self.reader = {
             var: by for by, value in calls.bindings.items() for var in variables(value)
         }  # the only one, where there is only one
@@ -119,7 +123,7 @@ class _Choice:
         return self.made
 
     def _choose_shortcut(self, var: Expr) -> None:
-        """`var` joins the convolution whose epilogue is all that reads it."""
+        """`var` is fused into the convolution whose epilogue is all that reads it."""
         by = self.reader.get(var)
         name, args = kernel(self.calls.bindings[by]) if by is not None else (None, [])
         if name is None or self.calls.readers[var] != 1 or args.count(var) != 1:
@@ -136,7 +140,7 @@ class _Choice:
             self.made.producers.setdefault(by, []).append(var)
 
     def _choose_reader(self, var: Expr, args: list[Expr]) -> None:
-        """`var` joins the kernel that makes its first argument."""
+        """`var` is fused into the kernel that makes its first argument."""
         source, operator = args[0], self.calls.operator(var)
         if operator in ("moment_rows", "threshold_pack"):
             leader = source
@@ -160,7 +164,7 @@ class _Choice:
         return self.calls.kind(name) in _TAKES_TILES
 
     def _operators(self, leader: Expr) -> list[str]:
-        """The operators of a kernel and of the readers that joined it."""
+        """The operators of a kernel and of the consumers fused into it."""
         steps = [leader, *self.made.members.get(leader, [])]
         return [self.calls.operator(step) for step in steps]
 

@@ -1,4 +1,4 @@
-"""Which kernels join which, where their bits end, and that nothing is computed otherwise."""
+"""Which kernels are fused, where their bits end, and that nothing is computed otherwise."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def network(variant, **options):
     return model, torch.randn(1, 3, 16, 16, generator=generator)
 
 
-def joined(model, x, **options):
+def fused(model, x, **options):
     mod, report = phases(model, x, **options)
-    return mod, fuse(mod, report, joins=True), report
+    return mod, fuse(mod, report, consumers=True), report
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def joined(model, x, **options):
 @pytest.mark.parametrize("dynamic", [True, False], ids=["any batch", "batch 1"])
 def test_kernels_of_a_block(variant, options, per_block, dynamic):
     model, x = network(variant, **options)
-    _, mod, _ = joined(model, x, dynamic=dynamic)
+    _, mod, _ = fused(model, x, dynamic=dynamic)
     names = kernels(mod)
     convs = [at for at, name in enumerate(names) if "bitserial_conv2d" in name]
     # Blocks 2 and 3 of the first stage have no shortcut kernels of their own.
@@ -64,11 +64,11 @@ def test_kernels_of_a_block(variant, options, per_block, dynamic):
 @pytest.mark.parametrize("variant", ["baseline", "insta", "insta_plus"])
 @pytest.mark.parametrize("reuse", [False, True])
 @pytest.mark.parametrize("dynamic", [True, False], ids=["any batch", "batch 1"])
-def test_joining_changes_no_bit(variant, reuse, dynamic):
+def test_fusing_changes_no_bit(variant, reuse, dynamic):
     if variant == "baseline" and reuse:
         pytest.skip("the baseline has no statistics")
     model, x = network(variant, **({"reuse_statistics": True} if reuse else {}))
-    lowered, mod, report = joined(model, x, dynamic=dynamic)
+    lowered, mod, report = fused(model, x, dynamic=dynamic)
     plain = fuse(lowered)
     # TVM's default pipeline: same TIR blocks, no schedule of ours.
     assert execute(mod, x).tobytes() == execute(plain, x).tobytes()
@@ -78,7 +78,7 @@ def test_joining_changes_no_bit(variant, reuse, dynamic):
 
 def test_sites_say_where_the_bits_are():
     model, x = network("insta", select=("stage1",))
-    _, mod, report = joined(model, x)
+    _, mod, report = fused(model, x)
     packing = [
         binding.value
         for block in mod["main"].body.blocks
@@ -121,5 +121,5 @@ class Crossed(torch_nn.Module):
 def test_no_circle_of_kernels():
     model = Crossed().eval()
     x = torch.randn(1, 8, 6, 5, generator=torch.Generator().manual_seed(1))
-    lowered, mod, _ = joined(model, x)
+    lowered, mod, _ = fused(model, x)
     assert execute(mod, x).tobytes() == execute(fuse(lowered), x).tobytes()

@@ -13,7 +13,7 @@ from torch import nn
 from tvm import relax
 
 from tests.passes.networks import Halving, agree, calls, execute, phases
-from tests.passes.test_join import kernels
+from tests.passes.test_fuse_consumers import kernels
 from tvm_insta.frontend import import_torch
 from tvm_insta.passes import pipeline
 from tvm_insta.passes.kernels import kernels_of_layers
@@ -43,7 +43,7 @@ def test_they_are_part_of_the_kernel_that_adds_them(channels, branches):
     module, x = Halving(channels, branches).eval(), image(channels)
     mod, report = phases(module, x)
     assert {"relax.insta.halving_pool", "relax.insta.repeat_channels"} <= set(calls(mod))
-    fused, plain = fuse(mod, report, joins=True), fuse(mod)
+    fused, plain = fuse(mod, report, consumers=True), fuse(mod)
     names = kernels(fused)
     assert sum("conv2d" in name for name in names) == 2
     assert not [name for name in names if re.match("halving|repeat|avg_pool|concat", name)]
@@ -131,7 +131,7 @@ def test_other_pools_stay(kind):
     mod, _ = phases(module, x)
     assert "relax.insta.halving_pool" not in calls(mod)
     assert {"relax.nn.avg_pool2d", "relax.nn.max_pool2d"} & set(calls(mod))
-    agree(module, fuse(mod, joins=True), x, TOLERANCE)
+    agree(module, fuse(mod, consumers=True), x, TOLERANCE)
 
 
 class Twice(Halving):
@@ -148,11 +148,11 @@ def test_a_pool_with_two_readers_stays():
     module, x = Twice(8).eval(), image(8)
     mod, report = phases(module, x)
     assert "relax.nn.avg_pool2d" in calls(mod)
-    agree(module, fuse(mod, report, joins=True), x, TOLERANCE)
+    agree(module, fuse(mod, report, consumers=True), x, TOLERANCE)
 
 
 def test_kernels_for_cuda_stand_alone():
-    """Nothing joins there: the shortcuts are kernels, spread over threads like all others."""
+    """Nothing is fused there: the shortcuts are kernels, spread over threads like all others."""
     imported = import_torch(Halving(8).eval(), [image(8)[:1]], max_batch=4, dynamic=True)
     target = parse("cuda -arch=sm_80")
     done = run_pipeline(imported, target)

@@ -1,4 +1,4 @@
-"""Part of phase 6: writes the module that `join` decided on."""
+"""Part of phase 6: writes the module that `fuse_consumers` decided on."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from tvm_insta.passes.rewriter import Expr, variables
 
 @dataclass
 class Plan:
-    """Who joins whom. Everything is named by the variable that a call binds.
+    """What is fused into what. Everything is named by the variable that a call binds.
 
     Attributes:
-        leader: what joins -> the kernel it joins.
+        leader: what is fused -> the kernel it is fused into.
         producers: kernel -> what is computed where the kernel reads it, in order.
         members: kernel -> what is computed behind it, in order.
     """
@@ -36,7 +36,7 @@ class Plan:
     members: dict[Expr, list[Expr]] = field(default_factory=dict)
 
     def steps(self, leader: Expr) -> list[Expr]:
-        """A kernel with all that joins it."""
+        """A kernel with all that is fused into it."""
         return [*self.producers.get(leader, []), leader, *self.members.get(leader, [])]
 
 
@@ -48,11 +48,11 @@ class _Later:
 
 
 class Writer:
-    """Writes ``main`` anew, with the chosen kernels joined.
+    """Writes ``main`` anew, with the chosen kernels fused.
 
     Attributes:
         emitted: kernels in the order of the new calls.
-        joined: kernel -> what it returns, and the name and the arguments of each of its steps:
+        fused: kernel -> what it returns, and the name and the arguments of each of its steps:
             ("step", number) or ("argument", number).
     """
 
@@ -63,14 +63,14 @@ class Writer:
         self.builder = relax.BlockBuilder(calls.mod)
         self.env: dict[Expr, Expr] = {}
         self.emitted: list[Expr] = []
-        self.joined: dict[Expr, tuple[list[Expr], list[Any]]] = {}
+        self.fused: dict[Expr, tuple[list[Expr], list[Any]]] = {}
 
     def run(self) -> tvm.IRModule:
         """The new module."""
         mod, function = self.calls.mod, self.calls.main
         params = list(function.params)
         attrs = dict(function.attrs.items()) if function.attrs else {}
-        with self.builder.function("joined_main", params, attrs=None):
+        with self.builder.function("fused_main", params, attrs=None):
             with self.builder.dataflow():
                 self.env = {param: param for param in params}
                 for var in self.calls.bindings:
@@ -79,10 +79,10 @@ class Writer:
             self.builder.emit_func_output(output)
         made = self.builder.get()
         result = tvm.IRModule(
-            {g: f for g, f in made.functions.items() if g.name_hint not in ("main", "joined_main")},
+            {g: f for g, f in made.functions.items() if g.name_hint not in ("main", "fused_main")},
             attrs=mod.attrs,
         )
-        new = made["joined_main"].without_attr("global_symbol").with_attrs(attrs)
+        new = made["fused_main"].without_attr("global_symbol").with_attrs(attrs)
         result[mod.get_global_var("main")] = new
         return result
 
@@ -103,9 +103,9 @@ class Writer:
         if len(steps) == 1:
             self.env[var] = self.builder.emit(self._new(bindings[var]), name_hint=var.name)
         else:
-            self._emit_joined(var, steps)
+            self._emit_fused(var, steps)
 
-    def _emit_joined(self, var: Expr, steps: list[Expr]) -> None:
+    def _emit_fused(self, var: Expr, steps: list[Expr]) -> None:
         bindings, readers = self.calls.bindings, self.calls.readers
         kept = [
             step
@@ -125,7 +125,7 @@ class Writer:
                     places.append(("argument", len(arguments)))
                     arguments.append(self._new(arg))
             wiring.append((name, tuple(places)))
-        self.joined[var] = (kept, wiring)
+        self.fused[var] = (kept, wiring)
         key = (tuple(wiring), steps.index(var), tuple(steps.index(step) for step in kept))
         if key not in self.made:
             types = [argument.ty for argument in arguments]
@@ -162,7 +162,7 @@ class Writer:
                 values[at] = self._inline(inner, name, args, steps[at].ty, make)
             return values[at]
 
-        with inner.function("joined", params):
+        with inner.function("fused", params):
             with inner.dataflow():
                 for at in range(leader, len(steps)):
                     make(at)
@@ -171,7 +171,7 @@ class Writer:
                     results[0] if len(results) == 1 else relax.Tuple(results)
                 )
             inner.emit_func_output(output)
-        function = inner.get()["joined"].without_attr("global_symbol").with_attr("Primitive", True)
+        function = inner.get()["fused"].without_attr("global_symbol").with_attr("Primitive", True)
         function = relax.utils.copy_with_new_vars(function)
         return self.builder.add_func(function, hint)
 
