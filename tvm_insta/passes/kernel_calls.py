@@ -1,4 +1,4 @@
-"""What `fuse_consumers` sees between TVM's FuseOps and FuseTIR: kernels called, and who reads what."""
+"""What `fuse_consumers` sees between FuseOps and FuseTIR: calls of kernels, and who reads what."""
 
 from __future__ import annotations
 
