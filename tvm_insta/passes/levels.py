@@ -41,6 +41,7 @@ class Levels:
         thresholds: one expression per level, each broadcastable to ``x``.
         base: value when no threshold is passed.
         step: value added by each threshold that is passed.
+        nan: how many comparisons count as held for NaN.
         site: key of `Imported.sites`.
     """
 
@@ -49,6 +50,7 @@ class Levels:
     thresholds: tuple[Expr, ...]
     base: float
     step: float
+    nan: int = 0
     site: str = ""
 
     def encoding(self) -> Encoding | str:

@@ -76,6 +76,7 @@ class _Recognise(Rewriter):
             tuple(thresholds),
             float(attrs["base"]),
             float(attrs["step"]),
+            int(attrs["nan"]),
             str(attrs["site"]),
         )
         return var
@@ -273,6 +274,7 @@ class _Recognise(Rewriter):
                 thresholds,
                 bits=bits,
                 compare=levels.compare,
+                nan=levels.nan,
                 groups=groups,
                 site=levels.site,
             )

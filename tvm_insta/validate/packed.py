@@ -61,8 +61,9 @@ def read_packed(entry: TraceEntry, pack: Binarisation) -> Packed:
     x = x.reshape(codes.shape)  # the plain-C form's kernels read an input in whatever shape it has
     compare = _COMPARE[pack.compare]
     expected = np.zeros(x.shape, np.uint8)
-    for level in _as_levels(own, x, pack.bits):
-        expected += compare(x, level)
+    for at, level in enumerate(_as_levels(own, x, pack.bits)):
+        unordered = np.isnan(x) | np.isnan(level)
+        expected += np.where(unordered, at < pack.nan, compare(x, level))
     return Packed(x, codes, int((expected != codes).sum()))
 
 

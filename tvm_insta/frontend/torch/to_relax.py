@@ -121,7 +121,7 @@ def _converter(node: fx.Node) -> Convert:
 
 
 def _levels(node: fx.Node, importer: Importer) -> relax.Expr:
-    source, thresholds, base, step, compare, last, site = node.args
+    source, thresholds, base, step, compare, nan, last, site = node.args
     build, x = importer.block_builder, importer.env[source]
     own = list(x.ty.shape.values)
     shape = _as_pixels(own) if last else own
@@ -142,6 +142,7 @@ def _levels(node: fx.Node, importer: Importer) -> relax.Expr:
         step=step,  # type: ignore[arg-type]
         compare=compare,  # type: ignore[arg-type]
         layout="NHWC" if last else "NCHW",
+        nan=nan,  # type: ignore[arg-type]
         site=site,  # type: ignore[arg-type]
     )
     result = build.emit(made)

@@ -45,6 +45,7 @@ from tvm_insta.frontend.torch.names import Names, source_line
 _aten = torch.ops.aten
 
 _LARGEST_UNIT = 256
+_NAN_NOTE = "NaN counts as the lowest level of its input; PyTorch's quantiser gives it none of them"
 _SAME_RATIO = 1e-6
 """Relative: the values of levels are float32, and evenly spaced to a few roundings."""
 
@@ -138,6 +139,8 @@ class _Rewrite:
         if isinstance(codes, WhyFloat):
             reasons.append(codes)
         notes: tuple[str, ...] = ()
+        if steps is not None and steps.nan is None and not self.levels.never_nan(steps.x):
+            notes = (_NAN_NOTE,)
         if not reasons and isinstance(planes, Planes) and isinstance(codes, Codes) and steps:
             result = self._binary(node, form, data, steps, codes, planes, name)
             if planes.single and codes.plain:
@@ -145,7 +148,7 @@ class _Rewrite:
             if scale is not None:
                 result = call(node, _aten.mul.Tensor, (result, scale))
         else:
-            planes = codes = None
+            planes, codes, notes = None, None, ()
             result = form.apply(node, form.data, form.weight, name)
         self.found.layers.append(
             SourceLayer(
@@ -259,7 +262,7 @@ class _Rewrite:
         made = call(
             before,
             torch.ops.tvm_insta.levels.default,
-            (steps.x, thresholds, base, step, codes.compare, last, site),
+            (steps.x, thresholds, base, step, codes.compare, codes.nan, last, site),
         )
         own = source_of(steps.x)
         direct = bool(own) and steps.x is not data
