@@ -155,6 +155,30 @@ def convolution(data: Floats, weight: Floats, **attributes: Any) -> Floats:
     return np.asarray(result.transpose(0, 3, 1, 2))
 
 
+def bitserial_product(
+    left: Words,
+    right: Words,
+    *,
+    in_channels: int,
+    bits: Sequence[int] = (1, 1),
+    encodings: Sequence[str] = ("bipolar", "bipolar"),
+) -> Ints:
+    """Oracle of `insta.bitserial_product`: the codes are unpacked and multiplied as integers."""
+    values = []
+    for words, own, encoding in zip((left, right), bits, encodings, strict=True):
+        codes = unpack_codes(words, in_channels, own, 1).astype(np.int64)
+        offsets = {"bipolar": (2, 1 - 2**own), "unsigned": (1, 0), "ternary": (2, -2)}
+        step, base = offsets[encoding]
+        values.append(step * codes + base)
+    return np.asarray(values[0] @ values[1].swapaxes(-1, -2), np.int32)
+
+
+def product(left: Floats, right: Floats) -> Floats:
+    """Oracle of `insta.product`."""
+    exact = left.astype(np.float64) @ right.astype(np.float64).swapaxes(-1, -2)
+    return np.asarray(exact, np.float32)
+
+
 def dense(data: Floats, weight: Floats) -> Floats:
     """Oracle of `insta.dense`."""
     return (data.astype(np.float64) @ weight.astype(np.float64)).astype(np.float32)

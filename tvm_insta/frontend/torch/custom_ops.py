@@ -136,6 +136,26 @@ def _(a: torch.Tensor, b: torch.Tensor, layer: str) -> torch.Tensor:
     return torch.matmul(a, b)
 
 
+@torch.library.custom_op("tvm_insta::product", mutates_args=())
+def product(a: torch.Tensor, b: torch.Tensor, layer: str) -> torch.Tensor:
+    """Give the products of the rows of ``a`` and the rows of ``b``, both of few values.
+
+    Args:
+        a: ``[N, M, K]`` or ``[N, G, M, K]`` float32.
+        b: ``[N, O, K]`` or ``[N, G, O, K]`` float32.
+        layer: identity in the report.
+
+    Returns:
+        ``[N, M, O]`` or ``[N, G, M, O]`` float32.
+    """
+    return torch.matmul(a, b.transpose(-1, -2))
+
+
+@product.register_fake
+def _(a: torch.Tensor, b: torch.Tensor, layer: str) -> torch.Tensor:
+    return torch.matmul(a, b.transpose(-1, -2))
+
+
 @torch.library.custom_op("tvm_insta::linear", mutates_args=())
 def linear(x: torch.Tensor, weight: torch.Tensor, layer: str) -> torch.Tensor:
     """Give the product of the last dimension with a weight.
