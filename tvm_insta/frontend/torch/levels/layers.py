@@ -127,12 +127,8 @@ class _Rewrite:
         found = factors_of(form, self.levels)
         packed = [each for each in found if isinstance(each, Factor)]
         if packed:
-            first, second = packed
             sides = [self.packer.factor(node, factor) for factor in packed]
             result = call(node, torch.ops.tvm_insta.product.default, (*sides, name))
-            scale = first.scale * second.scale
-            if scale != 1.0:
-                result = call(node, _aten.mul.Tensor, (result, scale))
         else:
             result = form.apply(node, form.data, form.weight, name)
         bits = [each.codes.bits for each in packed] or [0, 0]

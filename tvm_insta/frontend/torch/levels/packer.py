@@ -29,7 +29,7 @@ class Packer:
         self.levels = levels
         self.sites = sites
         self._levels_of: dict[tuple[fx.Node, bool, bool], fx.Node] = {}
-        self._factors: dict[tuple[fx.Node, tuple[float, float], bool], fx.Node] = {}
+        self._factors: dict[tuple[fx.Node, bool], fx.Node] = {}
 
     def packed(
         self, form: Form, data: fx.Node, steps: Steps, codes: Codes, *, own_values: bool
@@ -76,7 +76,7 @@ class Packer:
     def factor(self, before: fx.Node, factor: Factor) -> fx.Node:
         """The packed levels of one factor, the summed dimension last."""
         x, thresholds = factor.steps.x, list(factor.codes.thresholds)
-        key = (factor.data, factor.integers, factor.turned)
+        key = (factor.data, factor.turned)
         if key in self._factors:
             return self._factors[key]
         if factor.turned:
@@ -86,7 +86,7 @@ class Packer:
         ]
         rows = "columns" if factor.turned else "rows"
         site, axes = f"{source_of(factor.data) or factor.data.name}.{rows}", factor.axes
-        codes, (base, step) = factor.codes, factor.integers
+        codes, (base, step) = factor.codes, factor.values
         arguments = (x, nodes, base, step, codes.compare, codes.nan, True, site)
         made = call(before, torch.ops.tvm_insta.levels.default, arguments)
         self._site(site, factor.data, factor.steps, codes, axes)

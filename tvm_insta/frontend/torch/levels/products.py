@@ -43,14 +43,12 @@ class Factor:
     turned: bool
 
     @property
-    def integers(self) -> tuple[float, float]:
-        """Base and step of the integers that are multiplied; -2, 0 and 2 for ternary levels."""
-        return self.codes.integers if self.codes.plain else (-2.0, 2.0)
-
-    @property
-    def scale(self) -> float:
-        """What the integers are multiplied by."""
-        return self.codes.factor if self.codes.plain else self.codes.factor / 2
+    def values(self) -> tuple[float, float]:
+        """Base and step of the values."""
+        if not self.codes.plain:  # ternary
+            return -self.codes.factor, self.codes.factor
+        base, step = self.codes.integers
+        return base * self.codes.factor, step * self.codes.factor
 
     @property
     def axes(self) -> tuple[int, ...]:
