@@ -293,10 +293,12 @@ def _compare_words(
     """32 comparisons at once and what they read, or (None, []) if the term is no plain comparison.
 
     A plain comparison is Select(x[..., word * 32 + bit] ? threshold[...], 1 << bit, 0): one bit per
-    activation, and no channel beyond the last. Either side may be stored in a narrower type.
+    activation, and no channel beyond the last. Either side may be stored in a narrower type, and
+    the two values may be exchanged.
     """
     if word_mask is not WordMask.MOVMSK256 or not isinstance(term, tirx.Select):
         return None, []
+    opposite = isinstance(term.true_value, tirx.IntImm)  # Select(compare, 0, 1 << bit)
     kind = type(term.condition)
     if kind not in (tirx.LT, tirx.LE, tirx.GT, tirx.GE):
         return None, []
@@ -315,7 +317,8 @@ def _compare_words(
             reads.append(_region(load.source, first))
         sides.append(values if load is side else values.astype(f"{side.ty.dtype}x{WORD}"))
     ones, zeros = (tirx.Broadcast(tirx.const(v, "int8"), WORD) for v in (-1, 0))
-    return _mask256(tirx.Select(kind(*sides), ones, zeros)), reads
+    chosen = (zeros, ones) if opposite else (ones, zeros)
+    return _mask256(tirx.Select(kind(*sides), *chosen)), reads
 
 
 def _flags(nest: tirx.Stmt, realize: Any, family: Family) -> tuple[Any, tirx.Stmt]:

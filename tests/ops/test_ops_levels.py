@@ -20,6 +20,9 @@ def test_levels(rng, run_op, compare):
     found = run_op(ops.levels, x, *thresholds, **attrs)
     assert np.array_equal(found, reference.levels(x, *thresholds, **attrs))
     assert (found[0, 0, 0] == -1.5).all()  # no comparison with NaN holds
+    found = run_op(ops.levels, x, *thresholds, **attrs, nan=1)
+    assert np.array_equal(found, reference.levels(x, *thresholds, **attrs, nan=1))
+    assert (found[0, 0, 0] == -1.0).all()  # or one does
 
 
 def test_dense(rng, run_op):

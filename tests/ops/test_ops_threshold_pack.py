@@ -23,7 +23,7 @@ COMPARE = {
 SLOW_FIXTURE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
-def scalar_definition(x, thresholds, *, bits, compare, groups, pad):
+def scalar_definition(x, thresholds, *, bits, compare, groups, pad, nan=0):
     """The docstring's sentence, one element at a time."""
     if x.ndim == 2:
         x, thresholds = x[:, None, None], thresholds[:, :, None, None]
@@ -34,8 +34,10 @@ def scalar_definition(x, thresholds, *, bits, compare, groups, pad):
     words = (per_group + 31) // 32
     out = np.zeros((n, h + top + bottom, w + left + right, bits * groups * words), np.uint32)
     for i, y, z, channel in np.ndindex(*x.shape):
+        value = x[i, y, z, channel]
         code = sum(
-            bool(COMPARE[compare](x[i, y, z, channel], t)) for t in full[:, i, y, z, channel]
+            at < nan if np.isnan([value, t]).any() else bool(COMPARE[compare](value, t))
+            for at, t in enumerate(full[:, i, y, z, channel])
         )
         group, inner = divmod(channel, per_group)
         for plane in range(bits):
@@ -72,6 +74,8 @@ CASES = [
     ((1, 2, 2, 33), "full", dict(bits=4, compare="ge", groups=1, pad=(0, 0, 0, 0))),
     ((4, 45), "instance", dict(bits=1, compare="ge", groups=1, pad=(0, 0, 0, 0))),
     ((2, 96), "channel", dict(bits=2, compare="le", groups=3, pad=(0, 0, 0, 0))),
+    ((2, 3, 4, 64), "channel", dict(bits=1, compare="gt", groups=1, pad=(1, 0, 1, 0), nan=1)),
+    ((1, 2, 2, 40), "full", dict(bits=2, compare="le", groups=1, pad=(0, 0, 0, 0), nan=2)),
 ]
 
 
@@ -85,15 +89,18 @@ def test_oracle_and_kernel(rng, run_op, shape, kind, attrs):
     np.testing.assert_array_equal(run_op(ops.threshold_pack, x, thresholds, **attrs), expected)
 
 
+@pytest.mark.parametrize("nan", [0, 1])
 @pytest.mark.parametrize("compare", sorted(COMPARE))
-def test_special_values(run_op, compare):
+def test_special_values(run_op, compare, nan):
     """Every ordered pair of special values: on the threshold, negative zero, NaN, denormal."""
     special = [0.0, -0.0, 1.0, -1.0, np.nan, np.inf, -np.inf, 1e-45, -1e-45]
     pairs = np.array(list(itertools.product(special, special)), np.float32)
     x, thresholds = pairs[:, 0].reshape(1, -1), pairs[:, 1].reshape(1, 1, -1)
-    words = run_op(ops.threshold_pack, x, thresholds, compare=compare)
+    words = run_op(ops.threshold_pack, x, thresholds, compare=compare, nan=nan)
     bits = np.unpackbits(words.view(np.uint8), bitorder="little")[: len(pairs)]
-    expected = [COMPARE[compare](float(a), float(b)) for a, b in pairs]
+    expected = [
+        nan if np.isnan([a, b]).any() else COMPARE[compare](float(a), float(b)) for a, b in pairs
+    ]
     np.testing.assert_array_equal(bits, np.array(expected, np.uint8))
 
 
@@ -111,7 +118,8 @@ def test_property(run_op, data):
     kind = draw(st.sampled_from(["channel", "instance", "scalar", "full"]))
     thresholds = random_thresholds(rng, x, bits, kind)
     compare = draw(st.sampled_from(sorted(COMPARE)))
-    attrs = dict(bits=bits, compare=compare, groups=groups, pad=pad)
+    nan = draw(st.integers(0, 2**bits - 1))
+    attrs = dict(bits=bits, compare=compare, groups=groups, pad=pad, nan=nan)
     np.testing.assert_array_equal(
         run_op(ops.threshold_pack, x, thresholds, **attrs),
         reference.threshold_pack(x, thresholds, **attrs),
@@ -151,6 +159,7 @@ X, T = ((2, 3, 4, 40), "float32"), ((1, 1, 1, 1, 40), "float32")
         ((X, ((1, 1, 1, 40), "float32")), {}, "thresholds) has rank 4"),
         ((X, T), {"bits": 2}, "dimension 0 of thresholds is 1, but must be 3"),
         ((X, T), {"bits": 5}, "bits is 5; pass an integer in 1..4"),
+        ((X, T), {"nan": 2}, "nan is 2; pass an integer in 0..1"),
         ((X, T), {"compare": "eq"}, "compare is 'eq'; pass one of 'ge', 'gt', 'le', 'lt'"),
         ((X, T), {"groups": 3}, "40 channels of x do not split into groups=3"),
         ((X, T), {"pad": [1, 1, 1]}, "pad is [1, 1, 1]; pass 4 integers of at least 0"),

@@ -16,6 +16,7 @@ class Reason(Enum):
     MANY_LEVELS = "many-levels"
     UNEVEN_LEVELS = "uneven-levels"
     CHANNEL_LEVELS = "channel-levels"
+    OFFSET_LEVELS = "offset-levels"
     REAL_WEIGHTS = "real-weights"
     MANY_WEIGHT_LEVELS = "many-weight-levels"
     INPUT_CHANNEL_SCALES = "input-channel-scales"
@@ -51,9 +52,9 @@ class SourceLayer:
         weight_shape: ``[O, KH, KW, C / groups]`` or ``[O, C]``; empty for "matmul".
         output_shape: of one image, channels last.
         why_float: empty for a layer that is computed on packed bits.
-        bits: of an activation of a binary layer.
-        weight_bits: of a weight of a binary layer; ternary weights have 2.
-        planes: convolutions of +-1 weights that compute the layer.
+        bits: of an activation of a binary layer; of the first factor of a "matmul".
+        weight_bits: of a weight of a binary layer, ternary weights have 2; of the second factor.
+        planes: convolutions of +-1 weights that compute the layer, or products of planes.
         notes: what a reader should know.
     """
 

@@ -12,6 +12,7 @@ from .bitserial_conv2d import bitserial_conv2d
 from .bitserial_conv2d_blocked import bitserial_conv2d_blocked
 from .bitserial_conv2d_signs import bitserial_conv2d_signs
 from .bitserial_dense import bitserial_dense
+from .bitserial_product import bitserial_product
 from .conv2d import conv2d, conv2d_blocked
 from .conv2d_narrow import conv2d_narrow
 from .convolution import convolution
@@ -20,6 +21,7 @@ from .halving_pool import halving_pool
 from .instance_threshold import instance_threshold
 from .levels import levels
 from .moments import moment_mean, moment_rows, moments
+from .product import product
 from .repeat_channels import repeat_channels
 from .threshold_pack import threshold_pack
 
@@ -28,6 +30,7 @@ __all__ = [
     "bitserial_conv2d_blocked",
     "bitserial_conv2d_signs",
     "bitserial_dense",
+    "bitserial_product",
     "conv2d",
     "conv2d_blocked",
     "conv2d_narrow",
@@ -39,6 +42,7 @@ __all__ = [
     "moment_mean",
     "moment_rows",
     "moments",
+    "product",
     "repeat_channels",
     "threshold_pack",
 ]

@@ -4,15 +4,15 @@
 
 x [N, H, W, C], [N, C, H, W] or [N, C] float32; each threshold is float32 and broadcasts to x. The
 front end writes it in front of binary layers; `passes.recognise` packs it with
-`insta.threshold_pack`. A comparison with NaN is false. Result: the shape of x, float32.
+`insta.threshold_pack`. For NaN the count is `nan`, see there. Result: the shape of x, float32.
 """
 
 from __future__ import annotations
 
 from tvm import relax
 
-from ._common import choice, dims, fail, make_call, register
-from .threshold_pack import COMPARE
+from ._common import choice, dims, fail, integer, make_call, register
+from .threshold_pack import COMPARE, OPPOSITE
 
 
 def levels(
@@ -22,6 +22,7 @@ def levels(
     step: float,
     compare: str = "ge",
     layout: str = "NHWC",
+    nan: int = 0,
     site: str = "",
 ) -> relax.Call:
     """Build the call.
@@ -33,6 +34,7 @@ def levels(
         step: what each comparison that holds adds, above 0.
         compare: "ge", "gt", "le" or "lt".
         layout: of a rank-4 tensor, "NCHW" or "NHWC"; `passes.to_nhwc` leaves only the latter.
+        nan: how many comparisons count as held for NaN, 0..len(thresholds).
         site: which level tensor of the imported graph it is, a key of `Imported.sites`.
     """
     return make_call(
@@ -42,6 +44,7 @@ def levels(
         step=float(step),
         compare=compare,
         layout=layout,
+        nan=nan,
         site=site,
     )
 
@@ -54,6 +57,7 @@ def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
         fail(call, "there is no threshold; pass one per level")
     choice(call, "compare", tuple(COMPARE))
     choice(call, "layout", ("NCHW", "NHWC"))
+    integer(call, "nan", 0, len(call.args) - 1)
     if not float(call.attrs["step"]) > 0:
         fail(call, f"step is {call.attrs['step']}; pass a number above 0")
     return relax.TensorType(x, "float32")
@@ -69,10 +73,15 @@ _RELAX = {
 
 def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     x, *thresholds = call.args
-    compare = _RELAX[choice(call, "compare", tuple(COMPARE))]
+    name = choice(call, "compare", tuple(COMPARE))
+    nan, (one, zero) = integer(call, "nan", 0), (relax.const(v, "float32") for v in (1.0, 0.0))
     count = None
-    for threshold in thresholds:
-        holds = bb.emit(relax.op.astype(bb.emit(compare(x, threshold)), "float32"))
+    for at, threshold in enumerate(thresholds):
+        if at < nan:
+            fails = bb.emit(_RELAX[OPPOSITE[name]](x, threshold))
+            holds = bb.emit(relax.op.where(fails, zero, one))
+        else:
+            holds = bb.emit(relax.op.astype(bb.emit(_RELAX[name](x, threshold)), "float32"))
         count = holds if count is None else bb.emit(relax.op.add(count, holds))
     step = relax.const(float(call.attrs["step"]), "float32")
     base = relax.const(float(call.attrs["base"]), "float32")

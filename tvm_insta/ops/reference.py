@@ -32,6 +32,12 @@ Ints = NDArray[np.int32]
 _COMPARE = {"ge": np.greater_equal, "gt": np.greater, "le": np.less_equal, "lt": np.less}
 
 
+def _holds(x: Floats, threshold: Floats, compare: str, nan: bool) -> NDArray[np.bool_]:
+    """Whether a comparison holds; `nan` says whether it does so for NaN."""
+    unordered = np.isnan(x) | np.isnan(threshold)
+    return np.asarray(np.where(unordered, nan, _COMPARE[compare](x, threshold)))
+
+
 def threshold_pack(
     x: Floats,
     thresholds: Floats,
@@ -40,10 +46,11 @@ def threshold_pack(
     compare: str = "ge",
     groups: int = 1,
     pad: Sequence[int] = (0, 0, 0, 0),
+    nan: int = 0,
 ) -> Words:
     """Oracle of `insta.threshold_pack`."""
-    holds = _COMPARE[compare](x[None], thresholds)
-    packed = pack_codes(holds.sum(axis=0, dtype=np.uint8), bits, groups)
+    codes = np.stack([_holds(x, t, compare, at < nan) for at, t in enumerate(thresholds)])
+    packed = pack_codes(codes.sum(axis=0, dtype=np.uint8), bits, groups)
     if x.ndim == 2:
         return packed
     top, left, bottom, right = pad
@@ -148,14 +155,41 @@ def convolution(data: Floats, weight: Floats, **attributes: Any) -> Floats:
     return np.asarray(result.transpose(0, 3, 1, 2))
 
 
+def bitserial_product(
+    left: Words,
+    right: Words,
+    *,
+    in_channels: int,
+    bits: Sequence[int] = (1, 1),
+    encodings: Sequence[str] = ("bipolar", "bipolar"),
+) -> Ints:
+    """Oracle of `insta.bitserial_product`: the codes are unpacked and multiplied as integers."""
+    values = []
+    for words, own, encoding in zip((left, right), bits, encodings, strict=True):
+        codes = unpack_codes(words, in_channels, own, 1).astype(np.int64)
+        offsets = {"bipolar": (2, 1 - 2**own), "unsigned": (1, 0), "ternary": (2, -2)}
+        step, base = offsets[encoding]
+        values.append(step * codes + base)
+    return np.asarray(values[0] @ values[1].swapaxes(-1, -2), np.int32)
+
+
+def product(left: Floats, right: Floats) -> Floats:
+    """Oracle of `insta.product`."""
+    exact = left.astype(np.float64) @ right.astype(np.float64).swapaxes(-1, -2)
+    return np.asarray(exact, np.float32)
+
+
 def dense(data: Floats, weight: Floats) -> Floats:
     """Oracle of `insta.dense`."""
     return (data.astype(np.float64) @ weight.astype(np.float64)).astype(np.float32)
 
 
-def levels(x: Floats, *thresholds: Floats, base: float, step: float, compare: str = "ge") -> Floats:
+def levels(
+    x: Floats, *thresholds: Floats, base: float, step: float, compare: str = "ge", nan: int = 0
+) -> Floats:
     """Oracle of `insta.levels`; thresholds broadcast to x as numpy has it."""
-    count = sum(_COMPARE[compare](x, threshold).astype(np.float32) for threshold in thresholds)
+    holds = (_holds(x, threshold, compare, at < nan) for at, threshold in enumerate(thresholds))
+    count = sum(each.astype(np.float32) for each in holds)
     return np.asarray(np.float32(base) + np.float32(step) * count, np.float32)
 
 

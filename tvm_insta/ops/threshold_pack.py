@@ -6,7 +6,9 @@ instance-aware one. The code of an element is the number of thresholds that hold
 
     code[..., c] = #{ l : x[..., c] <compare> thresholds[l, ..., c] }
 
-so 1-bit codes are the sign bits of a binary network (bit 1 = +1). A comparison with NaN is false.
+so 1-bit codes are the sign bits of a binary network (bit 1 = +1). The code of NaN is `nan`, by
+default 0: a comparison with NaN is false. The first `nan` comparisons are done as `not` of their
+opposites, `not (x < t)` for `x >= t`, which is another function of NaN only.
 
 Result [N, H+t+b, W+l+r, bits * groups * Cwg] uint32 with Cwg = ceil((C / groups) / 32):
 word (plane * groups + group) * Cwg + w holds bit `plane` of the codes of channels
@@ -47,6 +49,8 @@ COMPARE: dict[str, Callable[[tirx.Expr, tirx.Expr], tirx.Expr]] = {
     "le": lambda a, b: a <= b,
     "lt": lambda a, b: a < b,
 }
+OPPOSITE = {"ge": "lt", "gt": "le", "le": "gt", "lt": "ge"}
+"""By name, the comparison that holds where another does not, NaN excepted."""
 
 
 def threshold_pack(
@@ -57,6 +61,7 @@ def threshold_pack(
     compare: str = "ge",
     groups: int = 1,
     pad: Sequence[int] = (0, 0, 0, 0),
+    nan: int = 0,
     site: str = "",
 ) -> relax.Call:
     """Build the call; shapes and meaning are in the module's docstring.
@@ -68,6 +73,7 @@ def threshold_pack(
         compare: "ge", "gt", "le" or "lt": x <compare> threshold sets a level.
         groups: channel groups of the convolution that reads the result; each starts a new word.
         pad: zero words around the image: top, left, bottom, right.
+        nan: the code of NaN, 0..2**bits - 1.
         site: which level tensor of the imported graph is packed, a key of `Imported.sites`.
 
     Returns:
@@ -80,6 +86,7 @@ def threshold_pack(
         compare=compare,
         groups=groups,
         pad=list(pad),
+        nan=nan,
         site=site,
     )
 
@@ -90,6 +97,7 @@ def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
     thresholds = dims(call, 1, "thresholds", (rank + 1,), "float32")
     bits = integer(call, "bits", 1, 4)
     choice(call, "compare", tuple(COMPARE))
+    integer(call, "nan", 0, 2**bits - 1)
     groups = integer(call, "groups", 1)
     top, left, bottom, right = pad = integers(call, "pad", 4, 0)
     expect_known(call, "x", x, (rank - 1,))
@@ -111,7 +119,14 @@ def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
 
 
 def te_threshold_pack(
-    x: te.Tensor, thresholds: te.Tensor, *, bits: int, compare: str, groups: int, pad: Sequence[int]
+    x: te.Tensor,
+    thresholds: te.Tensor,
+    *,
+    bits: int,
+    compare: str,
+    groups: int,
+    pad: Sequence[int],
+    nan: int = 0,
 ) -> te.Tensor:
     """TE of the operator: reduce block "threshold_pack", then block "pack_pad" if there is padding.
 
@@ -135,14 +150,18 @@ def te_threshold_pack(
         # A broadcast dimension is read at 0, every other one where x is read.
         where = [0 if same(d, 1) else i for d, i in zip(thresholds.shape[1:], element, strict=True)]
         value = x(*element)
-        holds = [COMPARE[compare](value, thresholds(n, *where)) for n in range(2**bits - 1)]
         place = bit.var.astype("uint32")
+
+        def counted(n: int, unit: tirx.Expr) -> tirx.Expr:
+            threshold = thresholds(n, *where)
+            if n < nan:
+                return tirx.Select(COMPARE[OPPOSITE[compare]](value, threshold), zero, unit)
+            return tirx.Select(COMPARE[compare](value, threshold), unit, zero)
+
         if bits == 1:
-            shifted = tirx.Select(holds[0], one << place, zero)
+            shifted = counted(0, one << place)
         else:
-            code = sum(
-                (tirx.Select(h, one, zero) for h in holds[1:]), tirx.Select(holds[0], one, zero)
-            )
+            code = sum((counted(n, one) for n in range(1, 2**bits - 1)), counted(0, one))
             plane = (word // (groups * words)).astype("uint32")
             shifted = ((code >> plane) & one) << place
         if per_group % WORD:
@@ -182,6 +201,7 @@ def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
             compare=choice(call, "compare", tuple(COMPARE)),
             groups=integer(call, "groups", 1),
             pad=integers(call, "pad", 4, 0),
+            nan=integer(call, "nan", 0),
         )
 
     return primfunc(bb, "threshold_pack", OPAQUE, function, call.args)

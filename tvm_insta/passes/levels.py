@@ -21,7 +21,8 @@ class Encoding:
     """``factor`` times the integers that `ops.bitserial_conv2d` takes the packed bits for.
 
     Attributes:
-        name: "bipolar" (odd integers about 0) or "unsigned" (0 and up).
+        name: "bipolar" (odd integers about 0) or "unsigned" (0 and up); "ternary" (-2, 0 and 2)
+            for factors of `ops.bitserial_product` only.
         bits: of each activation.
         factor: of the integers.
     """
@@ -41,6 +42,7 @@ class Levels:
         thresholds: one expression per level, each broadcastable to ``x``.
         base: value when no threshold is passed.
         step: value added by each threshold that is passed.
+        nan: how many comparisons count as held for NaN.
         site: key of `Imported.sites`.
     """
 
@@ -49,6 +51,7 @@ class Levels:
     thresholds: tuple[Expr, ...]
     base: float
     step: float
+    nan: int = 0
     site: str = ""
 
     def encoding(self) -> Encoding | str:
@@ -61,6 +64,8 @@ class Levels:
             return Encoding("unsigned", bits, self.step)
         if abs(self.base + 0.5 * self.step * count) <= _TOLERANCE * self.step:
             return Encoding("bipolar", bits, 0.5 * self.step)
+        if count == 3 and self.base == -self.step:  # the fourth level is never reached
+            return Encoding("ternary", bits, 0.5 * self.step)
         top = self.base + self.step * count
         return (
             f"its input takes values from {self.base:g} to {top:g}, but levels must start at 0 or "

@@ -56,6 +56,7 @@ class _Recognise(Rewriter):
             "relax.expand_dims": self._reshape,
             "relax.insta.conv2d": self._conv2d,
             "relax.insta.dense": self._dense,
+            "relax.insta.product": self._product,
         }
 
     def visit(self, call: Call) -> Expr:
@@ -76,6 +77,7 @@ class _Recognise(Rewriter):
             tuple(thresholds),
             float(attrs["base"]),
             float(attrs["step"]),
+            int(attrs["nan"]),
             str(attrs["site"]),
         )
         return var
@@ -231,6 +233,21 @@ class _Recognise(Rewriter):
         )
         return self._scaled(result, scale * np.float32(encoding.factor))
 
+    def _product(self, call: Call) -> Expr:
+        """A product of two level tensors; the front end writes it for no others."""
+        sides = [self.levels[side] for side in call.args]
+        first, second = (each.encoding() for each in sides)
+        assert not isinstance(first, str) and not isinstance(second, str)
+        result = ops.bitserial_product(
+            self._pack(sides[0], first.bits, 1),
+            self._pack(sides[1], second.bits, 1),
+            in_channels=shape_of(call.args[0])[3],
+            bits=(first.bits, second.bits),
+            encodings=(first.name, second.name),
+            layers=names(call.attrs["layers"]),
+        )
+        return self._scaled(result, np.array(first.factor * second.factor))
+
     def _binary(
         self, data: Expr, weight: Array | None
     ) -> tuple[Levels, Array, Array, Encoding] | None:
@@ -243,6 +260,8 @@ class _Recognise(Rewriter):
             return None
         split = None if weight is None else binary_weight(weight)
         encoding = levels.encoding()
+        if not isinstance(encoding, str) and encoding.name == "ternary":
+            encoding = "three levels"
         if split is None or isinstance(split, str) or isinstance(encoding, str):
             raise ImportModelError(
                 f"got a level tensor ({levels.site}) in front of a layer that is not binary "
@@ -273,6 +292,7 @@ class _Recognise(Rewriter):
                 thresholds,
                 bits=bits,
                 compare=levels.compare,
+                nan=levels.nan,
                 groups=groups,
                 site=levels.site,
             )

@@ -79,6 +79,7 @@ class Pack:
         channels: of the compared tensor.
         bits: of each code.
         compare: "ge", "gt", "le" or "lt".
+        nan: the code of NaN.
         groups: channel groups, each starting a new word.
         pad: zero words around the image: top, left, bottom, right.
         site: key of `Imported.sites`.
@@ -103,6 +104,7 @@ class Pack:
     output: int = 0
     source: str = "argument:0"
     threshold: str = "argument:1"
+    nan: int = 0
 
 
 @dataclass

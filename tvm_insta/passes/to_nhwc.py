@@ -188,6 +188,7 @@ class _ToNHWC(Rewriter):
                 base=float(call.attrs["base"]),
                 step=float(call.attrs["step"]),
                 compare=str(call.attrs["compare"]),
+                nan=int(call.attrs["nan"]),
                 site=str(call.attrs["site"]),
             )
         )

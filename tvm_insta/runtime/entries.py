@@ -114,6 +114,8 @@ class Binarisation:
     """The compared tensor: `argument:i` or `output:i` of the call."""
     threshold: str = "argument:1"
     """The thresholds, likewise; constant ones are in `thresholds`."""
+    nan: int = 0
+    """The code of NaN: how many comparisons, from the first, are `not` of their opposites."""
     site: Site | None = None
 
 

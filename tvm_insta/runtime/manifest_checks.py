@@ -184,6 +184,8 @@ def _check_pack(pack: Binarisation, kernels: Sequence[Kernel]) -> None:
     positive = (pack.channels, pack.bits, pack.groups)
     if not _in_range(sizes, 0) or not _in_range(positive, 1) or pack.bits > 32:
         raise _wrong("binarisation", [*positive, *sizes], f"1 to {MOST}, 0 to {MOST} in shapes")
+    if not 0 <= pack.nan < 2**pack.bits:
+        raise _wrong("code of NaN of a binarisation", pack.nan, f"0 to {2**pack.bits - 1}")
     if pack.thresholds is not None and (
         not _HEX.fullmatch(pack.thresholds)
         or len(pack.thresholds) != 8 * math.prod(pack.threshold_shape)

@@ -61,20 +61,20 @@ def read_packed(entry: TraceEntry, pack: Binarisation) -> Packed:
     x = x.reshape(codes.shape)  # the plain-C form's kernels read an input in whatever shape it has
     compare = _COMPARE[pack.compare]
     expected = np.zeros(x.shape, np.uint8)
-    for level in _as_levels(own, x, pack.bits):
-        expected += compare(x, level)
+    for at, level in enumerate(_as_levels(own, x, pack.bits)):
+        unordered = np.isnan(x) | np.isnan(level)
+        expected += np.where(unordered, at < pack.nan, compare(x, level))
     return Packed(x, codes, int((expected != codes).sum()))
 
 
 def arranged(value: Array, axes: tuple[int, ...], shape: torch.Size) -> torch.Tensor | None:
     """A tensor in a kernel's layout as PyTorch has it; None where it has not as many elements."""
-    if value.ndim == len(axes):
-        value = value.transpose(axes)
-    elif sorted(axes) != list(range(len(axes))):
+    if value.size != int(np.prod(shape)) or len(axes) != len(shape):
         return None
-    if value.size != int(np.prod(shape)):
-        return None
-    return torch.from_numpy(np.ascontiguousarray(value)).reshape(shape)
+    own = [0] * len(axes)  # vectors of a batch may be packed as pixels of images
+    for axis, dim in zip(axes, shape, strict=True):
+        own[axis] = int(dim)
+    return torch.from_numpy(np.ascontiguousarray(value.reshape(own).transpose(axes)))
 
 
 def laid_out_like(theirs: torch.Tensor, ours: torch.Tensor) -> torch.Tensor:
@@ -94,6 +94,10 @@ def _named(entry: TraceEntry, place: str) -> Array | None:
 def _as_levels(thresholds: Array, x: Array, bits: int) -> list[Array]:
     """Thresholds ``[L, ...]`` in whatever shape the kernel was given, as L tensors of x's rank."""
     count = 2**bits - 1
+    if thresholds.shape[1:] == x.shape or (
+        thresholds.ndim == x.ndim + 1 and thresholds.shape[-1] == 1 < thresholds.size // count
+    ):  # one per row, or per element
+        return list(thresholds)
     if thresholds.size == count:
         shape: tuple[int, ...] = (count, *(1 for _ in x.shape))
     elif thresholds.size == count * x.shape[-1]:  # one per channel

@@ -98,8 +98,8 @@ class QuantizeLinear(nn.Linear, Binary):
         return out
 
 
-class Product(nn.Module):
-    """A product of two binarised tensors: no `Binary` one, since these stay float yet."""
+class Product(Binary):
+    """A product of two binarised tensors."""
 
     def forward(self, left, right):
         return torch.matmul(left, right)

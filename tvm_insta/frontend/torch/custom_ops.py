@@ -27,10 +27,11 @@ def levels(
     base: float,
     step: float,
     compare: str,
+    nan: int,
     channels_last: bool,
     site: str,
 ) -> torch.Tensor:
-    """Give ``base + step * |{t : x <compare> t}|``.
+    """Give ``base + step * |{t : x <compare> t}|``, for NaN ``base + step * nan``.
 
     Args:
         x: any shape, float32.
@@ -38,6 +39,7 @@ def levels(
         base: the value where no comparison holds.
         step: what each comparison that holds adds; may be negative.
         compare: "ge", "gt", "le" or "lt".
+        nan: how many comparisons count as held for NaN.
         channels_last: whether the channels are the last dimension, else the second.
         site: key of `Imported.sites`.
 
@@ -45,8 +47,11 @@ def levels(
         The shape of x, float32.
     """
     count = torch.zeros_like(x)
-    for threshold in thresholds:
-        count = count + COMPARE[compare](x, threshold).to(x.dtype)
+    for at, threshold in enumerate(thresholds):
+        holds = COMPARE[compare](x, threshold)
+        if at < nan:
+            holds = holds | torch.isnan(x) | torch.isnan(threshold)
+        count = count + holds.to(x.dtype)
     return base + step * count
 
 
@@ -57,6 +62,7 @@ def _(
     base: float,
     step: float,
     compare: str,
+    nan: int,
     channels_last: bool,
     site: str,
 ) -> torch.Tensor:
@@ -128,6 +134,26 @@ def matmul(a: torch.Tensor, b: torch.Tensor, layer: str) -> torch.Tensor:
 @matmul.register_fake
 def _(a: torch.Tensor, b: torch.Tensor, layer: str) -> torch.Tensor:
     return torch.matmul(a, b)
+
+
+@torch.library.custom_op("tvm_insta::product", mutates_args=())
+def product(a: torch.Tensor, b: torch.Tensor, layer: str) -> torch.Tensor:
+    """Give the products of the rows of ``a`` and the rows of ``b``, both of few values.
+
+    Args:
+        a: ``[N, M, K]`` or ``[N, G, M, K]`` float32.
+        b: ``[N, O, K]`` or ``[N, G, O, K]`` float32.
+        layer: identity in the report.
+
+    Returns:
+        ``[N, M, O]`` or ``[N, G, M, O]`` float32.
+    """
+    return torch.matmul(a, b.transpose(-1, -2))
+
+
+@product.register_fake
+def _(a: torch.Tensor, b: torch.Tensor, layer: str) -> torch.Tensor:
+    return torch.matmul(a, b.transpose(-1, -2))
 
 
 @torch.library.custom_op("tvm_insta::linear", mutates_args=())

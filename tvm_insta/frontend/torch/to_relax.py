@@ -121,7 +121,7 @@ def _converter(node: fx.Node) -> Convert:
 
 
 def _levels(node: fx.Node, importer: Importer) -> relax.Expr:
-    source, thresholds, base, step, compare, last, site = node.args
+    source, thresholds, base, step, compare, nan, last, site = node.args
     build, x = importer.block_builder, importer.env[source]
     own = list(x.ty.shape.values)
     shape = _as_pixels(own) if last else own
@@ -142,6 +142,7 @@ def _levels(node: fx.Node, importer: Importer) -> relax.Expr:
         step=step,  # type: ignore[arg-type]
         compare=compare,  # type: ignore[arg-type]
         layout="NHWC" if last else "NCHW",
+        nan=nan,  # type: ignore[arg-type]
         site=site,  # type: ignore[arg-type]
     )
     result = build.emit(made)
@@ -200,9 +201,26 @@ def _matmul(node: fx.Node, importer: Importer) -> relax.Expr:
     return importer.block_builder.emit(product)
 
 
+def _product(node: fx.Node, importer: Importer) -> relax.Expr:
+    *sides, layer = node.args
+    build = importer.block_builder
+    left, right = (importer.env[side] for side in sides)
+    shapes = [list(side.ty.shape.values) for side in (left, right)]
+    flat = len(shapes[0]) == 3
+    if flat:
+        left, right = (
+            build.emit(relax.op.reshape(side, _as_pixels(shape)))
+            for side, shape in zip((left, right), shapes, strict=True)
+        )
+    result = build.emit(ops.product(left, right, layers=[str(layer)]))
+    own = [*shapes[0][:-1], shapes[1][-2]]
+    return build.emit(relax.op.reshape(result, own)) if flat else result
+
+
 _OURS: dict[str, Convert] = {
     "tvm_insta.levels.default": _levels,
     "tvm_insta.convolution.default": _convolution,
     "tvm_insta.linear.default": _linear,
     "tvm_insta.matmul.default": _matmul,
+    "tvm_insta.product.default": _product,
 }

@@ -11,6 +11,8 @@ from tvm_insta.frontend.layers import Reason, WhyFloat
 from tvm_insta.frontend.torch.levels.steps import MOST, Steps
 
 _NEGATED = {"ge": "lt", "gt": "le", "le": "gt", "lt": "ge"}
+_NEVER = {"ge": torch.nan, "gt": torch.inf, "le": torch.nan, "lt": -torch.inf}
+"""By comparison, a threshold for which it never holds: infinity is at least infinity."""
 _EVEN = 1e-5
 """Largest distance of a value from the even grid, relative to its step: scales such as 1 / 3 are
 rounded to float32."""
@@ -22,6 +24,7 @@ class Codes:
 
     Attributes:
         compare: which comparisons the code counts.
+        nan: the code of NaN; 0 where the levels are NaN too, which no code says.
         thresholds: ``2**bits - 1`` of them; those beyond the last value never hold.
         bits: of the code.
         value_base: the value of code 0.
@@ -32,6 +35,7 @@ class Codes:
     """
 
     compare: str
+    nan: int
     thresholds: tuple[torch.Tensor | fx.Node, ...]
     bits: int
     value_base: float
@@ -53,7 +57,7 @@ class Codes:
 
 def codes_of(steps: Steps) -> Codes | WhyFloat:
     """The codes of a level tensor, or why it has none."""
-    values, compare = steps.values, steps.compare
+    values, compare, nan = steps.values, steps.compare, steps.nan
     count = len(values)
     if count > MOST:
         return WhyFloat(
@@ -62,6 +66,7 @@ def codes_of(steps: Steps) -> Codes | WhyFloat:
         )
     if values[0] > values[-1]:
         values, compare = values[::-1], _NEGATED[compare]
+        nan = None if nan is None else count - 1 - nan
     step = (values[-1] - values[0]) / (count - 1)
     if any(abs(v - values[0] - step * at) > _EVEN * step for at, v in enumerate(values)):
         listed = ", ".join(f"{value:g}" for value in values)
@@ -71,10 +76,10 @@ def codes_of(steps: Steps) -> Codes | WhyFloat:
         )
     bits = (count - 1).bit_length()
     missing = 2**bits - count
-    never = torch.tensor(torch.inf if compare in ("ge", "gt") else -torch.inf)
+    never = torch.tensor(_NEVER[compare])
     thresholds = (*steps.thresholds, *[never] * missing)
     middle = (values[0] + values[-1]) / 2
     if missing == 0 and values[0] != 0.0:
         base, factor = (0.0 if abs(middle) <= _EVEN * step else middle), step / 2
-        return Codes(compare, thresholds, bits, values[0], step, True, base, factor)
-    return Codes(compare, thresholds, bits, values[0], step, False, values[0], step)
+        return Codes(compare, nan or 0, thresholds, bits, values[0], step, True, base, factor)
+    return Codes(compare, nan or 0, thresholds, bits, values[0], step, False, values[0], step)

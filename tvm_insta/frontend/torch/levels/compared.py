@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import torch
 from torch import fx
 
-from tvm_insta.frontend.torch.graph import call, constant, is_tensor, shape_of, source_of
-from tvm_insta.frontend.torch.levels.moves import commutes, moved_tensors
+from tvm_insta.frontend.torch.graph import buffer, call, constant, is_tensor, shape_of, source_of
+from tvm_insta.frontend.torch.levels.moves import commutes, moved_tensors, takes_largest
 from tvm_insta.frontend.torch.levels.steps import Steps
 from tvm_insta.frontend.torch.levels.values import Levels
 
@@ -56,8 +57,11 @@ def _behind_moves(node: fx.Node, levels: Levels) -> Steps | None:
         return None
     (source,) = moved
     inner = _behind_moves(source, levels)
-    if inner is None or inner.computed:
-        return None
+    return None if inner is None or inner.computed else _moved(node, source, inner, levels)
+
+
+def _moved(node: fx.Node, source: fx.Node, inner: Steps, levels: Levels) -> Steps | None:
+    """The levels `inner` of `source` behind the operator `node` that moves them."""
     rising = inner.compare in ("ge", "gt") and inner.values[0] < inner.values[-1]
     per_channel = not inner.uniform()
     if not commutes(node, per_channel=per_channel, rising=rising):
@@ -67,8 +71,32 @@ def _behind_moves(node: fx.Node, levels: Levels) -> Steps | None:
         for t in inner.thresholds
     ):
         return None
-    again = _apply(node, source, inner.x)
-    return None if again is None else Steps(again, inner.compare, inner.thresholds, inner.values)
+    x = inner.x
+    kept = inner.nan is None or inner.nan == len(inner.thresholds)  # NaN, or the largest level
+    if takes_largest(node) and not kept and not levels.never_nan(x):
+        number = _number_of_level(inner, inner.nan or 0)
+        if number is None:
+            return None
+        x = _without_nan(node, x, number)
+    again = _apply(node, source, x)
+    return None if again is None else replace(inner, x=again)
+
+
+def _number_of_level(steps: Steps, code: int) -> torch.Tensor | None:
+    """A number below all thresholds but the first `code`, one for all channels; None if unknown."""
+    if code == 0:
+        return torch.tensor(-torch.inf)
+    at = steps.thresholds[code - 1 if steps.compare == "ge" else code]
+    return at.reshape(()) if steps.uniform() and isinstance(at, torch.Tensor) else None
+
+
+def _without_nan(node: fx.Node, x: fx.Node, number: torch.Tensor) -> fx.Node:
+    """Write a number in place of NaN: a maximum of levels is no NaN where one of them is NaN's."""
+    before = node.args[0] if str(node.target) == "<built-in function getitem>" else node
+    assert isinstance(before, fx.Node)
+    bare = call(before, torch.ops.aten.isnan.default, (x,))
+    filled = (bare, buffer(before, number, "for_nan"), x)
+    return call(before, torch.ops.aten.where.self, filled)
 
 
 def _one_per_channel(threshold: torch.Tensor, x: fx.Node) -> bool:

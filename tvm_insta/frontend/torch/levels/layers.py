@@ -33,9 +33,11 @@ from tvm_insta.frontend.torch.graph import (
     source_of,
 )
 from tvm_insta.frontend.torch.levels.codes import Codes, codes_of
-from tvm_insta.frontend.torch.levels.compared import compared, roots_of
-from tvm_insta.frontend.torch.levels.forms import Form, form_of, of_one_image
+from tvm_insta.frontend.torch.levels.compared import compared
+from tvm_insta.frontend.torch.levels.forms import Form, MatMul, form_of, of_one_image
 from tvm_insta.frontend.torch.levels.lattice import Lattice
+from tvm_insta.frontend.torch.levels.packer import Packer
+from tvm_insta.frontend.torch.levels.products import Factor, factors_of
 from tvm_insta.frontend.torch.levels.reasons import why_real
 from tvm_insta.frontend.torch.levels.steps import Steps
 from tvm_insta.frontend.torch.levels.values import Levels
@@ -45,6 +47,7 @@ from tvm_insta.frontend.torch.names import Names, source_line
 _aten = torch.ops.aten
 
 _LARGEST_UNIT = 256
+_NAN_NOTE = "NaN counts as the lowest level of its input; PyTorch's quantiser gives it none of them"
 _SAME_RATIO = 1e-6
 """Relative: the values of levels are float32, and evenly spaced to a few roundings."""
 
@@ -81,7 +84,7 @@ class _Rewrite:
         self.levels = Levels()
         self.names = Names()
         self.found = Found()
-        self.packed: dict[tuple[fx.Node, bool, bool], fx.Node] = {}
+        self.packer = Packer(self.levels, self.found.sites)
 
     def run(self) -> None:
         graph = self.module.graph
@@ -119,8 +122,42 @@ class _Rewrite:
             )
         )
 
+    def _product(self, node: fx.Node, form: MatMul, name: str) -> fx.Node:
+        """A product of two computed tensors: packed where both have few values."""
+        found = factors_of(form, self.levels)
+        packed = [each for each in found if isinstance(each, Factor)]
+        if packed:
+            sides = [self.packer.factor(node, factor) for factor in packed]
+            result = call(node, torch.ops.tvm_insta.product.default, (*sides, name))
+        else:
+            result = form.apply(node, form.data, form.weight, name)
+        bits = [each.codes.bits for each in packed] or [0, 0]
+        self.found.layers.append(
+            SourceLayer(
+                name=name,
+                op=form.op,
+                line=source_line(node),
+                macs=form.macs(node),
+                weight_shape=form.weight_shape(),
+                output_shape=form.output_shape(node),
+                why_float=tuple(each for each in found if isinstance(each, WhyFloat)),
+                bits=bits[0],
+                weight_bits=bits[1],
+                planes=bits[0] * bits[1],
+                notes=self._notes(*(each.steps for each in packed)),
+            )
+        )
+        return result
+
+    def _notes(self, *several: Steps) -> tuple[str, ...]:
+        """What the report says of layers of these levels."""
+        none = any(each.nan is None and not self.levels.never_nan(each.x) for each in several)
+        return (_NAN_NOTE,) if none else ()
+
     def _layer(self, node: fx.Node, form: Form) -> fx.Node:
         name = self.names.of(node, form.weight).removeprefix(self.prefix)
+        if isinstance(form, MatMul):
+            return self._product(node, form, name)
         scale, data = _scale_behind(form, node)
         steps = compared(data, self.levels)
         weight = constant(form.weight) if isinstance(form.weight, fx.Node) else None
@@ -140,6 +177,7 @@ class _Rewrite:
         notes: tuple[str, ...] = ()
         if not reasons and isinstance(planes, Planes) and isinstance(codes, Codes) and steps:
             result = self._binary(node, form, data, steps, codes, planes, name)
+            notes = self._notes(steps)
             if planes.single and codes.plain:
                 self.levels.lattices.enter(result, _lattice(node, form, codes, planes))
             if scale is not None:
@@ -178,7 +216,7 @@ class _Rewrite:
     ) -> fx.Node:
         assert isinstance(form.weight, fx.Node)
         if planes.single and codes.plain:
-            packed = self._packed(form, data, steps, codes, own_values=True)
+            packed = self.packer.packed(form, data, steps, codes, own_values=True)
             weight = planes.factors[0].to(torch.float32)
             signs = torch.where(planes.signs[0], 1.0, -1.0)
             exact = constant(form.weight)
@@ -187,7 +225,7 @@ class _Rewrite:
             return form.apply(
                 node, packed, form.weight if same else buffer(node, scaled, "weight"), name
             )
-        packed = self._packed(form, data, steps, codes, own_values=False)
+        packed = self.packer.packed(form, data, steps, codes, own_values=False)
         first = planes.factors[0]
         total: fx.Node | None = None
         ones = torch.ones_like(planes.signs[0][:1], dtype=torch.float32)
@@ -238,53 +276,6 @@ class _Rewrite:
             return result
         shaped = form.per_channel(ratio)
         return call(node, _aten.mul.Tensor, (result, buffer(node, shaped, "ratio")))
-
-    def _packed(
-        self, form: Form, data: fx.Node, steps: Steps, codes: Codes, *, own_values: bool
-    ) -> fx.Node:
-        """The levels operator, once for all layers that read the tensor."""
-        last = form.channels_last
-        key = (data, own_values, last)
-        if key in self.packed:
-            return self.packed[key]
-        site = f"{source_of(data) or data.name}"
-        thresholds = [
-            t if isinstance(t, fx.Node) else buffer(data.next, t, "threshold")
-            for t in codes.thresholds
-        ]
-        base, step = codes.integers
-        if own_values:
-            base, step = base * codes.factor, step * codes.factor
-        before = _behind(data, steps.x, thresholds)
-        made = call(
-            before,
-            torch.ops.tvm_insta.levels.default,
-            (steps.x, thresholds, base, step, codes.compare, last, site),
-        )
-        own = source_of(steps.x)
-        direct = bool(own) and steps.x is not data
-        self.found.sites[site] = Site(
-            compared=own if direct else None,
-            roots=(own,) if direct else roots_of(data, self.levels),
-            result=source_of(data),
-            base=codes.value_base,
-            step=codes.value_step,
-            axes=(0, 3, 1, 2)
-            if not last and len(shape_of(data)) == 4
-            else tuple(range(len(shape_of(data)))),
-        )
-        self.packed[key] = made
-        return made
-
-
-def _behind(data: fx.Node, *sources: object) -> fx.Node:
-    """The node in front of which a function of these tensors may stand, as early as possible."""
-    order = {node: at for at, node in enumerate(data.graph.nodes)}
-    flat: list[fx.Node] = []
-    for source in sources:
-        flat += [source] if isinstance(source, fx.Node) else list(source)  # type: ignore[call-overload]
-    last = max([data, *flat], key=order.__getitem__)
-    return last.next
 
 
 def _scale_behind(form: Form, node: fx.Node) -> tuple[fx.Node | None, fx.Node]:

@@ -75,6 +75,19 @@ def padding_value(node: fx.Node) -> float | None:
     return float(value) if isinstance(value, (int, float)) else math.nan
 
 
+def takes_largest(node: fx.Node) -> bool:
+    """Whether a node's elements are the largest of several, and NaN where one of them is NaN."""
+    return _name(node) in _MONOTONE_ONLY
+
+
+def _name(node: fx.Node) -> str:
+    """The operator's name; that of the operator of which a node is the first result."""
+    if str(node.target) == "<built-in function getitem>":
+        assert isinstance(node.args[0], fx.Node)
+        node = node.args[0]
+    return base_name(node)
+
+
 def commutes(node: fx.Node, *, per_channel: bool, rising: bool) -> bool:
     """Whether ``move(levels(x))`` is ``levels(move(x))`` with the same thresholds.
 
@@ -83,11 +96,7 @@ def commutes(node: fx.Node, *, per_channel: bool, rising: bool) -> bool:
         per_channel: the thresholds differ from channel to channel.
         rising: the levels increase with x, as a maximum demands.
     """
-    source = node
-    if str(node.target) == "<built-in function getitem>":
-        assert isinstance(node.args[0], fx.Node)
-        source = node.args[0]
-    name = base_name(source)
+    name = _name(node)
     if name == "aten.constant_pad_nd" or name not in _ONE_INPUT or name == "aten.amin":
         return False
     if name in ("aten.sort", "aten.topk", "aten.cummax"):

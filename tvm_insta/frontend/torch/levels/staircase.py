@@ -7,7 +7,8 @@ value. The thresholds are therefore exact for whatever rounding the chain has.
 
 What makes a chain a staircase: every operator is rounded once (see `ROUNDED_ONCE`), the function
 has at most 16 values, and it is monotone in every channel and in the same direction. The
-reconstruction is compared with the chain on thousands of numbers, NaN excepted.
+reconstruction is compared with the chain on thousands of numbers. NaN has the level that the chain
+gives it, or none where the chain passes it on.
 """
 
 from __future__ import annotations
@@ -121,7 +122,9 @@ def staircase(node: fx.Node, ranges: Range, lattices: Lattices) -> Steps | None:
         steps = None if steps is None else steps.without_subnormals()
         if found is None:
             found = steps
-        elif steps is None or not chain.private or steps.values != found.values:
+        elif steps is None or not chain.private:
+            break
+        elif (steps.values, steps.nan) != (found.values, found.nan):
             break
         else:
             found = steps
@@ -162,7 +165,11 @@ def _steps(chain: Chain, low: float, high: float, *, nonzero: bool = False) -> S
     rising = bool((chain(ends[0]) <= chain(ends[1])).all())
     ordered = values if rising else values[::-1]
     thresholds = tuple(first_reaching(chain, value, *ends, rising=rising) for value in ordered[1:])
-    steps = Steps(chain.root, "ge", tuple(map(_least_shape, thresholds)), tuple(ordered))
+    of_nan = distinct(chain(torch.full(shape, torch.nan))).tolist()
+    if len(of_nan) > 1 and any(value in values for value in of_nan):  # channels differ
+        return None
+    nan = ordered.index(of_nan[0]) if of_nan[0] in values else None
+    steps = Steps(chain.root, "ge", tuple(map(_least_shape, thresholds)), tuple(ordered), nan)
     samples = _samples(steps, low, high)
     return steps if _agrees(chain, steps, samples[samples != 0] if nonzero else samples) else None
 
@@ -177,6 +184,7 @@ def _without_zero(steps: Steps) -> Steps:
                     steps,
                     thresholds=(*steps.thresholds[: at + 1], *steps.thresholds[at + 2 :]),
                     values=(*steps.values[: at + 1], *steps.values[at + 2 :]),
+                    nan=None if steps.nan is None else steps.nan - (steps.nan > at),
                 )
     return steps
 

@@ -15,19 +15,22 @@ _SMALLEST_NORMAL = torch.finfo(torch.float32).tiny
 
 @dataclass(frozen=True)
 class Steps:
-    """A tensor equal to ``values[|{t : x <compare> t}|]``.
+    """A tensor equal to ``values[|{t : x <compare> t}|]``, where x is NaN to ``values[nan]``.
 
     Attributes:
         x: the compared tensor, float32, with the shape of the result.
         compare: "ge", "gt", "le" or "lt".
         thresholds: constants that broadcast to x, ascending; or one node that is computed.
         values: one more than thresholds; the value for each number of comparisons that hold.
+        nan: how many comparisons count as held for NaN: those of the first thresholds. None where
+            the tensor is NaN as well, or what no level is.
     """
 
     x: fx.Node
     compare: str
     thresholds: tuple[torch.Tensor | fx.Node, ...]
     values: tuple[float, ...]
+    nan: int | None = 0
 
     @property
     def computed(self) -> bool:
@@ -38,7 +41,7 @@ class Steps:
         """Whether both count the same comparisons."""
         if self.x is not other.x or self.compare != other.compare:
             return False
-        if len(self.thresholds) != len(other.thresholds):
+        if len(self.thresholds) != len(other.thresholds) or self.nan != other.nan:
             return False
         pairs = zip(self.thresholds, other.thresholds, strict=True)
         return all(
@@ -61,6 +64,7 @@ class Steps:
             self,
             thresholds=tuple(self.thresholds[i] for i in kept),
             values=(values[0], *(values[i + 1] for i in kept)),
+            nan=None if self.nan is None else sum(i < self.nan for i in kept),
         )
 
     def uniform(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -53,6 +54,10 @@ class Levels:
             self._steps[node] = None
             self._steps[node] = self._find_steps(node)
         return self._steps[node]
+
+    def never_nan(self, node: fx.Node) -> bool:
+        """Whether no element can be NaN: sums of levels are numbers."""
+        return self.lattices.of(node) is not None
 
     def values(self, node: fx.Node) -> tuple[float, ...] | None:
         """All values that elements of the node may have, ascending; None where not known to be few.
@@ -113,9 +118,14 @@ class Levels:
         }
         result = evaluate(node, tables).to(torch.float32).flatten()
         values = result.expand(len(first.values)).tolist()
-        if not all(map(math.isfinite, values)):
+        if not all(map(math.isfinite, values)) or not _monotone(values):
             return None
-        return first.with_values(tuple(values)) if _monotone(values) else None
+        found = first.with_values(tuple(values))
+        if first.nan is None:  # where the levels are NaN, this tensor may be a number
+            nans = {operand: _column((math.nan,), operand) for operand in operands}
+            value = float(evaluate(node, nans))
+            found = replace(found, nan=found.values.index(value) if value in values else None)
+        return found
 
     # -- values ----------------------------------------------------------------------------------
 
