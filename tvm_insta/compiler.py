@@ -207,7 +207,15 @@ def compile_module(
     with staged(out_dir) as stage:
         generate = plain_c.c_form if options.runtime == "c" else relax_vm.vm_form
         parts = [(output.name, output.shape) for output in imported.outputs]
-        form = generate(compiled.mod, target, stage, options.name, linker=linker, parts=parts)
+        form = generate(
+            compiled.mod,
+            target,
+            stage,
+            options.name,
+            linker=linker,
+            parts=parts,
+            profile=options.profile,
+        )
         seconds = time.perf_counter() - started
         manifest = describe(stage, compiled, tuned, form, target, options, source, seconds)
         manifests.write(stage, manifest)

@@ -42,6 +42,8 @@ class CompileOptions:
         dump_ir: folder for one TVMScript file per phase, or None.
         verify_stages: execute the module after every phase and compare it with PyTorch.
         check: compare the artefact with PyTorch before it is handed over.
+        profile: kernels count the time they take, for ``bench --layers``; it costs a reading of the
+            clock or two for each.
         log_dir: folder of tuning records, one folder per target in it; None for the packaged ones.
     """
 
@@ -58,6 +60,7 @@ class CompileOptions:
     dump_ir: Path | None = None
     verify_stages: bool = False
     check: bool = True
+    profile: bool = False
     log_dir: Path | None = None
 
     def __post_init__(self) -> None:

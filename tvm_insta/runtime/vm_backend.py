@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tvm_insta.errors import ArtefactError, one_line
-from tvm_insta.runtime import crew
+from tvm_insta.runtime import crew, profile
 from tvm_insta.runtime.arrays import Array, aligned_empty, output_shape
 from tvm_insta.runtime.library import open_library
 from tvm_insta.runtime.manifest import Manifest, TensorInfo
@@ -74,6 +74,18 @@ class VmBackend:
                 self.main(*arguments)
 
         return run
+
+    def profile(self) -> Callable[..., Any]:
+        """The function that gives the times of the last run's kernels, see `runtime.profile`."""
+        try:
+            name = f"{self.manifest.name}_profile"
+            address = self._opened.handle.get_function(name, query_imports=True)()
+        except AttributeError as error:
+            raise ArtefactError(
+                f"{self.manifest.library} has no counters, though its manifest says so; compile "
+                "the model again"
+            ) from error
+        return profile.PROTOTYPE(address)
 
     def trace(self, inputs: list[Array], batch: int) -> list[TraceEntry]:
         """Run the batch and collect what every kernel read and wrote, see `run`."""
