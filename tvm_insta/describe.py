@@ -20,7 +20,7 @@ from tvm_insta.codegen.relax_vm import VmForm
 from tvm_insta.options import CompileOptions
 from tvm_insta.passes.pipeline import Compiled
 from tvm_insta.runtime import manifest as manifests
-from tvm_insta.schedules import ScheduleRecord
+from tvm_insta.schedules import ScheduleRecord, family_of
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning.lookup import DEFAULT, STALE, TUNED, Lookup
 
@@ -94,6 +94,7 @@ def describe(
         ),
         constants=table.constants,
         features=tuple(sorted(target.features)),
+        family=family_of(target.tvm).name if target.kind == "llvm" else target.kind,
         layers=_layers(compiled, program),
         binarisations=_binarisations(compiled, table.kernels),
         preprocessing=None if source.preprocessing is None else dict(source.preprocessing),

@@ -134,7 +134,9 @@ def c_form(
         weak = f"-D{name.upper()}_WEAK_PTHREAD"
         for path, flags in zip(threads, ((), (weak,)), strict=True):
             linker.compile_c(files.threads, path, *_STRICT, "-pthread", *flags)
-        linker.link_shared([*objects, threads[1]], shared, *_link_flags(name, work, profile=profile))
+        linker.link_shared(
+            [*objects, threads[1]], shared, *_link_flags(name, work, profile=profile)
+        )
         linker.archive([*objects, threads[0]], static)
         _refuse_foreign_libraries(shared)
     return CForm(plan=plan, files=(shared.name, *made), needs=needs)

@@ -1,4 +1,4 @@
-"""Counters of the time in each kernel, for ``compile --profile``; without it there is no trace of them.
+"""Counters of the time in each kernel, for ``compile --profile``; without it no trace of them.
 
 The plain-C form reads the clock between two kernel calls of its driver. In the vm form each kernel
 reads it where it begins and ends, and notes its time in a table beside the kernels.

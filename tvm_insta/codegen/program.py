@@ -233,7 +233,7 @@ class _Reader:
 
 def _listed(attrs: Any, key: str) -> tuple[str, ...]:
     """A list of names among the attributes of a call; empty where there is none."""
-    known = isinstance(attrs, tvm.ir.DictAttrs) and key in attrs.keys()  # noqa: SIM118
+    known = isinstance(attrs, tvm.ir.DictAttrs) and key in attrs.keys()
     return tuple(map(str, attrs[key])) if known else ()
 
 

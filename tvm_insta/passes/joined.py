@@ -132,9 +132,7 @@ class Writer:
             types = [argument.ty for argument in arguments]
             self.made[key] = self._function(steps, steps.index(var), kept, types, wiring)
         label = Label.joined(Label.of(bindings[step]) for step in steps)
-        call = self.builder.emit(
-            label.on(Call(self.made[key], arguments)), name_hint=var.name
-        )
+        call = self.builder.emit(label.on(Call(self.made[key], arguments)), name_hint=var.name)
         for number, step in enumerate(kept):
             single = len(kept) == 1
             self.env[step] = call if single else self.builder.emit(relax.TupleGetItem(call, number))

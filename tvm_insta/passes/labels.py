@@ -1,4 +1,4 @@
-"""What each kernel call of ``main`` computes: an attribute of the call, from `lower` to the artefact.
+"""What each kernel call of ``main`` computes: an attribute of the call, down to the artefact.
 
 Legalisation knows the operator and the layers that a call stands for, and fusion puts several calls
 into one kernel. So each call of a kernel carries a label: the layers and the operators that it
@@ -105,7 +105,7 @@ def _labelling(rule: Callable[[relax.BlockBuilder, Call], Expr]) -> Callable[...
 
 def _listed(attrs: Any, key: str) -> tuple[str, ...]:
     """A list of names among the attributes of one of our calls; empty where there is none."""
-    known = isinstance(attrs, tvm.ir.DictAttrs) and key in attrs.keys()  # noqa: SIM118
+    known = isinstance(attrs, tvm.ir.DictAttrs) and key in attrs.keys()
     return tuple(names(attrs[key])) if known else ()
 
 

@@ -159,8 +159,9 @@ class Manifest:
     `name` prefixes the C functions of the plain-C form. `needs` holds LLVM feature names.
     `versions` holds at least `tvm`, `tvm_ffi` and `tvm_insta`. `working_set` is the number of bytes
     of constants and activations one image touches, and `memory` what they are made of, or None
-    where it is not known. `features` are the LLVM features of the target, used or not, and
-    `constants` what `constant:i` stands for. Several `outputs` lie behind each other in one buffer, image by image.
+    where it is not known. `features` are the LLVM features of the target, used or not, `family` the
+    family of processors that its schedules are made for (such as `avx512`), and `constants` what
+    `constant:i` stands for. Several `outputs` lie behind each other in one buffer, image by image.
     """
 
     name: str
@@ -185,6 +186,7 @@ class Manifest:
     working_set: int | None = None
     memory: Memory | None = None
     features: tuple[str, ...] = ()
+    family: str = ""
     constants: tuple[TensorInfo, ...] = ()
     schema: str = SCHEMA
 
