@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from tvm_insta.report.explanation import Explanation, LayerRow
 from tvm_insta.report.tables import columns, shape, size
-from tvm_insta.report.times_text import kernel_table, run_lines, short, timing, wrapped
+from tvm_insta.report.times_text import kernel_table, run_lines, short, wrapped
 
 
 def explain_lines(found: Explanation) -> Iterator[str]:
@@ -50,7 +50,6 @@ def explain_lines(found: Explanation) -> Iterator[str]:
 
 _LAYER_HEADER = (
     *("layer", "schedule", "bits", "in", "out", "shape", "MMAC", "weights", "tensors"),
-    *("us", "share", "of peak"),
 )
 
 
@@ -66,7 +65,6 @@ def _layer(row: LayerRow) -> tuple[str, ...]:
         f"{row.macs / 1e6:.1f}",
         size(row.weight_bytes),
         size(row.activation_bytes),
-        *timing(row.timing),
     )
 
 

@@ -10,7 +10,7 @@ from tvm_insta.report.advice import advice_for
 from tvm_insta.report.layer_times import LayerTimes, Peaks
 from tvm_insta.report.missed import Missed, missed
 from tvm_insta.runtime.manifest import Kernel, Layer, Manifest, TensorInfo
-from tvm_insta.runtime.manifest_checks import image_bytes
+from tvm_insta.runtime.manifest_checks import BATCH, image_bytes
 
 SCHEMA = "tvm_insta.explain/1"
 _AMX, _NARROW = "insta.bitserial_conv2d_signs", "insta.conv2d_narrow"
@@ -225,7 +225,7 @@ def _kernel_rows(manifest: Manifest, times: LayerTimes | None) -> tuple[KernelRo
                 state=schedule.state if schedule else "-",
                 fallback=schedule.fallback if schedule else None,
                 reads=_reads(kernel, makers),
-                shape=kernel.outputs[0].shape[1:],
+                shape=tuple(dim for dim in kernel.outputs[0].shape if dim != BATCH),
                 macs=sum(macs),
                 operations=work,
                 weight_bytes=sum(map(image_bytes, constants)),
@@ -308,12 +308,14 @@ def _sum(parts: Sequence[Timing], layer: Layer, times: LayerTimes | None) -> Tim
 
 
 def _input(manifest: Manifest, layer: Layer) -> str:
-    """The form of the activations that the layer's first kernel reads: its first argument."""
+    """The form of the activations that the layer's first kernel reads."""
     if not layer.calls:
         return "-"
     values = [info for kernel in manifest.kernels for info in kernel.outputs]
     args = [arg for arg in manifest.kernels_of(layer)[0].args if not _is_constant(arg)]
-    return _form([_tensor(manifest, values, arg) for arg in args[:1]])
+    read = [_tensor(manifest, values, arg) for arg in args]
+    # What the epilogue adds may stand before the packed words.
+    return _form(read if layer.kind == "binary" else read[:1])
 
 
 def _form(tensors: Sequence[TensorInfo]) -> str:

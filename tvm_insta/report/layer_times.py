@@ -19,7 +19,7 @@ from tvm_insta.tuning.peak import measure_peak
 
 SCHEMA = "tvm_insta.layers/1"
 _MOST_BYTES = 16 << 20
-_CACHE, _MEMORY = 512 << 10, 256 << 20
+_CACHE, _MEMORY = 512 << 10, 128 << 20
 
 
 @dataclass(frozen=True)

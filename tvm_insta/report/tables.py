@@ -9,17 +9,20 @@ WIDTH = 100
 _GAP = 2
 
 
-def columns(rows: Sequence[Sequence[str]], *, left: int = 1, width: int = WIDTH) -> Iterator[str]:
+def columns(
+    rows: Sequence[Sequence[str]], *, left: int = 1, cuts: int = 0, width: int = WIDTH
+) -> Iterator[str]:
     """The rows as lines of equal columns; the first row is the header.
 
     Args:
         rows: cells, as many in each row.
         left: how many columns are aligned to the left.
-        width: of a line; the first column is cut in the middle where it must be.
+        cuts: the column whose cells are cut in their middle where a line would be too long.
+        width: of a line.
     """
     widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     spare = width - sum(widths) - _GAP * (len(widths) - 1)
-    widths[0] = max(widths[0] + min(spare, 0), len(rows[0][0]), 12)
+    widths[cuts] = max(widths[cuts] + min(spare, 0), len(rows[0][cuts]), 8)
     for row in rows:
         cells = [
             cut(cell, size).ljust(size) if at < left else cell.rjust(size)

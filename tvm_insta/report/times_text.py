@@ -21,7 +21,7 @@ def times_lines(found: Explanation) -> Iterator[str]:
 
 def kernel_table(found: Explanation) -> Iterator[str]:
     """A row for each kernel, in the order of execution."""
-    yield from columns([_KERNEL_HEADER, *map(_kernel, found.kernels)], left=4)
+    yield from columns([_KERNEL_HEADER, *map(_kernel, found.kernels)], left=4, cuts=1)
 
 
 _KERNEL_HEADER = (
@@ -33,7 +33,7 @@ def _kernel(row: KernelRow) -> tuple[str, ...]:
     rate = None if row.timing is None else row.timing.gmacs
     return (
         str(row.index),
-        cut(row.layers[0] if row.layers else " + ".join(map(short, row.operators)), 30),
+        cut(", ".join(row.layers) or " + ".join(map(short, row.operators)), 40),
         row.rule.removeprefix("insta_"),
         row.state + ("!" if row.fallback else ""),
         shape(row.shape),
