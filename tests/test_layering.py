@@ -26,6 +26,7 @@ COMMANDS = {
     "compile",
     "compiler",
     "describe",
+    "explain",
     "export",
     "forms",
     "logs",
@@ -196,7 +197,7 @@ def test_loading_needs_no_compiler():
 
 
 @pytest.mark.parametrize(
-    "command", ["bench", "compile", "export", "logs", "run", "train", "tune", "zoo"]
+    "command", ["bench", "compile", "explain", "export", "logs", "run", "train", "tune", "zoo"]
 )
 def test_command_lines_read_their_arguments_first(command):
     """PyTorch and TVM take seconds to load: --help and a wrong argument are answered before."""

@@ -22,7 +22,7 @@ def kernels_of_layers(mod: tvm.IRModule, report: Report) -> Iterator[tuple[Layer
     for block in mod["main"].body.blocks:
         for binding in block.bindings:
             if op_name(binding.value) == "relax.call_tir":
-                for layer in Label.of(binding.value).layers:
-                    found.setdefault(layer, []).append(str(binding.value.args[0].name_hint))
+                for name in Label.of(binding.value).layers:
+                    found.setdefault(name, []).append(str(binding.value.args[0].name_hint))
     for layer in report.layers:
         yield layer, tuple(found.get(layer.name, ()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from tvm_insta.report import svg
 from tvm_insta.report.compare import Comparison
 from tvm_insta.report.explanation import Explanation, KernelRow, LayerRow, Timing, peak_of
@@ -11,9 +13,9 @@ from tvm_insta.report.tables import percent, shape, size, time
 
 _LAYERS = (
     *("layer", "kind", "op", "bits", "in", "out", "shape", "MMAC", "weights", "tensors", "family"),
-    *("rule", "schedule", "us", "share", "of peak", "why float, and what to change"),
+    *("schedule", "us", "share", "of peak", "why float, notes"),
 )
-_LAYER_NUMBERS = (7, 8, 9, 13, 14, 15)
+_LAYER_NUMBERS = (7, 8, 9, 12, 13, 14)
 _KERNELS = (
     *("#", "layer", "operators", "rule", "schedule", "shape", "MMAC", "bytes", "us", "share"),
     *("GMAC/s", "of peak", "fallback"),
@@ -32,6 +34,9 @@ def explain_page(found: Explanation) -> str:
     layers = table("layers", _LAYERS, map(_layer, found.layers), numbers=_LAYER_NUMBERS)
     kernels = table("kernels", _KERNELS, map(_kernel, found.kernels), numbers=_KERNEL_NUMBERS)
     parts.append(section("Layers", layers))
+    floats = [layer for layer in found.layers if layer.kind != "binary"]
+    if floats:
+        parts.append(section("Why layers stay float", plain_table(dict(map(_why, floats)))))
     if found.missed:
         missed = plain_table({each.what: each.change for each in found.missed})
         parts.append(section("What this build does not use", missed))
@@ -103,24 +108,30 @@ def _bars(found: Explanation) -> str:
         for kernel in found.kernels
         if kernel.timing is not None
     ]
-    latency.sort(key=lambda bar: -bar.value)
-    most = 40
-    left = latency[most:]
-    if left:
-        rest = sum(bar.value for bar in left)
-        latency = [*latency[:most], svg.Bar(f"{len(left)} others", rest, f"{time(rest)} us")]
     stored = [
         svg.Bar(layer.name, layer.weight_bytes, size(layer.weight_bytes), layer.kind)
-        for layer in sorted(found.layers, key=lambda layer: -layer.weight_bytes)
-    ][:most]
+        for layer in found.layers
+    ]
     moved = [
         svg.Bar(layer.name, layer.activation_bytes, size(layer.activation_bytes), layer.kind)
-        for layer in sorted(found.layers, key=lambda layer: -layer.activation_bytes)
-    ][:most]
-    first = svg.bars(latency) if latency else ""
-    parts = [("Time of kernels", first)] if first else []
-    parts += [("Bytes of weights", svg.bars(stored)), ("Bytes of tensors moved", svg.bars(moved))]
-    return f'<div class="two">{"".join(f"<div>{section(*part)}</div>" for part in parts)}</div>'
+        for layer in found.layers
+    ]
+    right = section("Bytes of weights", _largest(stored, 18, size))
+    right += section("Bytes of tensors moved", _largest(moved, 18, size))
+    if not latency:
+        return f'<div class="two">{right}</div>'
+    left = section("Time of kernels", _largest(latency, 42, lambda s: f"{time(s)} us"))
+    return f'<div class="two"><div>{left}</div><div>{right}</div></div>'
+
+
+def _largest(bars: Sequence[svg.Bar], most: int, text: Callable[[float], str]) -> str:
+    """The longest bars, and one for all others."""
+    bars = sorted(bars, key=lambda bar: -bar.value)
+    others = bars[most:]
+    if others:
+        rest = sum(bar.value for bar in others)
+        bars = [*bars[:most], svg.Bar(f"{len(others)} others", rest, text(rest))]
+    return svg.bars(bars)
 
 
 def _roofline(found: Explanation) -> str:
@@ -153,8 +164,7 @@ def _roofline(found: Explanation) -> str:
 
 def _layer(row: LayerRow) -> list[Cell]:
     bits = f"{row.activation_bits}x{row.weight_bits}" if row.kind == "binary" else "-"
-    advice = "; ".join(f"{each.code}: {each.change}" for each in row.advice)
-    why = f"{row.reason} ({advice})" if row.reason else ", ".join(row.notes)
+    why = ", ".join([*(each.code for each in row.advice), *row.notes])
     seconds, share, peak = _timing(row.timing)
     return [
         Cell(row.name),
@@ -168,11 +178,17 @@ def _layer(row: LayerRow) -> list[Cell]:
         Cell(size(row.weight_bytes), row.weight_bytes),
         Cell(size(row.activation_bytes), row.activation_bytes),
         Cell(row.family),
-        Cell(row.rule),
         Cell(row.state),
         *(seconds, share, peak),
         Cell(why, wide=True),
     ]
+
+
+def _why(row: LayerRow) -> tuple[str, str]:
+    """A float layer, and its reasons with what to change."""
+    changes = "; ".join(f"{each.code}: {each.change}" for each in row.advice)
+    place = f" [{row.line}]" if row.line else ""
+    return f"{row.name} ({row.op}){place}", f"{row.reason}. {changes}"
 
 
 def _kernel(row: KernelRow) -> list[Cell]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 STYLE = """
 body{font:14px/1.45 system-ui,sans-serif;margin:0;color:#1c2430;background:#f6f7f9}
-main{max-width:1240px;margin:0 auto;padding:20px 24px 48px}
+main{max-width:1500px;margin:0 auto;padding:20px 24px 48px}
 h1{font-size:22px;margin:0 0 4px}h2{font-size:16px;margin:28px 0 8px}
 .sub{color:#5a6675;margin:0 0 14px}
 .card{background:#fff;border:1px solid #dde2e8;border-radius:6px;padding:12px;overflow:auto}
@@ -24,7 +24,7 @@ th{background:#f0f2f5;position:sticky;top:0;font-weight:600}
 table.sorts th{cursor:pointer}table.sorts th::after{content:" \\2195";color:#a5afbb}
 th.up::after{content:" \\2191";color:#1c2430}th.down::after{content:" \\2193";color:#1c2430}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
-td.w{white-space:normal;min-width:260px}
+td.w{white-space:normal;min-width:260px}th.w{width:1%}
 .scroll{max-height:560px;overflow:auto}
 input.filter{font:inherit;padding:5px 9px;width:280px;border:1px solid #c5ccd5;border-radius:5px;
 margin:0 0 8px}

@@ -39,11 +39,11 @@ def cut(text: str, width: int) -> str:
     return f"{text[: width - 2 - end]}..{text[len(text) - end :]}"
 
 
-def size(count: int) -> str:
+def size(count: float) -> str:
     """Bytes for people."""
     if count >= 1_000_000:
         return f"{count / 1e6:.2f} MB"
-    return f"{count / 1e3:.1f} kB" if count >= 1_000 else f"{count} B"
+    return f"{count / 1e3:.1f} kB" if count >= 1_000 else f"{count:.0f} B"
 
 
 def shape(dims: Sequence[int | str]) -> str:
