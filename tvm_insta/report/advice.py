@@ -20,7 +20,7 @@ ADVICE = {
     "cannot be taken out of the sum",
     "computed-weights": "make its weights a parameter or a buffer; what is computed from the input "
     "is not known when the model is compiled",
-    "dimensions": "only Conv2d and Linear are packed: write a Conv1d as a Conv2d of height 1",
+    "dimensions": "convolutions over three dimensions are not packed: use Conv2d layers",
 }
 """By the value of `tvm_insta.frontend.Reason`."""
 
