@@ -55,12 +55,23 @@ KNOWS: dict[str, set[str]] = {
         "codegen",
         "validate",
         "tuning",
+        "report",
     },
     "cli": set(),
 }
 EVERYTHING = {*KNOWS, *FOREIGN, "__init__"}
 # The verbs, each for the command line of one thing; no package knows them.
-for verb in ("__init__", "__main__", "bench", "compile", "export", "logs", "run", "tune"):
+for verb in (
+    "__init__",
+    "__main__",
+    "bench",
+    "compile",
+    "explain",
+    "export",
+    "logs",
+    "run",
+    "tune",
+):
     KNOWS[verb] = EVERYTHING
 KNOWS["benchmarks"] = {*EVERYTHING, "bench", "compile"}
 # What they may import when they are loaded, where that is less: a board has no compiler, and a
@@ -223,7 +234,7 @@ def test_loading_needs_no_compiler():
 
 
 @pytest.mark.parametrize(
-    "command", ["bench", "compile", "export", "logs", "run", "train", "tune", "zoo"]
+    "command", ["bench", "compile", "explain", "export", "logs", "run", "train", "tune", "zoo"]
 )
 def test_command_lines_read_their_arguments_first(command):
     """PyTorch and TVM take seconds to load: --help and a wrong argument are answered before."""

@@ -8,14 +8,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tvm_insta import cli, runtime
-from tvm_insta.errors import InputError
 from tvm_insta.runtime import Module, cpu
+from tvm_insta.runtime.inputs import random_inputs
 
 
 @dataclass(frozen=True)
@@ -53,6 +51,11 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--batch", type=int, default=1, help="images in one run")
     result.add_argument("--warmup", type=int, default=20, help="runs before the clock starts")
     result.add_argument("--repeat", type=int, default=200, help="runs that are timed")
+    result.add_argument(
+        "--layers",
+        action="store_true",
+        help="also the time of each kernel; needs an artefact compiled with --profile",
+    )
     result.add_argument("--json", type=Path, help="write the figures here")
     return result
 
@@ -63,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
+    if args.layers:
+        return _bench_layers(args)
     module = runtime.load(args.artefact, threads=args.threads)
     latency = measure(
         module, batch=args.batch, warmup=args.warmup, repeat=args.repeat, threads=args.threads
@@ -77,6 +82,27 @@ def _bench(args: argparse.Namespace) -> int:
     return 0
 
 
+def _bench_layers(args: argparse.Namespace) -> int:
+    from tvm_insta.report.explain_command import measured
+    from tvm_insta.report.explanation import explain
+    from tvm_insta.report.layer_times import write_times
+    from tvm_insta.report.times_text import times_lines
+
+    times = measured(
+        args.artefact,
+        batch=args.batch,
+        threads=args.threads,
+        warmup=args.warmup,
+        repeat=args.repeat,
+    )
+    manifest = runtime.manifest.read(args.artefact / runtime.manifest.FILE_NAME)
+    for line in times_lines(explain(manifest, times)):
+        print(line)
+    if args.json is not None:
+        write_times(args.json, times)
+    return 0
+
+
 def measure(
     module: Module, *, batch: int = 1, warmup: int = 20, repeat: int = 200, threads: int = 1
 ) -> Latency:
@@ -85,18 +111,7 @@ def measure(
     Raises:
         InputError: a count that is not allowed.
     """
-    generator = np.random.default_rng(0)
-    if not 1 <= batch <= module.manifest.max_batch:
-        raise InputError(
-            f"got batch {batch}, but this artefact takes 1 to {module.manifest.max_batch}"
-        )
-    inputs: list[npt.NDArray[Any]] = []
-    for tensor in module.manifest.inputs:
-        shape = [batch, *(int(dim) for dim in tensor.shape[1:])]
-        if tensor.dtype == "uint8":
-            inputs.append(generator.integers(0, 256, shape, dtype=np.uint8))
-        else:
-            inputs.append(generator.standard_normal(shape).astype(tensor.dtype))
+    inputs = random_inputs(module.manifest, batch)
     seconds = module.benchmark(*inputs, warmup=warmup, repeat=repeat)
     p10, median, p90 = np.percentile(1e3 * seconds, [10, 50, 90])
     return Latency(

@@ -107,6 +107,27 @@ def parser() -> argparse.ArgumentParser:
         "one bit, validate counts what it changes",
     )
     result.add_argument(
+        "--profile",
+        action="store_true",
+        help="kernels count their time, for bench --layers and explain --measure",
+    )
+    result.add_argument(
+        "--explain",
+        action="store_true",
+        help="say what became of every layer, as the explain command does",
+    )
+    result.add_argument(
+        "--require-binary",
+        action="store_true",
+        help="a convolution or dense layer that stays float is an error",
+    )
+    result.add_argument(
+        "--allow-float",
+        metavar="LAYERS",
+        default="",
+        help="with --require-binary: layers that may stay float, e.g. stem,fc",
+    )
+    result.add_argument(
         "--log-dir",
         type=Path,
         help="folder of tuning records (default: those that ship with the package)",
@@ -134,6 +155,9 @@ def _compile(args: argparse.Namespace) -> int:
         verify_stages=args.verify_stages,
         check=not args.no_check,
         sign_of_zero=args.sign_of_zero,
+        profile=args.profile,
+        require_binary=args.require_binary,
+        allow_float=tuple(name.strip() for name in args.allow_float.split(",") if name.strip()),
         log_dir=args.log_dir,
     )
     if args.log_dir is not None and not args.log_dir.is_dir():
@@ -179,6 +203,9 @@ def _compile(args: argparse.Namespace) -> int:
 
     for line in compile_summary(output, artefact.manifest):
         print(line)
+    if args.explain:
+        print()
+        print(artefact.explain())
     if args.bundle is not None:
         from tvm_insta.codegen.bundle import write_bundle
 

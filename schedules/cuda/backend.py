@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import tvm
 from tvm import tirx
@@ -32,7 +33,7 @@ class CudaBackEnd(BackEnd):
 
     def choose_family(self) -> Family:
         """No figures yet."""
-        return GENERIC
+        return replace(GENERIC, name="cuda")
 
     @property
     def rules(self) -> tuple[Rule, ...]:

@@ -66,9 +66,11 @@ def logs(tmp_path_factory):
 
 
 def forms(artefact):
-    layers = [layer for layer in artefact.manifest.layers if layer.kind == "binary"]
+    manifest = artefact.manifest
+    layers = [layer for layer in manifest.layers if layer.kind == "binary"]
+    schedules = {layer.name: manifest.kernels_of(layer)[0].schedule for layer in layers}
     return {
-        layer.name: (layer.schedule.split(",")[0] == RULE, *layer.notes, layer.schedule)
+        layer.name: (schedules[layer.name].rule == RULE, *layer.notes, schedules[layer.name].state)
         for layer in layers
     }
 

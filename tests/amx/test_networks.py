@@ -35,8 +35,12 @@ def compiled(folder, target, variant, form, binary):
 
 def in_tiles(artefact):
     """Names of the layers that tiles compute."""
-    layers = artefact.manifest.layers
-    return [e.name for e in layers if str(e.schedule).startswith("insta_bconv_signs")]
+    manifest = artefact.manifest
+    return [
+        layer.name
+        for layer in manifest.layers
+        if any(call.schedule.rule == "insta_bconv_signs" for call in manifest.kernels_of(layer))
+    ]
 
 
 def environment(library, refuse):

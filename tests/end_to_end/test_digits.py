@@ -92,7 +92,7 @@ def test_manifest_tells_of_every_layer(digits):
     assert kinds.count("binary") == 18 and kinds.count("float") == 4
     for layer in manifest.layers:
         assert (layer.reason is None) == (layer.kind == "binary")
-        assert layer.kernel and layer.macs > 0
+        assert layer.calls and layer.macs > 0
     assert manifest.classes == tuple("0123456789")
     assert len(manifest.binarisations) == 18
 

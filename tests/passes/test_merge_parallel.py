@@ -9,6 +9,7 @@ from torch import nn
 
 from tests.passes import networks
 from tests.passes.networks import agree, calls, execute, phases, signs
+from tvm_insta.passes.kernels import kernels_of_layers
 from tvm_insta.passes.merge_parallel import NOTE
 from tvm_insta.passes.pipeline import fuse
 
@@ -102,8 +103,8 @@ def test_parallel_convolutions_are_one(case, monkeypatch):
     names = tuple(layer.name for layer in report.layers)
     assert len(set(names)) == len(outs)
     assert [layer.together for layer in report.layers] == [names] * len(outs)
-    assert len({layer.weight_keys for layer in report.layers}) == 1
-    assert len(report.layers[0].weight_keys) == 1
+    (together,) = {kernels for _, kernels in kernels_of_layers(fuse(mod), report)}
+    assert len(together) == 1
     assert all(NOTE in layer.notes for layer in report.layers)
 
     monkeypatch.setattr(networks, "merge_parallel", lambda mod, report: mod)
@@ -237,7 +238,8 @@ def test_the_report_says_who_is_computed_together():
     mod, report = phases(module, x)
     assert [layer.weight_shape[0] for layer in report.layers] == [4, 6, 10]  # PyTorch's order
     first, between, second = report.layers
-    assert first.weight_keys == second.weight_keys != between.weight_keys
+    one, other, third = (kernels for _, kernels in kernels_of_layers(fuse(mod), report))
+    assert one == third != other and len(one) == len(other) == 1
     assert first.together == second.together == (first.name, second.name)
     assert between.together == ()
     agree(module, mod, x, TOLERANCE)

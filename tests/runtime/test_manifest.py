@@ -11,7 +11,15 @@ import pytest
 
 from tvm_insta.errors import ArtefactError
 from tvm_insta.runtime import manifest as manifests
-from tvm_insta.runtime.manifest import FileEntry, Kernel, Layer, Manifest, TensorInfo, sealed
+from tvm_insta.runtime.manifest import (
+    FileEntry,
+    Kernel,
+    Layer,
+    Manifest,
+    Schedule,
+    TensorInfo,
+    sealed,
+)
 
 
 def example(**changes) -> Manifest:
@@ -29,10 +37,18 @@ def example(**changes) -> Manifest:
         "outputs": (TensorInfo("y", ("batch", 2), "float32"),),
         "max_batch": 8,
         "kernels": (
-            Kernel(0, "k", ("input:0", "constant:0"), (TensorInfo("v", ("batch", 2), "int32"),)),
+            Kernel(
+                0,
+                "k",
+                ("input:0", "constant:0"),
+                (TensorInfo("v", ("batch", 2), "int32"),),
+                ("insta.conv2d_blocked", "add"),
+                Schedule("insta_fconv", "tuned", "a block before the convolution"),
+            ),
         ),
+        "constants": (TensorInfo("constant0", (2, 3, 3, 4), "float32"),),
         "layers": (
-            Layer("conv", "conv2d", "binary", ("batch", 2), 100, (2, 3, 3, 4), 1, kernel="k"),
+            Layer("conv", "conv2d", "binary", ("batch", 2), 100, (2, 3, 3, 4), 1, calls=(0,)),
             Layer("fc", "dense", "float", ("batch", 2), 8, reason="it is the last layer"),
         ),
         "preprocessing": {"resize": [8, 8], "mode": "L"},

@@ -45,7 +45,6 @@ def test_a_sweep_prints_its_table_and_writes_its_report(arguments, tmp_path, cap
     assert "these layers together" in printed.out and "after/before" in printed.out
     assert "defaults" in printed.err and "final comparison" in printed.err
     assert (tmp_path / "report" / "report.html").exists()
-    assert (tmp_path / "report" / "best_so_far.png").exists()
     records = TuningLog(tiny.folder(tmp_path / "logs")).records
     assert sum(not record.final for record in records) == 6
 

@@ -216,6 +216,8 @@ def test_the_artefact_says_tuned_and_computes_the_same(tmp_path):
     for name, logs in (("tuned", tmp_path / "logs"), ("default", tmp_path / "none")):
         artefact = tvm_insta.build(module, example, "native", out_dir=tmp_path / name, log_dir=logs)
         answers[name] = artefact(images).tobytes()
-        states = {layer.schedule.rpartition(", ")[2] for layer in artefact.manifest.layers}
+        manifest = artefact.manifest
+        calls = [call for layer in manifest.layers for call in manifest.kernels_of(layer)]
+        states = {call.schedule.state for call in calls}
         assert states == {name}
     assert answers["tuned"] == answers["default"]

@@ -6,7 +6,7 @@ import argparse
 import importlib
 from collections.abc import Iterator
 
-VERBS = ("compile", "run", "bench", "validate", "tune", "logs", "export", "train", "zoo")
+VERBS = ("compile", "run", "explain", "bench", "validate", "tune", "logs", "export", "train", "zoo")
 """The commands, in the order in which a user meets them."""
 
 _HEAD = """# Command lines

@@ -13,6 +13,7 @@ from pathlib import Path
 from string import Template
 
 from tvm_insta.codegen import calls, cpu_check
+from tvm_insta.codegen import profile as timers
 from tvm_insta.codegen.plan import ALIGNMENT, Plan
 from tvm_insta.codegen.program import CodegenError, Program, TensorSpec
 
@@ -45,16 +46,24 @@ class DriverFiles:
 
 
 def write_driver(
-    plan: Plan, name: str, arch: str, needs: tuple[str, ...], folder: Path
+    plan: Plan,
+    name: str,
+    arch: str,
+    needs: tuple[str, ...],
+    folder: Path,
+    *,
+    profile: bool = False,
 ) -> DriverFiles:
     """Write the driver for `plan` into `folder`; `name` prefixes every public C name.
+
+    With `profile` it counts the time of each kernel.
 
     Raises:
         CodegenError: if `name` is no C identifier, or an input or the output has a dtype that C
             has no type for.
     """
     check_name(name)
-    fields = _fields(plan, name, arch, needs)
+    fields = _fields(plan, name, arch, needs, profile=profile)
     ends = (".c", "_threads.c", ".h", ".weights")
     files = DriverFiles(*(folder / f"{name}{end}" for end in ends))
     files.weights.write_bytes(plan.blob)
@@ -77,14 +86,16 @@ def check_name(name: str) -> None:
         )
 
 
-def public_symbols(name: str) -> tuple[str, ...]:
+def public_symbols(name: str, *, profile: bool = False) -> tuple[str, ...]:
     """The functions that `<name>.so` exports."""
     ends = "init run error missing_feature input_shape output_shape set_observer weights_sha256"
-    ends += " set_threads input_dtype output_dtype"
+    ends += " set_threads input_dtype output_dtype" + " profile" * profile
     return tuple(f"{name}_{end}" for end in ends.split())
 
 
-def _fields(plan: Plan, name: str, arch: str, needs: tuple[str, ...]) -> dict[str, str]:
+def _fields(
+    plan: Plan, name: str, arch: str, needs: tuple[str, ...], *, profile: bool
+) -> dict[str, str]:
     program = plan.program
     inputs = [
         _identifier(f"input{i}" if len(program.inputs) > 1 else "input", i)
@@ -95,7 +106,11 @@ def _fields(plan: Plan, name: str, arch: str, needs: tuple[str, ...]) -> dict[st
     run = [f"const {kind} *{var}" for kind, var in zip(in_types, inputs, strict=True)]
     run += [f"{_c_type(output)} *output", "int32_t batch"]
     sizes = [spec.nbytes for spec in program.inputs]
+    statements = [calls.statements(plan, name, at, each) for at, each in enumerate(program.calls)]
+    if profile:
+        statements = timers.c_statements(statements)
     return {
+        **timers.c_fields(program, name, profile=profile),
         "name": name,
         "prefix": name,
         "PREFIX": name.upper(),
@@ -124,9 +139,7 @@ def _fields(plan: Plan, name: str, arch: str, needs: tuple[str, ...]) -> dict[st
         "tasks": "".join(
             calls.tasks(plan, name, at, each) for at, each in enumerate(program.calls)
         ),
-        "calls": "\n".join(
-            calls.statements(plan, name, at, each) for at, each in enumerate(program.calls)
-        ),
+        "calls": "\n".join(statements),
         "null_test": " || ".join(f"{var} == NULL" for var in [*inputs, "output"]),
         "largest_image": str(max(*sizes, output.nbytes, 1)),
         "pointer_tests": _pointer_tests(name.upper(), inputs, program.inputs, output),

@@ -15,6 +15,7 @@ class KernelTable:
     inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     kernels: tuple[Kernel, ...]
+    constants: tuple[TensorInfo, ...]
 
 
 def kernel_table(program: Program, *, batched: bool = False) -> KernelTable:
@@ -38,6 +39,7 @@ def kernel_table(program: Program, *, batched: bool = False) -> KernelTable:
             symbol=call.symbol,
             args=tuple(str(ref) for ref in call.args),
             outputs=tuple(info(program.values[number]) for number in call.outputs),
+            operators=call.operators,
         )
         for index, call in enumerate(program.calls)
     )
@@ -45,4 +47,8 @@ def kernel_table(program: Program, *, batched: bool = False) -> KernelTable:
         inputs=tuple(info(spec) for spec in program.inputs),
         outputs=tuple(map(info, program.outputs)),
         kernels=kernels,
+        constants=tuple(
+            TensorInfo(f"constant{index}", array.shape, str(array.dtype))
+            for index, array in enumerate(program.constants)
+        ),
     )

@@ -78,6 +78,7 @@ def c_form(
     *,
     linker: Linker | None = None,
     parts: Parts = (),
+    profile: bool = False,
 ) -> CForm:
     """Compile `mod` to `<name>.so`, `<name>.a` and `<name>.h` in `out_dir`; no .so for wasm32.
 
@@ -89,6 +90,7 @@ def c_form(
         name: prefix of files and of every public C name.
         linker: default `tvm_insta.target.toolchain.find_linker(target)`.
         parts: name and shape of each output, where the function returns several behind each other.
+        profile: count the time of each kernel, see `codegen.profile`.
 
     Raises:
         CodegenError: if the module does not have that form or would need the TVM runtime.
@@ -114,7 +116,7 @@ def c_form(
         ordered = {symbol: functions[symbol] for symbol in sorted(functions)}
         kernels = raw.lower(ordered, target.tvm, name, work / f"{name}_kernels.o")
         plan = make_plan(program, kernels.kernels, overwrites)
-        files = driver.write_driver(plan, name, target.arch, needs, work)
+        files = driver.write_driver(plan, name, target.arch, needs, work, profile=profile)
         driver_object = work / f"{name}_driver.o"
         weights = f'-D{name.upper()}_WEIGHTS_FILE="{files.weights}"'
         linker.compile_c(files.source, driver_object, *_STRICT, weights)
@@ -132,15 +134,17 @@ def c_form(
         weak = f"-D{name.upper()}_WEAK_PTHREAD"
         for path, flags in zip(threads, ((), (weak,)), strict=True):
             linker.compile_c(files.threads, path, *_STRICT, "-pthread", *flags)
-        linker.link_shared([*objects, threads[1]], shared, *_link_flags(name, work))
+        linker.link_shared(
+            [*objects, threads[1]], shared, *_link_flags(name, work, profile=profile)
+        )
         linker.archive([*objects, threads[0]], static)
         _refuse_foreign_libraries(shared)
     return CForm(plan=plan, files=(shared.name, *made), needs=needs)
 
 
-def _link_flags(name: str, work: Path) -> tuple[str, ...]:
+def _link_flags(name: str, work: Path, *, profile: bool) -> tuple[str, ...]:
     script = work / f"{name}.map"
-    exported = " ".join(f"{symbol};" for symbol in driver.public_symbols(name))
+    exported = " ".join(f"{symbol};" for symbol in driver.public_symbols(name, profile=profile))
     script.write_text(f"{{ global: {exported} local: *; }};\n", "utf-8")
     return (
         f"-Wl,--version-script={script}",

@@ -61,11 +61,16 @@ class Ref:
 
 @dataclass(frozen=True)
 class KernelCall:
-    """One kernel call: reads `args`, writes the values numbered `outputs`."""
+    """One kernel call: reads `args`, writes the values numbered `outputs`.
+
+    `layers` and `operators` are what the call computes, as attributes of the Relax call tell.
+    """
 
     symbol: str
     args: tuple[Ref, ...]
     outputs: tuple[int, ...]
+    layers: tuple[str, ...] = ()
+    operators: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -186,7 +191,8 @@ class _Reader:
             outputs.append(len(self.values))
             name = var.name if single else f"{var.name}.{number}"
             self.values.append(self.spec(name, ty))
-        self.calls.append(KernelCall(call.args[0].name_hint, args, tuple(outputs)))
+        label = (_listed(call.attrs, key) for key in ("layers", "operators"))
+        self.calls.append(KernelCall(call.args[0].name_hint, args, tuple(outputs), *label))
         refs = tuple(Ref("value", index) for index in outputs)
         return refs[0] if single else refs
 
@@ -223,6 +229,12 @@ class _Reader:
             return BATCH
         text = str(dim)
         return text if self.batch is None else text.replace(self.batch.name, BATCH)
+
+
+def _listed(attrs: Any, key: str) -> tuple[str, ...]:
+    """A list of names among the attributes of a call; empty where there is none."""
+    known = isinstance(attrs, tvm.ir.DictAttrs) and key in attrs.keys()
+    return tuple(map(str, attrs[key])) if known else ()
 
 
 def _check_batch(first: TensorSpec, output: TensorSpec) -> None:

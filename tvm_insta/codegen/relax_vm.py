@@ -16,6 +16,7 @@ import tvm
 from tvm import relax, tirx
 from tvm.tirx.compilation_pipeline import register_tir_pipeline
 
+from tvm_insta.codegen import profile as timers
 from tvm_insta.codegen.cuda_device import device_compiler, device_modules, find_nvcc
 from tvm_insta.codegen.driver import check_name
 from tvm_insta.codegen.needs import all_needs
@@ -24,6 +25,7 @@ from tvm_insta.codegen.raw import keep_small_arrays_on_stack
 from tvm_insta.target import InstaTarget
 from tvm_insta.target.toolchain import Linker, find_linker
 
+_STRICT = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-g0")
 TIR_PIPELINE = "tvm_insta"
 """Name of the pass pipeline that lowers scheduled PrimFuncs, registered with TVM."""
 
@@ -64,6 +66,7 @@ def vm_form(
     *,
     linker: Linker | None = None,
     parts: Parts = (),
+    profile: bool = False,
 ) -> VmForm:
     """Compile `mod` to `<name>.so` in `out_dir`; the function `main` runs the network.
 
@@ -75,20 +78,30 @@ def vm_form(
         name: file name without ending.
         linker: default `tvm_insta.target.toolchain.find_linker(target)`.
         parts: name and shape of each output, where the function returns several behind each other.
+        profile: count the time of each kernel, see `codegen.profile`.
 
     Raises:
-        CodegenError: if the module does not have that form.
+        CodegenError: if the module does not have that form, or for `profile` on a CUDA target.
         ToolchainError: if linking fails.
     """
     linker = linker or require(target, name)
     program = extract(mod, parts=parts)
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    executable = build_executable(mod, target)
+    if profile and target.kind != "llvm":
+        raise CodegenError(
+            f"got profile for {target.text}, but the counters are for CPUs: compile without it"
+        )
+    kernels = timers.instrumented(mod, program, name) if profile else mod
+    executable = build_executable(kernels, target)
     shared = folder / f"{name}.so"
 
     def link(out: str, objects: Iterable[str], **_: object) -> None:
         files = [Path(item) for item in objects]
+        if profile:
+            source = timers.table(program, name, files[0].parent)
+            linker.compile_c(source, source.with_suffix(".o"), *_STRICT)
+            files.append(source.with_suffix(".o"))
         linker.link_shared(files, Path(out), "-Wl,--strip-debug", "-Wl,--as-needed", "-lm")
 
     executable.export_library(str(shared), fcompile=link)

@@ -32,6 +32,9 @@ from tvm_insta.errors import InstaError  # noqa: E402
 from tvm_insta.frontend import import_torch  # noqa: E402
 from tvm_insta.passes.pipeline import PHASES, AfterPhase, run_pipeline  # noqa: E402
 from tvm_insta.passes.report import Report  # noqa: E402
+from tvm_insta.report.explain_command import explained  # noqa: E402
+from tvm_insta.report.explanation import Explanation, explain  # noqa: E402
+from tvm_insta.report.require import require_binary  # noqa: E402
 from tvm_insta.runtime import manifest as manifests  # noqa: E402
 from tvm_insta.schedules import ConvTiles  # noqa: E402
 from tvm_insta.target import InstaTarget, parse  # noqa: E402
@@ -72,6 +75,17 @@ class Artefact:
         if self._module is None:
             self._module = runtime.load(self.path)
         return self._module
+
+    def explain(self, *, measure: bool = False) -> Explanation:
+        """What became of every layer; ``print`` it, or see `tvm_insta.report` for JSON and HTML.
+
+        Args:
+            measure: time the kernels now, on one thread; the artefact needs ``profile=True``.
+
+        Raises:
+            InputError: the kernels are to be timed and have no counters.
+        """
+        return explained(self.path, measure=measure) if measure else explain(self.manifest)
 
     def __call__(self, *inputs: Any) -> Any:
         """Run the network on numpy arrays or DLPack tensors; see `runtime.Module`."""
@@ -202,10 +216,20 @@ def compile_module(
         compare=compare(target, options.log_dir),
     )
     compiled.report.log()
+    if options.require_binary:
+        require_binary(compiled.report.layers, options.allow_float)
     with staged(out_dir) as stage:
         generate = plain_c.c_form if options.runtime == "c" else relax_vm.vm_form
         parts = [(output.name, output.shape) for output in imported.outputs]
-        form = generate(compiled.mod, target, stage, options.name, linker=linker, parts=parts)
+        form = generate(
+            compiled.mod,
+            target,
+            stage,
+            options.name,
+            linker=linker,
+            parts=parts,
+            profile=options.profile,
+        )
         seconds = time.perf_counter() - started
         manifest = describe(stage, compiled, tuned, form, target, options, source, seconds)
         manifests.write(stage, manifest)

@@ -15,12 +15,12 @@ import tvm
 
 from tvm_insta.codegen.kernels import kernel_table
 from tvm_insta.codegen.plain_c import CForm
+from tvm_insta.codegen.program import Program
 from tvm_insta.codegen.relax_vm import VmForm
 from tvm_insta.compiler.options import CompileOptions
-from tvm_insta.passes.kernels import kernels_of_layers
 from tvm_insta.passes.pipeline import Compiled
 from tvm_insta.runtime import manifest as manifests
-from tvm_insta.schedules import ScheduleRecord
+from tvm_insta.schedules import ScheduleRecord, back_end
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning.lookup import DEFAULT, STALE, TUNED, Lookup
 
@@ -65,7 +65,10 @@ def describe(
     program = form.plan.program if isinstance(form, CForm) else form.program
     table = kernel_table(program, batched=isinstance(form, CForm))
     schedules = {
-        record.function: f"{record.rule}, {_state(record, tuned)}" for record in compiled.schedules
+        record.function: manifests.Schedule(
+            record.rule, _state(record, tuned), record.reason or None
+        )
+        for record in compiled.schedules
     }
     return manifests.Manifest(
         name=options.name,
@@ -85,8 +88,14 @@ def describe(
         inputs=table.inputs,
         outputs=table.outputs,
         max_batch=options.max_batch,
-        kernels=table.kernels,
-        layers=_layers(compiled, schedules),
+        kernels=tuple(
+            dataclasses.replace(kernel, schedule=schedules.get(kernel.symbol))
+            for kernel in table.kernels
+        ),
+        constants=table.constants,
+        features=tuple(sorted(target.features)),
+        family=back_end(target.tvm).family.name,
+        layers=_layers(compiled, program),
         binarisations=_binarisations(compiled, table.kernels),
         preprocessing=None if source.preprocessing is None else dict(source.preprocessing),
         classes=source.classes,
@@ -131,7 +140,11 @@ def _state(record: ScheduleRecord, tuned: Lookup) -> str:
     return tuned.states.get(record.function, DEFAULT)
 
 
-def _layers(compiled: Compiled, schedules: Mapping[str, str]) -> tuple[manifests.Layer, ...]:
+def _layers(compiled: Compiled, program: Program) -> tuple[manifests.Layer, ...]:
+    calls: dict[str, list[int]] = {}
+    for index, call in enumerate(program.calls):
+        for name in call.layers:
+            calls.setdefault(name, []).append(index)
     return tuple(
         manifests.Layer(
             name=layer.name,
@@ -147,8 +160,7 @@ def _layers(compiled: Compiled, schedules: Mapping[str, str]) -> tuple[manifests
             weight_bits=layer.source.weight_bits,
             planes=layer.source.planes,
             notes=layer.notes,
-            kernel=symbols[0] if symbols else None,
-            schedule=schedules.get(symbols[0]) if symbols else None,
+            calls=tuple(calls.get(layer.name, ())),
         )
-        for layer, symbols in kernels_of_layers(compiled.mod, compiled.report)
+        for layer in compiled.report.layers
     )

@@ -42,6 +42,10 @@ class CompileOptions:
         dump_ir: folder for one TVMScript file per phase, or None.
         verify_stages: execute the module after every phase and compare it with PyTorch.
         check: compare the artefact with PyTorch before it is handed over.
+        profile: kernels count the time they take, for ``bench --layers``; it costs a reading of the
+            clock or two for each.
+        require_binary: a convolution or dense layer that stays float is an error.
+        allow_float: layers that may, as module paths; each stands for the layers below it, too.
         log_dir: folder of tuning records, one folder per target in it; None for the packaged ones.
     """
 
@@ -58,6 +62,9 @@ class CompileOptions:
     dump_ir: Path | None = None
     verify_stages: bool = False
     check: bool = True
+    profile: bool = False
+    require_binary: bool = False
+    allow_float: tuple[str, ...] = ()
     log_dir: Path | None = None
 
     def __post_init__(self) -> None:
@@ -104,5 +111,10 @@ class CompileOptions:
                     f"the fp32 network: verify with {what} fp32, and the artefact with the "
                     "validate command"
                 )
+        if self.allow_float and not self.require_binary:
+            raise InstaError(
+                f"got allow_float {', '.join(self.allow_float)}, but every layer may stay float: "
+                "give require_binary, too, or leave it away"
+            )
         if self.max_batch < 1:
             raise InstaError(f"got max_batch {self.max_batch}, but it must be at least 1")

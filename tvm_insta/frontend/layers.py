@@ -21,8 +21,6 @@ class Reason(Enum):
     MANY_WEIGHT_LEVELS = "many-weight-levels"
     INPUT_CHANNEL_SCALES = "input-channel-scales"
     COMPUTED_WEIGHTS = "computed-weights"
-    SYMBOLIC_SHAPE = "symbolic-shape"
-    LARGE_SUMS = "large-sums"
     DIMENSIONS = "dimensions"
 
 

@@ -18,6 +18,7 @@ from tvm_insta.passes.kernel_calls import (
     substitute,
     symbols,
 )
+from tvm_insta.passes.labels import Label
 from tvm_insta.passes.rewriter import Expr, variables
 
 
@@ -130,7 +131,8 @@ class Writer:
         if key not in self.made:
             types = [argument.ty for argument in arguments]
             self.made[key] = self._function(steps, steps.index(var), kept, types, wiring)
-        call = self.builder.emit(Call(self.made[key], arguments), name_hint=var.name)
+        label = Label.joined(Label.of(bindings[step]) for step in steps)
+        call = self.builder.emit(label.on(Call(self.made[key], arguments)), name_hint=var.name)
         for number, step in enumerate(kept):
             single = len(kept) == 1
             self.env[step] = call if single else self.builder.emit(relax.TupleGetItem(call, number))

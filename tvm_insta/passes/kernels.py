@@ -1,15 +1,14 @@
-"""Which kernel computes which layer: the constant that a kernel is called with tells."""
+"""Which kernel computes which layer: the labels of the kernel calls tell."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 import tvm
-from tvm.ir import GenericConst
 
-from tvm_insta.passes.lower import weight_key
+from tvm_insta.passes.labels import Label
 from tvm_insta.passes.report import Layer, Report
+from tvm_insta.passes.rewriter import op_name
 
 
 def kernels_of_layers(mod: tvm.IRModule, report: Report) -> Iterator[tuple[Layer, tuple[str, ...]]]:
@@ -19,29 +18,11 @@ def kernels_of_layers(mod: tvm.IRModule, report: Report) -> Iterator[tuple[Layer
         mod: fused, with or without schedules.
         report: of the same run of the passes.
     """
-    kernels = _kernel_of_weight(mod)
-    seen: Counter[str] = Counter()
-    for layer in report.layers:
-        symbols = []
-        for key in layer.weight_keys:
-            found = kernels.get(key, [])
-            if found:
-                symbols.append(found[min(seen[key], len(found) - 1)])
-            seen[key] += 1
-        yield layer, tuple(symbols)
-
-
-def _kernel_of_weight(mod: tvm.IRModule) -> dict[str, list[str]]:
-    """Symbols of the kernels that are called with each constant, in the order of the calls."""
     found: dict[str, list[str]] = {}
     for block in mod["main"].body.blocks:
         for binding in block.bindings:
-            call = binding.value
-            if not isinstance(call, tvm.ir.Call) or len(call.args) < 2:
-                continue
-            fields = getattr(call.args[1], "fields", ())
-            for value in fields:
-                if isinstance(value, GenericConst):
-                    key = weight_key(value.value.numpy())
-                    found.setdefault(key, []).append(str(call.args[0].name_hint))
-    return found
+            if op_name(binding.value) == "relax.call_tir":
+                for name in Label.of(binding.value).layers:
+                    found.setdefault(name, []).append(str(binding.value.args[0].name_hint))
+    for layer in report.layers:
+        yield layer, tuple(found.get(layer.name, ()))

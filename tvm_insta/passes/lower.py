@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -71,7 +70,7 @@ def lower(
 
     Args:
         mod: module after `recognise` and `fold_scales`.
-        report: its layers receive the digest of their blocked weights.
+        report: its layers receive notes on how they are computed.
         lanes: 32-bit lanes of the target's vectors; the widest block a weight is laid out in.
         blocking: the target's own layout of binary weights, see `BackEnd.binary_blocking`.
         narrow: numbers of the float layers, None for float32.
@@ -104,11 +103,6 @@ def _packs(mod: tvm.IRModule) -> Iterator[Pack]:
 
 
 _LEAST_LANES = 4  # the instructions work on vectors of four 32-bit lanes or more
-
-
-def weight_key(value: Array) -> str:
-    """Digest by which a kernel call is matched with the layer it belongs to."""
-    return hashlib.sha1(value.tobytes(), usedforsecurity=False).hexdigest()
 
 
 class _Lower(Rewriter):
@@ -172,12 +166,9 @@ class _Lower(Rewriter):
             return packing.block_weight(weight, own.lanes), own.byte_counts
         return packing.block_pieces(weight, own.dtype, own.lanes, channels), False
 
-    def _computed_with(
-        self, call: Call, weight: Array, note: str = "", shape: BinaryLayer | None = None
-    ) -> None:
-        """Tell the report which constant the kernel of a layer is called with."""
+    def _note(self, call: Call, note: str = "", shape: BinaryLayer | None = None) -> None:
+        """Tell the report how the kernel of a layer computes it."""
         for layer in self.report.named(names(call.attrs["layers"])):
-            layer.weight_keys += (weight_key(weight),)
             own = note
             if shape is not None and self.tiles is not None and self.tiles.fits(shape):
                 layer.shape, own = shape, self.tiles.note(shape)
@@ -194,7 +185,6 @@ class _Lower(Rewriter):
             if result is not None:
                 return result
         blocked = self._block_floats(weight)
-        self._computed_with(call, blocked)
         return self.emit(
             ops.conv2d_blocked(
                 call.args[0],
@@ -217,7 +207,6 @@ class _Lower(Rewriter):
         if narrow is not None:
             return self._as_vector(narrow)
         blocked = self._block_floats(canonical)
-        self._computed_with(call, blocked)
         result = self.emit(
             ops.conv2d_blocked(image, const(blocked), layers=names(call.attrs["layers"]))
         )
@@ -239,7 +228,7 @@ class _Lower(Rewriter):
         largest = max((self.narrow.largest.get(layer, 0.0) for layer in layers), default=0.0)
         kind = self.narrow.kind
         packed, sums, steps = packing.narrow_weight(weight, kind, lanes)
-        self._computed_with(call, packed, f"computed in {kind}")
+        self._note(call, f"computed in {kind}")
         scale = packing.LARGEST_CODE / max(largest, 1e-30) if kind == "int8" else 1.0
         result = self.emit(
             ops.conv2d_narrow(
@@ -293,7 +282,7 @@ class _Lower(Rewriter):
     def _in_tiles(self, call: Call, data: Expr, weight: Array, shape: BinaryLayer) -> Expr:
         """The binary convolution for AMX."""
         tiled = packing.tile_weight(weight, shape.channels)
-        self._computed_with(call, tiled, shape=shape)
+        self._note(call, shape=shape)
         return self.emit(
             ops.bitserial_conv2d_signs(
                 data,
@@ -344,7 +333,7 @@ class _Lower(Rewriter):
         )
         channels = int(attrs["in_channels"]) // groups
         blocked, byte_counts = self._block_bits(weight, channels, groups, bits)
-        self._computed_with(call, blocked, shape=shape)
+        self._note(call, shape=shape)
         alpha = 2 if encoding == "bipolar" else 1
         halve = alpha == 2 and not (base % 2).any()
         result = self.emit(

@@ -24,11 +24,11 @@ from tvm import relax
 from tvm_insta.errors import ArtefactError
 from tvm_insta.frontend import Imported, Site
 from tvm_insta.ops._common import OPAQUE
-from tvm_insta.ops.legalise import LEGALISATIONS
 from tvm_insta.ops.packing import ZERO_CODE
 from tvm_insta.passes.calibrate import calibrate
 from tvm_insta.passes.fold_scales import fold_scales
 from tvm_insta.passes.fuse_consumers import fuse_consumers
+from tvm_insta.passes.labels import labelled, legalise, without_labels
 from tvm_insta.passes.lower import Narrow, lower
 from tvm_insta.passes.merge_parallel import merge_parallel
 from tvm_insta.passes.recognise import recognise
@@ -217,12 +217,9 @@ def fuse(
         consumers: not only element-wise epilogues, but also what `fuse_consumers` describes.
     """
     transform = relax.transform
-    legal = tvm.transform.Sequential(
-        [transform.LegalizeOps(LEGALISATIONS), transform.AnnotateTIROpPattern()]
-    )
-    mod, sites = fuse_consumers(
-        transform.FuseOps()(_keep_concatenations(legal(mod))), consumers=consumers
-    )
+    legal = _keep_concatenations(transform.AnnotateTIROpPattern()(legalise(mod)))
+    mod = labelled(transform.FuseOps()(without_labels(legal)), transform.FuseOps()(legal))
+    mod, sites = fuse_consumers(mod, consumers=consumers)
     if report is not None:
         report.packs = [
             replace(pack, **asdict(site)) for pack, site in zip(report.packs, sites, strict=True)

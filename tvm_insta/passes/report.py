@@ -20,14 +20,12 @@ class Layer:
         source: what the front end found out about it.
         notes: what a reader should know of how it is computed.
         together: names of all layers that one kernel computes, where it is more than this one.
-        weight_keys: digests of the constants that its kernels are called with, set by lowering.
         shape: of a binary layer that could be popcounts or AMX tiles, set by lowering.
     """
 
     source: SourceLayer
     notes: tuple[str, ...] = ()
     together: tuple[str, ...] = ()
-    weight_keys: tuple[str, ...] = ()
     shape: BinaryLayer | None = None
 
     @property

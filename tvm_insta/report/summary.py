@@ -25,7 +25,9 @@ def compile_summary(folder: Path, manifest: Manifest) -> Iterator[str]:
     for note in dict.fromkeys(note for layer in manifest.layers for note in layer.notes):
         yield f"  note: {note}"
     states = Counter(
-        layer.schedule.rpartition(", ")[2] for layer in manifest.layers if layer.schedule
+        schedule.state
+        for layer in manifest.layers
+        if layer.calls and (schedule := manifest.kernels_of(layer)[0].schedule) is not None
     )
     if states:
         yield "schedules: " + ", ".join(f"{count} {state}" for state, count in states.most_common())

@@ -1,17 +1,17 @@
-"""What a sweep found: a table per layer, a plot, and an HTML page of both."""
+"""What a sweep found: a table per layer, and an HTML page of it with a plot."""
 
 from __future__ import annotations
 
-import html
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tvm_insta.report import svg
+from tvm_insta.report.page import Cell, document, escape, plain_table, section, table
 from tvm_insta.tuning.lines import replace
 from tvm_insta.tuning.meta import Meta
 from tvm_insta.tuning.state import TaskState
 
-PAGE, PLOT = "report.html", "best_so_far.png"
+PAGE = "report.html"
 _HEADER = ("layer", "calls", "before", "after", "after/before", "rate", "of peak", "trials")
 
 
@@ -36,20 +36,14 @@ def sweep_lines(meta: Meta, states: Sequence[TaskState]) -> Iterator[str]:
 
 
 def write_report(folder: Path, meta: Meta, states: Sequence[TaskState]) -> Iterator[str]:
-    """Write the page, and the plot if matplotlib is there; yields what was written.
+    """Write the page; yields what was written.
 
     Raises:
         LogError, OSError: the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    plotted = _plot(folder / PLOT, meta, states)
-    replace(folder / PAGE, _page(meta, states, plotted))
+    replace(folder / PAGE, _page(meta, states))
     yield f"wrote {folder / PAGE}"
-    yield (
-        f"wrote {folder / PLOT}"
-        if plotted
-        else ('no plot: it needs matplotlib, pip install "tvm-insta[tune]"')
-    )
 
 
 def _row(meta: Meta, state: TaskState) -> tuple[str, ...]:
@@ -106,29 +100,18 @@ def _rate(unit: str, rate: float) -> str:
     return f"{rate:.2f} MAC/{unit.removesuffix('s')}"
 
 
-def _plot(path: Path, meta: Meta, states: Sequence[TaskState]) -> bool:
-    """Best so far over the trials, relative to the default; False without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return False
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    for state in states:
-        finite = [value for value in state.curve if math.isfinite(value)]
-        if finite:
-            ratios = [value / state.curve[0] for value in state.curve]
-            axes.step(range(1, len(ratios) + 1), ratios, where="post", label=state.task.label)
-    axes.set_xlabel("trial of the layer (the first is the default schedule)")
-    axes.set_ylabel(f"best so far / default ({meta.unit})")
-    axes.set_title(f"{meta.target_text}, {meta.cpu}")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", ncols=2)
-    figure.savefig(path, dpi=120)
-    return True
+def _plot(meta: Meta, states: Sequence[TaskState]) -> str:
+    """Best so far over the trials, relative to the default."""
+    series = [
+        svg.Series(state.task.label, [value / state.curve[0] for value in state.curve])
+        for state in states
+        if state.curve
+    ]
+    trials = "trial of the layer (the first is the default schedule)"
+    return svg.steps(series, x=trials, y=f"best so far / default ({meta.unit})")
 
 
-def _page(meta: Meta, states: Sequence[TaskState], plotted: bool) -> str:
+def _page(meta: Meta, states: Sequence[TaskState]) -> str:
     facts = {
         "target": meta.target,
         "CPU": meta.cpu,
@@ -142,27 +125,22 @@ def _page(meta: Meta, states: Sequence[TaskState], plotted: bool) -> str:
         facts["peak of one core"] = (
             f"{meta.peak.binary_gmacs:.0f} binary, {meta.peak.float_gmacs:.1f} float GMAC/s"
         )
-    about = "".join(f"<tr><th>{_text(k)}</th><td>{_text(v)}</td></tr>" for k, v in facts.items())
-    head = "".join(f"<th>{_text(cell)}</th>" for cell in (*_HEADER, "parameters"))
-    body = "".join(_page_row(meta, state) for state in states)
-    sums = "<br>".join(map(_text, list(sweep_lines(meta, states))[1 + len(states) :]))
-    image = f'<img src="{PLOT}" alt="best so far against trials">' if plotted else ""
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Tuning</title><style>'
-        "body{font:15px sans-serif;margin:2em}table{border-collapse:collapse;margin:1em 0}"
-        "td,th{border:1px solid #ccc;padding:.3em .6em;text-align:left}img{max-width:100%}"
-        f"</style><h1>Tuning for {_text(meta.target_text)}</h1><table>{about}</table>"
-        f"<table><tr>{head}</tr>{body}</table><p>{sums}</p>{image}</html>\n"
-    )
+    rows = [_page_row(meta, state) for state in states]
+    header = (*_HEADER, "parameters")
+    sums = list(sweep_lines(meta, states))[1 + len(states) :]
+    parts = [
+        section("The sweep", plain_table(facts)),
+        section("Layers", table("layers", header, rows, numbers=range(1, len(_HEADER)))),
+        section("The network", "<br>".join(map(escape, sums))),
+    ]
+    plot = _plot(meta, states)
+    if plot:
+        parts.append(section("Best so far", plot))
+    return document(f"Tuning for {meta.target_text}", f"on {meta.cpu}", parts)
 
 
-def _page_row(meta: Meta, state: TaskState) -> str:
+def _page_row(meta: Meta, state: TaskState) -> list[Cell]:
     best = state.describe().best
     chosen = "-" if best is None else ", ".join(f"{k} {v}" for k, v in best.parameters.items())
     layers = ", ".join(state.task.layers) or state.task.name
-    cells = [layers, *_row(meta, state)[1:], chosen]
-    return "<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>"
-
-
-def _text(value: str) -> str:
-    return html.escape(value)
+    return [Cell(layers, wide=True), *map(Cell, _row(meta, state)[1:]), Cell(chosen, wide=True)]

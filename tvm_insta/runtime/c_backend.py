@@ -8,11 +8,12 @@ import os
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tvm_insta.errors import ArtefactError, InputError
+from tvm_insta.runtime import profile
 from tvm_insta.runtime.arrays import Array, aligned_empty, output_shape
 from tvm_insta.runtime.library import open_library
 from tvm_insta.runtime.manifest import Manifest, TensorInfo
@@ -107,6 +108,11 @@ class CBackend:
                 self._check(code)
 
         return run
+
+    def profile(self) -> Callable[..., Any]:
+        """The function that gives the times of the last run's kernels, see `runtime.profile`."""
+        function = self._function("profile", None)
+        return profile.PROTOTYPE(ctypes.cast(function, ctypes.c_void_p).value or 0)
 
     def trace(self, inputs: list[Array], batch: int) -> list[TraceEntry]:
         """Run the batch and collect every kernel's outputs, stacked along the leading dimension."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm_insta.runtime.manifest_checks import check
 
-SCHEMA = "tvm_insta.artefact/2"
+SCHEMA = "tvm_insta.artefact/3"
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ class Layer:
 
     `op` names the operator, `kind` is `binary` or `float`, `shape` the output's, `weight` the
     weights' before packing, `bits` those of an activation (1 for a binary layer, None for a float
-    one), `macs` the multiply-accumulates for one image. `reason` says why a layer stayed float;
-    `kernel` is the symbol that computes it and `schedule` what shaped that kernel, where known.
+    one), `macs` the multiply-accumulates for one image. `reason` says why a layer stayed float.
     """
 
     name: str
@@ -46,8 +45,9 @@ class Layer:
     bits: int | None = None
     reason: str | None = None
     notes: tuple[str, ...] = ()
-    kernel: str | None = None
-    schedule: str | None = None
+    calls: tuple[int, ...] = ()
+    """Indices in `Manifest.kernels` of the calls that compute it, several for several planes; none
+    where it is not known."""
     reasons: tuple[str, ...] = ()
     """Codes of the reasons, see `tvm_insta.frontend.Reason`."""
     line: str = ""
@@ -59,6 +59,21 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """What shaped the code of a kernel.
+
+    `rule` names the kind of schedule, see `tvm_insta.schedules.ScheduleRecord`; `state` is `tuned`
+    (from a record in the logs), `stale` (there is a record, for other schedules than these) or
+    `default`. `fallback` says why the rule that is meant for such a kernel did not apply, None
+    where it did.
+    """
+
+    rule: str
+    state: str
+    fallback: str | None = None
+
+
+@dataclass(frozen=True)
 class Kernel:
     """One kernel call, in order of execution."""
 
@@ -67,6 +82,9 @@ class Kernel:
     args: tuple[str, ...]
     """`input:i`, `constant:i`, or `value:i`: the i-th kernel output counted over all calls."""
     outputs: tuple[TensorInfo, ...]
+    operators: tuple[str, ...] = ()
+    """Relax operators that were fused into it, in order, such as `insta.threshold_pack`."""
+    schedule: Schedule | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +161,9 @@ class Manifest:
     `name` prefixes the C functions of the plain-C form. `needs` holds LLVM feature names.
     `versions` holds at least `tvm`, `tvm_ffi` and `tvm_insta`. `working_set` is the number of bytes
     of constants and activations one image touches, and `memory` what they are made of, or None
-    where it is not known. Several `outputs` lie behind each other in one buffer, image by image.
+    where it is not known. `features` are the LLVM features of the target, used or not, `family` the
+    family of processors that its schedules are made for (such as `avx512`), and `constants` what
+    `constant:i` stands for. Several `outputs` lie behind each other in one buffer, image by image.
     """
 
     name: str
@@ -167,7 +187,14 @@ class Manifest:
     options: dict[str, Any] = field(default_factory=dict)
     working_set: int | None = None
     memory: Memory | None = None
+    features: tuple[str, ...] = ()
+    family: str = ""
+    constants: tuple[TensorInfo, ...] = ()
     schema: str = SCHEMA
 
     def __post_init__(self) -> None:
         check(self)
+
+    def kernels_of(self, layer: Layer) -> tuple[Kernel, ...]:
+        """The kernel calls that compute a layer."""
+        return tuple(self.kernels[call] for call in layer.calls)

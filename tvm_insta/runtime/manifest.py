@@ -25,6 +25,7 @@ from tvm_insta.runtime.entries import (
     Layer,
     Manifest,
     Memory,
+    Schedule,
     Site,
     TensorInfo,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "Layer",
     "Manifest",
     "Memory",
+    "Schedule",
     "Site",
     "TensorInfo",
     "check_files",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tvm_insta.runtime.entries import Binarisation, Kernel, Manifest, TensorInfo
 
 FORMS = ("vm", "c")
+STATES = ("tuned", "default", "stale")
 BATCH = "batch"
 MOST = 2**31 - 1
 """Of a count or a size of one dimension; the C interface has int32_t."""
@@ -147,12 +148,18 @@ def _check_dims(dims: Iterable[int | str], where: str) -> None:
 
 def _check_kernels(manifest: Manifest) -> None:
     values = 0
+    for info in manifest.constants:
+        _check_tensor(info)
     for index, kernel in enumerate(manifest.kernels):
         if kernel.index != index or not kernel.symbol or not kernel.outputs:
             raise _wrong(
                 f"kernel {index}", kernel.symbol, f"one of index {index} with a symbol and outputs"
             )
-        bounds = {"input": len(manifest.inputs), "constant": MOST, "value": values}
+        bounds = {
+            "input": len(manifest.inputs),
+            "constant": len(manifest.constants),
+            "value": values,
+        }
         for argument in kernel.args:
             found = _ARGUMENT.fullmatch(argument)
             if not found or int(found[2]) >= bounds[found[1]]:
@@ -163,6 +170,12 @@ def _check_kernels(manifest: Manifest) -> None:
                 )
         for info in kernel.outputs:
             _check_tensor(info)
+        if kernel.schedule is not None and kernel.schedule.state not in STATES:
+            raise _wrong(
+                f"schedule state of kernel {kernel.symbol}",
+                kernel.schedule.state,
+                f"one of {', '.join(STATES)}",
+            )
         values += len(kernel.outputs)
 
 
@@ -205,6 +218,9 @@ def _check_counts(manifest: Manifest) -> None:
     for layer in manifest.layers:
         counts += [layer.macs, layer.bits or 0, layer.weight_bits, layer.planes, *layer.weight]
         _check_dims(layer.shape, f"layer {layer.name}")
+        if not all(0 <= call < len(manifest.kernels) for call in layer.calls):
+            calls = f"calls of layer {layer.name}"
+            raise _wrong(calls, list(layer.calls), f"0 to {len(manifest.kernels) - 1}")
     if not _in_range(counts, 0, 2**63 - 1):
         raise _wrong("count of bytes or operations", min(counts), "0 or more")
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tvm_insta.errors import ArtefactError, InputError
-from tvm_insta.runtime import amx, cpu
+from tvm_insta.runtime import amx, cpu, profile
 from tvm_insta.runtime import manifest as manifests
 from tvm_insta.runtime.arrays import Array, check_inputs, split_outputs
 from tvm_insta.runtime.c_backend import CBackend
@@ -37,7 +37,7 @@ def load(path: str | Path, *, check: bool = True, threads: int | None = None) ->
             a network, half of the processors without it, and the plain-C form stays as it is: one
             thread, unless another module of the same file asked for more. In the vm form a run on
             more than one thread is handed over to a thread beside the caller's, which takes some
-            microseconds; why, says `runtime.crew`.
+            microseconds; why, says `runtime.vm_threads`.
 
     Raises:
         ArtefactError: one sentence on what is missing, damaged or does not fit this machine.
@@ -139,10 +139,7 @@ class Module:
         The inputs are checked and aligned once, outside the clock; there the plain-C form gets the
         memory of its output, too.
         """
-        if warmup < 0 or repeat < 1:
-            raise InputError(
-                f"got warmup {warmup} and repeat {repeat}; at least 0 and 1 are needed"
-            )
+        _check_repeats(warmup, repeat)
         arrays, batch = check_inputs(inputs, self.manifest.inputs, self.manifest.max_batch)
         seconds = np.empty(repeat, np.float64)
 
@@ -158,9 +155,42 @@ class Module:
         self._backend.call(measure)
         return seconds
 
+    def kernel_times(
+        self, *inputs: object, warmup: int = 10, repeat: int = 100
+    ) -> profile.KernelTimes:
+        """Time single runs and each kernel in them, as `benchmark` does.
+
+        Raises:
+            InputError: the artefact was compiled without ``--profile``, or as `benchmark`.
+        """
+        profile.check_counts(self.manifest)
+        _check_repeats(warmup, repeat)
+        arrays, batch = check_inputs(inputs, self.manifest.inputs, self.manifest.max_batch)
+        kernels = self.manifest.kernels
+        found = profile.KernelTimes(np.empty((repeat, len(kernels))), np.empty(repeat))
+
+        def measure() -> None:
+            run, counted = self._backend.prepared(arrays, batch), self._backend.profile()
+            for _ in range(warmup):
+                run()
+            for index in range(repeat):
+                counted(None)  # the vm form counts on from run to run
+                start = time.perf_counter()
+                run()
+                found.whole[index] = time.perf_counter() - start
+                found.kernels[index] = profile.read(counted, kernels)
+
+        self._backend.call(measure)
+        return found
+
     def __repr__(self) -> str:
         shapes = ", ".join(f"{list(info.shape)} {info.dtype}" for info in self.manifest.inputs)
         return f"<tvm_insta module {self.manifest.name}: {self.form} form, {shapes}, {self.folder}>"
+
+
+def _check_repeats(warmup: int, repeat: int) -> None:
+    if warmup < 0 or repeat < 1:
+        raise InputError(f"got warmup {warmup} and repeat {repeat}; at least 0 and 1 are needed")
 
 
 def _locate(path: Path) -> tuple[Path, str | None]:

@@ -3,7 +3,7 @@
 A forked child has one thread, the one that forked, and a copy of all memory: a lock that another
 thread held is held for ever, and a pool of threads is a pool without threads. So a fork waits until
 no thread is within a run or opens a library: then everything is at rest and can be copied. This
-holds for forks that Python makes (`os.fork`, `multiprocessing`). Threads: `runtime.crew`.
+holds for forks that Python makes (`os.fork`, `multiprocessing`). Threads: `runtime.vm_threads`.
 """
 
 from __future__ import annotations

@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from tvm_insta.errors import ArtefactError, one_line
-from tvm_insta.runtime import vm_threads as crew
+from tvm_insta.runtime import profile, vm_threads
 from tvm_insta.runtime.arrays import Array, aligned_empty, output_shape
 from tvm_insta.runtime.library import open_library
 from tvm_insta.runtime.manifest import Manifest, TensorInfo
@@ -38,7 +38,7 @@ class VmBackend:
         self, path: Path, manifest: Manifest, *, check: bool = True, threads: int | None = None
     ) -> None:
         self.manifest = manifest
-        self.crew = None if threads is None else crew.Crew(threads)
+        self.thread = None if threads is None else vm_threads.VmThread(threads)
         check_tvm(manifest)
         self.ffi = _load_tvm_runtime()
         # By its own name: tvm_ffi.load_module keeps every library until the program ends, and
@@ -57,8 +57,8 @@ class VmBackend:
             ) from error
 
     def call(self, work: Callable[[], T]) -> T:
-        """Call `work` on the thread that runs this module, see `runtime.crew`."""
-        return crew.call(work) if self.crew is None else self.crew.call(work)
+        """Call `work` on the thread that runs this module, see `runtime.vm_threads`."""
+        return vm_threads.call(work) if self.thread is None else self.thread.call(work)
 
     def run(self, inputs: list[Array], batch: int) -> Array:
         """Run the batch; returns a new array. To be called through `call`."""
@@ -74,6 +74,18 @@ class VmBackend:
                 self.main(*arguments)
 
         return run
+
+    def profile(self) -> Callable[..., Any]:
+        """The function that gives the times of the last run's kernels, see `runtime.profile`."""
+        try:
+            name = f"{self.manifest.name}_profile"
+            address = self._opened.handle.get_function(name, query_imports=True)()
+        except AttributeError as error:
+            raise ArtefactError(
+                f"{self.manifest.library} has no counters, though its manifest says so; compile "
+                "the model again"
+            ) from error
+        return profile.PROTOTYPE(address)
 
     def trace(self, inputs: list[Array], batch: int) -> list[TraceEntry]:
         """Run the batch and collect what every kernel read and wrote, see `run`."""

@@ -55,7 +55,7 @@ class _Thread:
 _unused: dict[_Number, list[_Thread]] = {}
 
 
-class Crew:
+class VmThread:
     """A thread whose TVM pool has `threads` threads, itself included; this object's for its life.
 
     None: as many as the environment says.
@@ -90,10 +90,10 @@ _of_thread = threading.local()
 
 def call(work: Callable[[], T]) -> T:
     """Run `work` with as many threads as the environment said when this thread first came here."""
-    crew: Crew | None = getattr(_of_thread, "crew", None)
-    if crew is None and not hasattr(_of_thread, "crew"):
-        crew = _of_thread.crew = None if _one() else Crew()
-    return work() if crew is None else crew.call(work)
+    thread: VmThread | None = getattr(_of_thread, "thread", None)
+    if thread is None and not hasattr(_of_thread, "thread"):
+        thread = _of_thread.thread = None if _one() else VmThread()
+    return work() if thread is None else thread.call(work)
 
 
 def _said() -> tuple[str | None, ...]:

@@ -65,7 +65,7 @@ def factors_of(form: MatMul, levels: Levels) -> tuple[Factor, Factor] | tuple[Wh
         return (WhyFloat(Reason.DIMENSIONS, text),)
     if not all(isinstance(dim, int) for dim in (*left[-2:], *right[-2:])):
         text = f"its factors have the shapes {_text(left)} and {_text(right)}"
-        return (WhyFloat(Reason.SYMBOLIC_SHAPE, text),)
+        return (WhyFloat(Reason.DIMENSIONS, text),)
     found = [
         _factor(form.data, "first", levels, summed=-1),
         _factor(form.weight, "second", levels, summed=-2),

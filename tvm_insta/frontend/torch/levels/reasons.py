@@ -7,8 +7,13 @@ from torch import fx
 from tvm_insta.frontend.layers import Reason, WhyFloat
 from tvm_insta.frontend.torch.graph import base_name, constant, is_tensor
 from tvm_insta.frontend.torch.levels.staircase import undefined_at_zero
+from tvm_insta.frontend.torch.levels.steps import MOST
 from tvm_insta.frontend.torch.levels.values import Levels
 from tvm_insta.frontend.torch.names import source_line
+
+_ROUNDS = {"round", "floor", "ceil", "trunc"}
+_KEEPS = {"add", "sub", "mul", "div", "neg", "clamp", "clamp_min", "clamp_max", "relu", "hardtanh"}
+"""Operators that make no new values of their one operand that is no constant."""
 
 
 def why_real(node: fx.Node, levels: Levels) -> WhyFloat:
@@ -42,4 +47,23 @@ def why_real(node: fx.Node, levels: Levels) -> WhyFloat:
         return WhyFloat(
             Reason.INPUT_CHANGED, f"its input was binarised and then changed by {name}{where}"
         )
+    if _rounded(node):
+        return WhyFloat(
+            Reason.MANY_LEVELS,
+            f"its input is rounded to more than {MOST} levels (the result of {name}{where})",
+        )
     return WhyFloat(Reason.REAL_INPUT, f"its input is real-valued (the result of {name}{where})")
+
+
+def _rounded(node: fx.Node) -> bool:
+    """Whether a tensor is one that was rounded, scaled and shifted by constants and clamped."""
+    while (name := base_name(node).removeprefix("aten.")) not in _ROUNDS:
+        sources = [
+            source
+            for source in node.all_input_nodes
+            if is_tensor(source) and constant(source) is None
+        ]
+        if name not in _KEEPS or len(sources) != 1:
+            return False
+        (node,) = sources
+    return True
