@@ -7,7 +7,6 @@ it can serve. `registry` lists them; passes, tuner and compiler ask the object a
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,8 +25,6 @@ from tvm_insta.schedules.base import (
     start,
 )
 from tvm_insta.schedules.variants import BinaryLayer, Measured, UsesTiles
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -180,7 +177,6 @@ class BackEnd(ABC):
                     reason = reason or str(error)
                 except Exception as error:  # whatever went wrong, the function itself is correct
                     reason = f"{rule.name}: {first_line(error)}"
-                    _LOG.warning("%s: %s", name, reason)
                 else:
                     made = _restore(kernel.schedule.mod["main"], function)
                     return made, ScheduleRecord(name, label, used, reason)

@@ -117,6 +117,11 @@ def parser() -> argparse.ArgumentParser:
         help="say what became of every layer, as the explain command does",
     )
     result.add_argument(
+        "--strict-schedules",
+        action="store_true",
+        help="a kernel that falls back to a slower schedule is an error, not a warning",
+    )
+    result.add_argument(
         "--require-binary",
         action="store_true",
         help="a convolution or dense layer that stays float is an error",
@@ -156,6 +161,7 @@ def _compile(args: argparse.Namespace) -> int:
         check=not args.no_check,
         sign_of_zero=args.sign_of_zero,
         profile=args.profile,
+        strict_schedules=args.strict_schedules,
         require_binary=args.require_binary,
         allow_float=tuple(name.strip() for name in args.allow_float.split(",") if name.strip()),
         log_dir=args.log_dir,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 import tvm
@@ -16,8 +15,6 @@ from tvm_insta.schedules.base import (
 from tvm_insta.schedules.cuda.fallback import bind
 from tvm_insta.schedules.generic.backend import GENERIC
 from tvm_insta.schedules.generic.kinds import kind_of
-
-_LOG = logging.getLogger(__name__)
 
 
 class CudaBackEnd(BackEnd):
@@ -51,6 +48,5 @@ class CudaBackEnd(BackEnd):
         else:
             reason = "" if bound is not None else "TVM's fallback rule does not apply"
         if bound is None:
-            _LOG.warning("%s: %s", name, reason)
             return function, ScheduleRecord(name, "unscheduled", None, reason)
         return bound, ScheduleRecord(name, kind_of(function))

@@ -23,10 +23,11 @@ from tvm_insta import runtime  # noqa: E402
 from tvm_insta.codegen import plain_c, relax_vm  # noqa: E402
 from tvm_insta.codegen.staging import staged  # noqa: E402
 from tvm_insta.compiler.kernel_variants import compare  # noqa: E402
-from tvm_insta.compiler.manifest_builder import Source, describe  # noqa: E402
+from tvm_insta.compiler.manifest_builder import Source, build_manifest  # noqa: E402
 from tvm_insta.compiler.model_inputs import samples, take_bytes  # noqa: E402
 from tvm_insta.compiler.option_checks import check_options  # noqa: E402
 from tvm_insta.compiler.options import CompileOptions  # noqa: E402
+from tvm_insta.compiler.schedule_check import check_schedules  # noqa: E402
 from tvm_insta.compiler.self_check import Checked, check_compiled  # noqa: E402
 from tvm_insta.errors import InstaError  # noqa: E402
 from tvm_insta.frontend import import_torch  # noqa: E402
@@ -216,6 +217,7 @@ def compile_module(
         compare=compare(target, options.log_dir),
     )
     compiled.report.log()
+    check_schedules(compiled.schedules, strict=options.strict_schedules)
     if options.require_binary:
         require_binary(compiled.report.layers, options.allow_float)
     with staged(out_dir) as stage:
@@ -231,7 +233,7 @@ def compile_module(
             profile=options.profile,
         )
         seconds = time.perf_counter() - started
-        manifest = describe(stage, compiled, tuned, form, target, options, source, seconds)
+        manifest = build_manifest(stage, compiled, tuned, form, target, options, source, seconds)
         manifests.write(stage, manifest)
         checked = Checked()
         if options.check:

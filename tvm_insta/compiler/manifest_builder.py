@@ -40,7 +40,7 @@ class Source:
     classes: tuple[str, ...] | None = None
 
 
-def describe(
+def build_manifest(
     folder: Path,
     compiled: Compiled,
     tuned: Lookup,

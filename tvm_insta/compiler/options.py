@@ -44,6 +44,7 @@ class CompileOptions:
         check: compare the artefact with PyTorch before it is handed over.
         profile: kernels count the time they take, for ``bench --layers``; it costs a reading of the
             clock or two for each.
+        strict_schedules: a kernel that falls back to a slower schedule is an error.
         require_binary: a convolution or dense layer that stays float is an error.
         allow_float: layers that may, as module paths; each stands for the layers below it, too.
         log_dir: folder of tuning records, one folder per target in it; None for the packaged ones.
@@ -63,6 +64,7 @@ class CompileOptions:
     verify_stages: bool = False
     check: bool = True
     profile: bool = False
+    strict_schedules: bool = False
     require_binary: bool = False
     allow_float: tuple[str, ...] = ()
     log_dir: Path | None = None

@@ -21,8 +21,8 @@ ADVICE = {
     "cannot be taken out of the sum",
     "computed-weights": "make its weights a parameter or a buffer; what is computed from the input "
     "is not known when the model is compiled",
-    "dimensions": "use Conv2d layers, or products of matrices whose sizes are known: what has other "
-    "dimensions is not packed",
+    "dimensions": "use Conv2d layers, or products of matrices whose sizes are known: nothing else "
+    "is packed",
 }
 """By the value of `tvm_insta.frontend.Reason`."""
 
