@@ -3,8 +3,9 @@
 Networks of exact numbers must give PyTorch's bits; others agree within rounding, or differ where
 PyTorch itself gives another answer for an input that was moved by some roundings.
 
-Ten networks are built side by side as one: a hundred fit into a minute. Each build has one kind of
-numbers. More of them: ``INSTA_RANDOM_NETWORKS=5000``, others: ``INSTA_RANDOM_SEED=1000``.
+Ten networks are built side by side as one: a hundred take some 100 s of one core. A build in the vm
+form takes twice as long as one in the plain-C form, since torch.export carries the symbolic batch
+along: two of five are. Each build has one kind of numbers. More of them: ``INSTA_RANDOM_NETWORKS=5000``, others: ``INSTA_RANDOM_SEED=1000``.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ within rounding of its threshold, and a network compares some thousand."""
 
 
 def form(group: int) -> str:
-    """Every fifth build is in the plain-C form."""
-    return "c" if group % 5 == 0 else "vm"
+    """Three of five builds are in the plain-C form."""
+    return "vm" if group % 5 in (1, 3) else "c"
 
 
 @pytest.mark.slow

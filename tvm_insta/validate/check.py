@@ -214,13 +214,13 @@ class _Validation:
             return same
         exported = part(self.graph.run(image)[self.graph.output][0])
         apart_by = eager.relative(exported, expected)
-        if apart_by > LOGITS and not eager.is_rounding(self.graph, image, apart_by, part):
+        if apart_by > LOGITS and not eager.is_rounding(self.graph, image, apart_by, part, exported):
             findings.free_failure = (
                 f"the module's output differs from that of its exported graph by {apart_by:.2e} of "
                 "the largest: torch.export changes what it computes"
             )
         elif not flipped and not self.narrow and findings.storage == "fp32":
-            if not eager.is_rounding(self.graph, image, difference, part):
+            if not eager.is_rounding(self.graph, image, difference, part, exported):
                 findings.free_failure = (
                     f"running free, the output differs from the module's by {difference:.2e} of "
                     "the largest though no bit flipped"

@@ -50,6 +50,8 @@ class Graph:
             if node.op not in ("placeholder", "output"):
                 if all(source in self.constant for source in node.all_input_nodes):
                     self.constant.add(node)
+        self._kept: Values = {}
+        self._keeps = not any(_writes(node) for node in self.nodes)
 
     @property
     def output(self) -> fx.Node:
@@ -57,7 +59,7 @@ class Graph:
         return self.nodes[-1]
 
     def run(self, inputs: Sequence[torch.Tensor], change: Change | None = None) -> Values:
-        """Execute every node.
+        """Execute every node; what depends on parameters alone, in the first run.
 
         Args:
             inputs: one tensor per input, batch first.
@@ -70,7 +72,14 @@ class Graph:
         values: Values = {}
         with torch.no_grad():
             for node in self.nodes:
-                value = given[node] if node in given else self._execute(node, values.__getitem__)
+                if node in given:
+                    value = given[node]
+                elif node in self._kept:
+                    value = self._kept[node]
+                else:
+                    value = self._execute(node, values.__getitem__)
+                    if self._keeps and node in self.constant:
+                        self._kept[node] = value
                 values[node] = value if change is None else change(node, value)
         return values
 
@@ -164,6 +173,14 @@ class Graph:
                 if source not in known and not isinstance(source.meta.get("val"), torch.SymInt):
                     return False
         return True
+
+
+def _writes(node: fx.Node) -> bool:
+    """Whether a node may write into its operands, so that no value can be kept."""
+    if node.op != "call_function":
+        return node.op in ("call_method", "call_module")
+    schema = getattr(node.target, "_schema", None)
+    return schema is not None and bool(schema.is_mutable)
 
 
 def base_name(node: fx.Node) -> str:

@@ -8,6 +8,7 @@ of that size on every operator, which shows comparisons that rounding may turn r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -49,6 +50,9 @@ class Judgement:
 def rms(value: torch.Tensor) -> float:
     """Root mean square of the finite elements, at least 1e-30."""
     wide = value.double()
+    mean = float(wide.square().mean()) if wide.numel() else 0.0
+    if math.isfinite(mean):
+        return max(math.sqrt(mean), 1e-30)
     finite = wide[torch.isfinite(wide)]
     return max(float(finite.square().mean().sqrt()) if finite.numel() else 0.0, 1e-30)
 
@@ -56,13 +60,18 @@ def rms(value: torch.Tensor) -> float:
 def apart(ours: torch.Tensor, theirs: torch.Tensor, allowed: float) -> torch.Tensor:
     """Where two tensors differ by more than `allowed`; NaN equals NaN, infinity itself."""
     one, other = ours.double(), theirs.double()
-    same = (one == other) | (torch.isnan(one) & torch.isnan(other))
-    return ~(same | ((one - other).abs() <= allowed))
+    far = ~((one - other).abs() <= allowed)
+    if bool(far.any()):
+        far &= ~((one == other) | (torch.isnan(one) & torch.isnan(other)))
+    return far
 
 
 def distance(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     """The largest difference of finite elements; infinite where NaN or infinity is on one side."""
     one, other = ours.double(), theirs.double()
+    largest = float((one - other).abs().max()) if one.numel() else 0.0
+    if math.isfinite(largest):
+        return largest
     same = (one == other) | (torch.isnan(one) & torch.isnan(other))
     if bool(same.all()):
         return 0.0
