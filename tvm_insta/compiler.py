@@ -32,8 +32,9 @@ from tvm_insta.options import CompileOptions  # noqa: E402
 from tvm_insta.passes.pipeline import PHASES, AfterPhase, run_pipeline  # noqa: E402
 from tvm_insta.passes.report import Report  # noqa: E402
 from tvm_insta.report.explain_command import explained  # noqa: E402
-from tvm_insta.report.explanation import Explanation, explain  # noqa: E402
+from tvm_insta.report.explanation import explain  # noqa: E402
 from tvm_insta.report.require import require_binary  # noqa: E402
+from tvm_insta.report.rows import Explanation  # noqa: E402
 from tvm_insta.runtime import manifest as manifests  # noqa: E402
 from tvm_insta.schedules import ConvTiles  # noqa: E402
 from tvm_insta.self_check import Checked, check_compiled  # noqa: E402

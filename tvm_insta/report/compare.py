@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tvm_insta.report.explanation import Explanation, LayerRow
+from tvm_insta.report.rows import Explanation, LayerRow
 from tvm_insta.report.tables import columns, percent, size, time
 
 SCHEMA = "tvm_insta.explain-compare/1"

@@ -11,8 +11,9 @@ from tvm_insta.errors import ArtefactError
 from tvm_insta.report.compare import compare, compare_lines
 from tvm_insta.report.explain_page import compare_page, explain_page
 from tvm_insta.report.explain_text import explain_lines
-from tvm_insta.report.explanation import Explanation, explain
+from tvm_insta.report.explanation import explain
 from tvm_insta.report.layer_times import LayerTimes, measure_layers, read_times
+from tvm_insta.report.rows import Explanation
 from tvm_insta.runtime import load
 from tvm_insta.runtime import manifest as manifests
 from tvm_insta.runtime.inputs import random_inputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from tvm_insta.report.explanation import Explanation, LayerRow
+from tvm_insta.report.rows import Explanation, LayerRow
 from tvm_insta.report.tables import columns, shape, size
 from tvm_insta.report.times_text import kernel_table, run_lines, short, wrapped
 

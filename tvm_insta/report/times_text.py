@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from tvm_insta.report.explanation import Explanation, KernelRow, Timing
+from tvm_insta.report.rows import Explanation, KernelRow, Timing
 from tvm_insta.report.tables import WIDTH, columns, cut, percent, shape, time
 
 
