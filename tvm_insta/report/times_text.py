@@ -78,6 +78,4 @@ def short(operator: str) -> str:
 def wrapped(text: str) -> list[str]:
     """A text as lines; what follows the first is indented by four more."""
     start = text[: len(text) - len(text.lstrip())] + "    "
-    return textwrap.wrap(
-        text, WIDTH, subsequent_indent=start, break_on_hyphens=False, drop_whitespace=True
-    )
+    return textwrap.wrap(text, WIDTH, subsequent_indent=start, break_on_hyphens=False)
