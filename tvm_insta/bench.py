@@ -88,15 +88,15 @@ def _bench_layers(args: argparse.Namespace) -> int:
     from tvm_insta.report.layer_times import write_times
     from tvm_insta.report.times_text import times_lines
 
+    module = runtime.load(args.artefact, threads=args.threads)
     times = measured(
-        args.artefact,
+        module,
         batch=args.batch,
         threads=args.threads,
         warmup=args.warmup,
         repeat=args.repeat,
     )
-    manifest = runtime.manifest.read(args.artefact / runtime.manifest.FILE_NAME)
-    for line in times_lines(explain(manifest, times)):
+    for line in times_lines(explain(module.manifest, times)):
         print(line)
     if args.json is not None:
         write_times(args.json, times)

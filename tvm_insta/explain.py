@@ -43,9 +43,10 @@ def _explain(args: argparse.Namespace) -> int:
 
     if args.other_times is not None and args.other is None:
         raise InputError("got --other-times without a second artefact: name it, or leave it away")
-    found = [explain_command.explained(args.artefact, args.times, measure=args.measure)]
+    wanted = [(args.artefact, args.times)]
     if args.other is not None:
-        found.append(explain_command.explained(args.other, args.other_times, measure=args.measure))
+        wanted.append((args.other, args.other_times))
+    found = explain_command.explained(*wanted, measure=args.measure)
     for line in explain_command.told(found, args.json, args.html):
         print(line)
     return 0

@@ -5,7 +5,8 @@ PyTorch itself gives another answer for an input that was moved by some rounding
 
 Ten networks are built side by side as one: a hundred take some 100 s of one core. A build in the vm
 form takes twice as long as one in the plain-C form, since torch.export carries the symbolic batch
-along: two of five are. Each build has one kind of numbers. More of them: ``INSTA_RANDOM_NETWORKS=5000``, others: ``INSTA_RANDOM_SEED=1000``.
+along: two of five are. Each build has one kind of numbers. More of them:
+``INSTA_RANDOM_NETWORKS=5000``, others: ``INSTA_RANDOM_SEED=1000``.
 """
 
 from __future__ import annotations

@@ -58,3 +58,10 @@ def test_the_command_ends_with_2(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "stem.conv (conv2d): " in error and "Traceback" not in error
     assert not (tmp_path / "out").exists()
+
+
+def test_compile_explains_at_its_end(tmp_path, capsys):
+    arguments = ["--model", "resnet20", "--no-check", "--explain", "-o", str(tmp_path / "out")]
+    assert command.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "why layers stay float" in printed and "  fc (dense) [" in printed

@@ -100,11 +100,40 @@ def test_missing_key_is_named(tmp_path, key):
         ({"files": {"model.so": {"bytes": 3, "sha256": 7}}}, r"files\.model\.so\.sha256 is a int"),
         ({"extra": 1}, "unknown key extra"),
         ({"schema": "tvm_insta.artefact/99"}, "has schema 'tvm_insta.artefact/99'"),
+        ({"schema": "tvm_insta.artefact/2"}, "artefact/2'.*compile the model again"),
+        ({"constants": []}, "argument of kernel k is 'constant:0'"),
     ],
 )
 def test_wrong_values_are_named(tmp_path, change, message):
     path = manifests.write(tmp_path, example())
     path.write_text(json.dumps(sealed({**json.loads(path.read_text()), **change})))
+    with pytest.raises(ArtefactError, match=message):
+        manifests.read(path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "change", "message"),
+    [
+        (
+            "kernels",
+            {"schedule": "insta_fconv, tuned"},
+            r"kernels\[0\].schedule is a str, an object",
+        ),
+        (
+            "kernels",
+            {"schedule": {"rule": "r", "state": "new", "fallback": None}},
+            "schedule state of kernel k is 'new'; allowed is one of tuned, default, stale",
+        ),
+        ("kernels", {"schedule": {"rule": "r"}}, "schedule.state is missing"),
+        ("layers", {"calls": [1]}, r"calls of layer conv is \[1\]; allowed is 0 to 0"),
+        ("layers", {"calls": [-1]}, "calls of layer conv"),
+    ],
+)
+def test_wrong_kernels_and_layers_are_named(tmp_path, entry, change, message):
+    path = manifests.write(tmp_path, example())
+    data = json.loads(path.read_text())
+    data[entry][0].update(change)
+    path.write_text(json.dumps(sealed(data)))
     with pytest.raises(ArtefactError, match=message):
         manifests.read(path)
 

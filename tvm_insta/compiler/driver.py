@@ -34,8 +34,8 @@ from tvm_insta.frontend import import_torch  # noqa: E402
 from tvm_insta.passes.pipeline import PHASES, AfterPhase, run_pipeline  # noqa: E402
 from tvm_insta.passes.report import Report  # noqa: E402
 from tvm_insta.report.explain_command import explained  # noqa: E402
-from tvm_insta.report.explanation import Explanation, explain  # noqa: E402
 from tvm_insta.report.require import require_binary  # noqa: E402
+from tvm_insta.report.rows import Explanation  # noqa: E402
 from tvm_insta.runtime import manifest as manifests  # noqa: E402
 from tvm_insta.schedules import ConvTiles  # noqa: E402
 from tvm_insta.target import InstaTarget, parse  # noqa: E402
@@ -86,7 +86,7 @@ class Artefact:
         Raises:
             InputError: the kernels are to be timed and have no counters.
         """
-        return explained(self.path, measure=measure) if measure else explain(self.manifest)
+        return explained((self.path, None), measure=measure)[0]
 
     def __call__(self, *inputs: Any) -> Any:
         """Run the network on numpy arrays or DLPack tensors; see `runtime.Module`."""

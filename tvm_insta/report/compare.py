@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tvm_insta.report.explanation import Explanation, LayerRow
+from tvm_insta.report.rows import Explanation, LayerRow
 from tvm_insta.report.tables import columns, percent, size, time
+from tvm_insta.report.times_text import wrapped
 
 SCHEMA = "tvm_insta.explain-compare/1"
 _FIELDS = (
@@ -91,10 +92,10 @@ def compare(before: Explanation, after: Explanation) -> Comparison:
 
 def compare_lines(found: Comparison) -> Iterator[str]:
     """The comparison as text: the whole, what changed, and bytes and times by layer."""
-    yield f"before: {found.names[0]}"
-    yield f"after:  {found.names[1]}"
+    yield from wrapped(f"before: {found.names[0]}")
+    yield from wrapped(f"after:  {found.names[1]}")
     for change in found.options:
-        yield f"{change.field}: {change.before} -> {change.after}"
+        yield from wrapped(f"{change.field}: {change.before} -> {change.after}")
     yield f"constants: {size(found.weight_bytes[0])} -> {size(found.weight_bytes[1])}"
     yield f"kernels: {found.kernels[0]} -> {found.kernels[1]}"
     yield f"run: {time(found.seconds[0])} -> {time(found.seconds[1])} us{_ratio(found.seconds)}"
@@ -102,9 +103,9 @@ def compare_lines(found: Comparison) -> Iterator[str]:
     changed = [layer for layer in found.layers if layer.only or layer.changes]
     yield f"{len(changed)} of {len(found.layers)} layers changed"
     for layer in changed:
-        yield f"  {layer.name}{f': only {layer.only}' if layer.only else ''}"
+        yield from wrapped(f"  {layer.name}{f': only {layer.only}' if layer.only else ''}")
         for change in layer.changes:
-            yield f"      {change.field}: {_brief(change.before)} -> {_brief(change.after)}"
+            yield from wrapped(f"      {change.field}: {change.before} -> {change.after}")
     yield ""
     header = ("layer", "weights", "->", "tensors", "->", "us", "->", "ratio")
     rows = [
@@ -157,8 +158,3 @@ def _text(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "-"
     return "-" if value is None else str(value)
-
-
-def _brief(text: str) -> str:
-    most = 38
-    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -11,37 +11,43 @@ from tvm_insta.errors import ArtefactError
 from tvm_insta.report.compare import compare, compare_lines
 from tvm_insta.report.explain_page import compare_page, explain_page
 from tvm_insta.report.explain_text import explain_lines
-from tvm_insta.report.explanation import Explanation, explain
+from tvm_insta.report.explanation import explain
 from tvm_insta.report.layer_times import LayerTimes, measure_layers, read_times
-from tvm_insta.runtime import load
+from tvm_insta.report.rows import Explanation
+from tvm_insta.runtime import Module, load
 from tvm_insta.runtime import manifest as manifests
 from tvm_insta.runtime.inputs import random_inputs
 
 
-def explained(artefact: Path, times: Path | None = None, *, measure: bool = False) -> Explanation:
-    """The explanation of the artefact in a folder.
+def explained(*artefacts: tuple[Path, Path | None], measure: bool = False) -> list[Explanation]:
+    """The explanations of artefacts.
 
     Args:
-        artefact: its folder.
-        times: a file of `write_times`.
+        artefacts: the folder of each, and a file of `write_times` or None.
         measure: measure the times now, on one thread, where no file is given.
 
     Raises:
         ArtefactError: there is no artefact, or it does not run here.
         InputError: the times are not its own, or it has no counters.
     """
-    manifest = manifests.read(artefact / manifests.FILE_NAME)
-    found = None if times is None else read_times(times)
-    if found is None and measure:
-        found = measured(artefact)
-    return explain(manifest, found)
+    found = []
+    # All stay loaded: a thread of `runtime.crew` that a second module takes over may run its
+    # parallel loops on another number of threads than the first job on it did.
+    modules = []
+    for folder, file in artefacts:
+        manifest = manifests.read(folder / manifests.FILE_NAME)
+        times = None if file is None else read_times(file)
+        if times is None and measure:
+            modules.append(load(folder, threads=1))
+            times = measured(modules[-1])
+        found.append(explain(manifest, times))
+    return found
 
 
 def measured(
-    artefact: Path, *, batch: int = 1, threads: int = 1, warmup: int = 20, repeat: int = 100
+    module: Module, *, batch: int = 1, threads: int = 1, warmup: int = 20, repeat: int = 100
 ) -> LayerTimes:
-    """Load an artefact and time its kernels, see `measure_layers`."""
-    module = load(artefact, threads=threads)
+    """Time the kernels of a module that was loaded with this number of threads."""
     inputs = random_inputs(module.manifest, batch)
     return measure_layers(module, inputs, warmup=warmup, repeat=repeat, threads=threads)
 

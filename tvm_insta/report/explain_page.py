@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 
 from tvm_insta.report import svg
 from tvm_insta.report.compare import Comparison
-from tvm_insta.report.explanation import Explanation, KernelRow, LayerRow, Timing, peak_of
+from tvm_insta.report.explanation import peak_of
 from tvm_insta.report.graph import graph, kind_of
 from tvm_insta.report.page import Cell, document, facts, plain_table, section, table
+from tvm_insta.report.rows import Explanation, KernelRow, LayerRow, Timing
 from tvm_insta.report.tables import percent, shape, size, time
 
 _LAYERS = (

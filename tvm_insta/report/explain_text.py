@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from tvm_insta.report.explanation import Explanation, LayerRow
 from tvm_insta.report.tables import columns, shape, size
 from tvm_insta.report.times_text import kernel_table, run_lines, short, wrapped
+
+if TYPE_CHECKING:
+    from tvm_insta.report.rows import Explanation, LayerRow
 
 
 def explain_lines(found: Explanation) -> Iterator[str]:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tvm_insta.report.explanation import KernelRow
 from tvm_insta.report.page import escape
+from tvm_insta.report.rows import KernelRow
 from tvm_insta.report.svg import COLOURS
 from tvm_insta.report.tables import cut, shape, time
 

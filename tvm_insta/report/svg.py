@@ -68,7 +68,7 @@ class Slope:
 
 
 def roofline(
-    points: Sequence[Point], roofs: Sequence[Roof], slopes: Sequence[Slope], *, width: int = 1160
+    points: Sequence[Point], roofs: Sequence[Roof], slopes: Sequence[Slope], *, width: int = 1420
 ) -> str:
     """Rate against operations for a byte, both axes logarithmic, below the measured peaks."""
     height, left, bottom, top, right = 430, 60, 42, 12, 16
@@ -110,7 +110,9 @@ def roofline(
                     *("#4a5568", "5 3" if number else ""),
                 )
             )
-            parts.append(_text(across(begin) + 6, up(begin * slope.rate) - 4, slope.label, "start"))
+            parts.append(
+                _text(across(begin) + 22, up(begin * slope.rate) + 4, slope.label, "start")
+            )
     fastest = max((slope.rate for slope in slopes), default=math.inf)
     for roof in roofs:
         start = across(max(roof.rate / fastest, 10.0**x0))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from tvm_insta.report.explanation import Explanation, KernelRow, Timing
 from tvm_insta.report.tables import WIDTH, columns, cut, percent, shape, time
+
+if TYPE_CHECKING:
+    from tvm_insta.report.rows import Explanation, KernelRow, Timing
 
 
 def times_lines(found: Explanation) -> Iterator[str]:
@@ -78,6 +81,4 @@ def short(operator: str) -> str:
 def wrapped(text: str) -> list[str]:
     """A text as lines; what follows the first is indented by four more."""
     start = text[: len(text) - len(text.lstrip())] + "    "
-    return textwrap.wrap(
-        text, WIDTH, subsequent_indent=start, break_on_hyphens=False, drop_whitespace=True
-    )
+    return textwrap.wrap(text, WIDTH, subsequent_indent=start, break_on_hyphens=False)
