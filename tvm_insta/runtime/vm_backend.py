@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.metadata
 import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
 
 from tvm_insta.errors import ArtefactError, one_line
-from tvm_insta.runtime import profile, vm_threads
+from tvm_insta.runtime import profile, tvm_library, vm_threads
 from tvm_insta.runtime.arrays import Array, aligned_empty, output_shape
 from tvm_insta.runtime.library import open_library
 from tvm_insta.runtime.manifest import Manifest, TensorInfo
@@ -40,7 +37,7 @@ class VmBackend:
         self.manifest = manifest
         self.thread = None if threads is None else vm_threads.VmThread(threads)
         check_tvm(manifest)
-        self.ffi = _load_tvm_runtime()
+        self.ffi = tvm_library.load()
         # By its own name: tvm_ffi.load_module keeps every library until the program ends, and
         # takes the kind of a file from its ending.
         load = self.ffi.get_global_func("ffi.Module.load_from_file.so")
@@ -180,24 +177,3 @@ def check_tvm(manifest: Manifest) -> None:
                 f"the artefact was compiled with {package} {wanted}, installed is {found}; install "
                 "that version, or compile the model again"
             )
-
-
-def _load_tvm_runtime() -> ModuleType:
-    """Make TVM's run-time library known to the process; returns the module tvm_ffi."""
-    import tvm_ffi
-
-    if "tvm" not in sys.modules:
-        # `import tvm` would load the whole compiler, 250 MB; its run-time library is enough.
-        spec = importlib.util.find_spec("tvm")
-        folders = list(spec.submodule_search_locations or ()) if spec is not None else []
-        for folder in folders:
-            library = Path(folder) / "lib" / "libtvm_runtime.so"
-            if library.is_file():
-                ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
-                break
-        else:
-            raise ArtefactError(
-                "libtvm_runtime.so is not where apache-tvm puts it; reinstall apache-tvm"
-            )
-    module: ModuleType = tvm_ffi
-    return module

@@ -1,8 +1,8 @@
 """Threads that run modules of the vm form, each with a pool of TVM's for its parallel loops.
 
-TVM keeps one pool for each thread that runs kernels, and reads its size, TVM_NUM_THREADS, when that
-thread first meets a parallel loop. So a module with a size of its own runs on a thread of its own,
-which makes its pool with that size.
+TVM keeps one pool for each thread that runs kernels, and makes it when that thread first meets a
+parallel loop, as large as TVM_NUM_THREADS or a limit of the thread says. So a module with a number
+of its own runs on a thread of its own, which has this limit.
 
 A thread that has such a pool must not fork: the child has a copy of the pool without its threads,
 waits for them for ever, and damages its heap when it ends. So no thread of the caller's gets one:
@@ -25,14 +25,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from tvm_insta.runtime import process
+from tvm_insta.runtime import tvm_library
 
 T = TypeVar("T")
 
 VARIABLE = "TVM_NUM_THREADS"
 _VARIABLES = (VARIABLE, "OMP_NUM_THREADS")  # in the order in which TVM looks for its number
 
-_environment = process.Lock()
 _Job = tuple[Callable[[], Any], "queue.SimpleQueue[tuple[bool, Any]]"]
 _Number = int | tuple[str | None, ...]
 """Of threads; or what the environment says of it."""
@@ -124,31 +123,17 @@ def _give_back(thread: _Thread) -> None:
 
 
 def _serve(jobs: queue.SimpleQueue[_Job], number: _Number) -> None:
-    ready = not isinstance(number, int)
+    limit = number if isinstance(number, int) else None
     while True:
         work, answer = jobs.get()
         try:
-            if ready:
-                result: Any = work()
-            else:  # the first run that succeeds makes the pool
-                with _environment:
-                    result = _with_variable(work, str(number))
-                ready = True
+            if limit is not None:
+                tvm_library.limit_threads(limit)
+                limit = None  # it holds for the life of the thread
+            result: Any = work()
         except BaseException as error:  # the caller's to handle
             answer.put((False, error))
         else:
             answer.put((True, result))
             del result  # it may be the last reference to a module
         del work, answer
-
-
-def _with_variable(work: Callable[[], T], value: str) -> T:
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = value
-    try:
-        return work()
-    finally:
-        if before is None:
-            del os.environ[VARIABLE]
-        else:
-            os.environ[VARIABLE] = before
