@@ -140,6 +140,6 @@ def test_what_was_hashed_is_what_is_loaded(copy, form, monkeypatch):
 def test_older_schema(copy):
     folder = copy("c")
     path = folder / "model.json"
-    path.write_text(path.read_text().replace("artefact/2", "artefact/1"))
+    path.write_text(path.read_text().replace("artefact/3", "artefact/1"))
     with pytest.raises(ArtefactError, match=r"artefact/1.*compile the model again"):
         runtime.load(folder)

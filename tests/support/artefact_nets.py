@@ -151,6 +151,7 @@ def write_artefact(
                 outputs=table.outputs,
                 max_batch=max_batch,
                 kernels=table.kernels,
+                constants=table.constants,
                 classes=CLASSES,
                 preprocessing=PREPROCESSING,
             ),
