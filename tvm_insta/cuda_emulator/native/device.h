@@ -126,6 +126,7 @@ inline uint16_t to_half(float f) {
   const float size = std::fabs(f);
   if (f != f) return 0x7fff;
   if (size >= 65520.0f) return sign | 0x7c00;
+  if (size == 0) return sign;
   int exponent = 0;
   std::frexp(size, &exponent);  // size = m * 2^exponent, 0.5 <= m < 1
   const int unit = (exponent < -13 ? -13 : exponent) - 11;  // one step of the result is 2^unit

@@ -83,7 +83,9 @@ class Emitter:
         if isinstance(operand, Register):
             return self._register(operand, kind, wider)
         if kind == "pred":
-            raise self.refuse("a predicate is given as a number or an address")
+            if isinstance(operand, Immediate) and operand.kind == "int":
+                return "true" if operand.value else "false"
+            raise self.refuse("a predicate is given as what is none")
         if isinstance(operand, Immediate):
             return self._number(operand, kind)
         if isinstance(operand, Special):
