@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class VmBackend:
         self.manifest = manifest
         self.crew = None if threads is None else crew.Crew(threads)
         check_tvm(manifest)
-        self.ffi = _load_tvm_runtime()
+        self.ffi = load_tvm_runtime()
         # By its own name: tvm_ffi.load_module keeps every library until the program ends, and
         # takes the kind of a file from its ending.
         load = self.ffi.get_global_func("ffi.Module.load_from_file.so")
@@ -49,12 +49,24 @@ class VmBackend:
         module = self._opened.handle
         try:
             self.vm = module["vm_load_executable"]()
-            self.vm["vm_initialization"](_CPU, 0, _POOLED_MEMORY)
+            self.vm["vm_initialization"](*self._devices())
             self.main = self.vm["main"]
         except (AttributeError, RuntimeError) as error:
             raise ArtefactError(
                 f"{manifest.library} holds no Relax VM module ({error}); compile the model again"
             ) from error
+
+    def _devices(self) -> tuple[int, ...]:
+        """Kind, number and allocator of each device, as the VM takes them."""
+        return _CPU, 0, _POOLED_MEMORY
+
+    def _main(self, inputs: list[Array]) -> Array:
+        """What the network makes of the inputs; memory of the VM's."""
+        return self.to_numpy(self.main(*map(self.ffi.from_dlpack, inputs)))
+
+    def to_numpy(self, tensor: Any) -> Array:
+        """A tensor of the VM as an array, in the same memory where that is this process's."""
+        return np.from_dlpack(tensor)
 
     def call(self, work: Callable[[], T]) -> T:
         """Call `work` on the thread that runs this module, see `runtime.crew`."""
@@ -87,7 +99,7 @@ class VmBackend:
             if before or at == len(kernels) or name != kernels[at].symbol:
                 return 0  # a builtin of the VM: shapes, memory
             tensors = [arg for arg in args if hasattr(arg, "__dlpack__")]  # the rest are sizes
-            arrays = [np.array(np.from_dlpack(arg)) for arg in tensors]
+            arrays = [np.array(self.to_numpy(arg)) for arg in tensors]
             split = len(arrays) - len(kernels[at].outputs)
             entries.append(TraceEntry(at, name, tuple(arrays[:split]), tuple(arrays[split:])))
             return 0
@@ -115,7 +127,7 @@ class VmBackend:
 
     def _run_locked(self, inputs: list[Array], batch: int) -> Array:
         try:
-            result = np.from_dlpack(self.main(*map(self.ffi.from_dlpack, inputs)))
+            result = self._main(inputs)
         except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
             # They are what the manifest asks for, and of the batch that it allows.
             raise ArtefactError(
@@ -170,22 +182,28 @@ def check_tvm(manifest: Manifest) -> None:
             )
 
 
-def _load_tvm_runtime() -> ModuleType:
+def load_library(name: str) -> None:
+    """Load a library of apache-tvm, its symbols visible to what is loaded later.
+
+    Raises:
+        ArtefactError: it is not where apache-tvm puts it.
+        OSError: the dynamic loader refuses it.
+    """
+    spec = importlib.util.find_spec("tvm")
+    for folder in list(spec.submodule_search_locations or ()) if spec is not None else []:
+        library = Path(folder) / "lib" / name
+        if library.is_file():
+            ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
+            return
+    raise ArtefactError(f"{name} is not where apache-tvm puts it; reinstall apache-tvm")
+
+
+def load_tvm_runtime() -> ModuleType:
     """Make TVM's run-time library known to the process; returns the module tvm_ffi."""
     import tvm_ffi
 
     if "tvm" not in sys.modules:
         # `import tvm` would load the whole compiler, 250 MB; its run-time library is enough.
-        spec = importlib.util.find_spec("tvm")
-        folders = list(spec.submodule_search_locations or ()) if spec is not None else []
-        for folder in folders:
-            library = Path(folder) / "lib" / "libtvm_runtime.so"
-            if library.is_file():
-                ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
-                break
-        else:
-            raise ArtefactError(
-                "libtvm_runtime.so is not where apache-tvm puts it; reinstall apache-tvm"
-            )
+        load_library("libtvm_runtime.so")
     module: ModuleType = tvm_ffi
     return module
