@@ -1,0 +1,46 @@
+"""CUDA: one kernel for each PrimFunc, scheduled by rules of our own.
+
+Each rule keeps the meaning of a function: integers exactly, and the order of every float sum, which
+is part of what an operator means (of `insta.moments` above all). So a float sum stays within one
+thread; sums of integers may be shared out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import tvm
+from tvm import s_tir, tirx
+
+from ..common import NotApplicable, start
+from .pack import schedule_pack
+from .threads import schedule_stages, schedule_threads
+
+Rule = Callable[[s_tir.Schedule], None]
+
+_RULES: Sequence[Rule] = (schedule_threads, schedule_stages)
+
+
+def bind(function: tirx.PrimFunc, target: tvm.target.Target) -> tirx.PrimFunc | None:
+    """Bind a PrimFunc to the blocks and threads of a GPU.
+
+    Args:
+        function: legalised and fused; its batch may be symbolic.
+        target: kind "cuda".
+
+    Returns:
+        The scheduled function, or None if no rule applies to it.
+    """
+    for rule in _RULES:
+        with target:
+            schedule = start(function)
+            try:
+                rule(schedule)
+            except (NotApplicable, s_tir.ScheduleError):
+                continue
+        scheduled = schedule.mod["main"].with_attr("tirx.is_scheduled", True)
+        symbol = function.attrs.get("global_symbol") if function.attrs else None
+        if symbol is None:
+            return scheduled.without_attr("global_symbol")
+        return scheduled.with_attr("global_symbol", symbol)
+    return None
