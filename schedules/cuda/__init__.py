@@ -18,7 +18,7 @@ from .threads import schedule_stages, schedule_threads
 
 Rule = Callable[[s_tir.Schedule], None]
 
-_RULES: Sequence[Rule] = (schedule_threads, schedule_stages)
+_RULES: Sequence[Rule] = (schedule_pack, schedule_threads, schedule_stages)
 
 
 def bind(function: tirx.PrimFunc, target: tvm.target.Target) -> tirx.PrimFunc | None:

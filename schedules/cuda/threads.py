@@ -26,9 +26,9 @@ def schedule_threads(schedule: s_tir.Schedule) -> None:
             raise NotApplicable
         schedule.compute_at(block, thread, preserve_unit_loops=True)
         schedule.set_scope(block, 0, "local")
-        _split_start(schedule, block)
+        split_start(schedule, block)
     if is_reduction(schedule, output):
-        _split_start(schedule, output)
+        split_start(schedule, output)
 
 
 def schedule_stages(schedule: s_tir.Schedule) -> None:
@@ -64,7 +64,7 @@ def _reads_one_element(schedule: s_tir.Schedule, block: Any) -> bool:
     )
 
 
-def _split_start(schedule: s_tir.Schedule, block: Any) -> None:
+def split_start(schedule: s_tir.Schedule, block: Any) -> None:
     """Set the sum to its start before its loop, and not in a condition within it."""
     kinds = [axis.iter_type for axis in schedule.get(block).iter_vars]
     count = kinds.count(tirx.IterVar.CommReduce)
