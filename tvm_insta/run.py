@@ -68,7 +68,9 @@ def _run(args: argparse.Namespace) -> int:
         )
     # Images for a board are prepared where Python is.
     elsewhere = args.dump_input is not None and manifest.machine != cpu.machine()
-    module = None if elsewhere else runtime.load(args.artefact, threads=args.threads, device=args.device)
+    module = (
+        None if elsewhere else runtime.load(args.artefact, threads=args.threads, device=args.device)
+    )
     images = image_set(args.images)
     for note in images.notes:
         print(note)

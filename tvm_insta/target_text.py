@@ -95,7 +95,9 @@ def with_host(text: str, host: str) -> str:
     """
     kind, options = read(text)
     if kind != "cuda":
-        raise TargetError(f"got a host for {text!r}, but only cuda targets have one: leave it away.")
+        raise TargetError(
+            f"got a host for {text!r}, but only cuda targets have one: leave it away."
+        )
     if "host" in options and PRESETS.get(text.strip(), {}).get("host") != options["host"]:
         raise TargetError(f"the target {text!r} names a host itself: leave one of the two away.")
     return json.dumps({"kind": kind, **options, "host": host})

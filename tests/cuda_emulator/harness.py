@@ -42,7 +42,8 @@ def ptx_of(source, arch=ARCH):
         file.write_text(source, encoding="utf-8")
         virtual = arch.replace("sm_", "compute_")
         command = [find_nvcc(), "-ptx", "-fmad=false", f"-arch={virtual}", str(file)]
-        done = subprocess.run([*command, "-o", f"{file}.ptx"], capture_output=True, text=True)
+        command += ["-o", f"{file}.ptx"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return Path(f"{file}.ptx").read_text(encoding="utf-8")
 
@@ -92,8 +93,18 @@ def _module(ptx):
     return handle, failed
 
 
-def launch(ptx, arrays, *, name="k", grid=(1, 1, 1), block=(32, 1, 1), shared=0, arch=ARCH,
-           options=None, optin=None):
+def launch(
+    ptx,
+    arrays,
+    *,
+    name="k",
+    grid=(1, 1, 1),
+    block=(32, 1, 1),
+    shared=0,
+    arch=ARCH,
+    options=None,
+    optin=None,
+):
     """Run a kernel on copies of `arrays` (or on what is no array, as its 8 bytes).
 
     Returns the arrays as the kernel left them.

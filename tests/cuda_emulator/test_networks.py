@@ -10,8 +10,8 @@ import torch
 
 import tvm_insta
 from tests.cuda_emulator.harness import require_nvcc
-from tvm_insta import cuda_emulator, nn, run
 from tvm_insta import compile as command
+from tvm_insta import cuda_emulator, nn, run
 from tvm_insta.errors import ArtefactError, InputError
 from tvm_insta.runtime import cuda_driver
 from tvm_insta.validate import __main__ as validate_command
@@ -57,7 +57,11 @@ def pair(network, size, max_batch, folder):
     example = torch.zeros(1, 3, size, size)
     for target in ("native", TARGET):
         tvm_insta.build(
-            network, example, target=target, out_dir=folder / target[:4], max_batch=max_batch,
+            network,
+            example,
+            target=target,
+            out_dir=folder / target[:4],
+            max_batch=max_batch,
             check=False,
         )
     return tvm_insta.load(folder / "nati"), tvm_insta.load(folder / "cuda", device="emulated")
@@ -128,7 +132,7 @@ def test_a_module_of_two_devices(digits):
 
 @pytest.mark.cuda
 def test_refusals_of_the_loader(digits, monkeypatch, capsys):
-    with pytest.raises(InputError, match="got the device 'cpu'.*cuda or emulated"):
+    with pytest.raises(InputError, match=r"got the device 'cpu'.*cuda or emulated"):
         tvm_insta.load(digits, device="cpu")
     if not has_card():
         with pytest.raises(ArtefactError, match="the artefact is for CUDA, and"):
@@ -136,7 +140,7 @@ def test_refusals_of_the_loader(digits, monkeypatch, capsys):
         assert run.main([str(digits), "image.png"]) == 2
         error = capsys.readouterr().err
         assert "--device emulated" in error and "Traceback" not in error
-    monkeypatch.setattr(cuda_emulator.device, "install", lambda: broken())
+    monkeypatch.setattr(cuda_emulator.device, "install", broken)
     with pytest.raises(cuda_emulator.EmulatorError, match="C\\+\\+ compiler"):
         tvm_insta.load(digits, device="emulated")
 

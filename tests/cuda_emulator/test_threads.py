@@ -1,4 +1,4 @@
-"""What threads do together, as nvcc writes it: barriers, warps, matrices, copies; and what is caught."""
+"""What threads do together, as nvcc writes it: barriers, warps, matrices, copies."""
 
 from __future__ import annotations
 
@@ -53,8 +53,10 @@ extern "C" __global__ void k(const float *x, const float *t, unsigned *words, in
 }
 """
 MATRIX = r"""
-#define SUM(op, ...) asm volatile("mma.sync.aligned." op " {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};" \
-    : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]) : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
+#define SUM(op, ...) asm volatile("mma.sync.aligned." op \
+    " {%0,%1,%2,%3},{%4,%5,%6,%7},{%8,%9},{%0,%1,%2,%3};" \
+    : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]) \
+    : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
 // A: 16 rows of 8 words, B: 8 columns of 8 words, by ldmatrix from rows of 12 words.
 extern "C" __global__ void k(const unsigned *ga, const unsigned *gb, int *d) {
   __shared__ __align__(16) unsigned sa[16 * 12], sb[8 * 12];
@@ -64,9 +66,11 @@ extern "C" __global__ void k(const unsigned *ga, const unsigned *gb, int *d) {
   __syncwarp();
   unsigned a[4], b[2];
   unsigned at = (unsigned)__cvta_generic_to_shared(sa + (l % 16) * 12 + (l / 16) * 4);
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3]) : "r"(at));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3]) : "r"(at));
   at = (unsigned)__cvta_generic_to_shared(sb + (l % 8) * 12 + (l / 8 % 2) * 4);
-  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];" : "=r"(b[0]), "=r"(b[1]) : "r"(at));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0,%1}, [%2];"
+               : "=r"(b[0]), "=r"(b[1]) : "r"(at));
   for (int kind = 0; kind < 4; ++kind) {
     int c[4] = {kind, kind, kind, kind};
     if (kind == 0) SUM("m16n8k256.row.col.s32.b1.b1.s32.and.popc");
@@ -186,20 +190,30 @@ INDEX = "mov.u32 %t, %tid.x; mul.wide.u32 %to, %t, 4; add.s64 %to, %out, %to;"
         (INDEX + "mov.u32 %v, room; st.shared.u32 [%v+128], %t;", "shared memory out of bounds"),
         (INDEX + "mov.u32 %v, room; st.shared.u32 [%v+2], %t;", "misaligned address in shared"),
         ("st.global.u32 [%out], 1;", "race in global memory: write after write"),
-        (INDEX + "st.global.u32 [%to], 1; ld.global.u32 %v, [%out];", "race in global memory: read"),
+        (
+            INDEX + "st.global.u32 [%to], 1; ld.global.u32 %v, [%out];",
+            "race in global memory: read",
+        ),
         ("mov.u32 %v, room; st.shared.u32 [%v], 1;", "race in shared memory: write after write"),
         (INDEX + "setp.lt.u32 %p, %t, 8; @%p bra L; bar.sync 0; L:", "not reached by all"),
-        (INDEX + "setp.lt.u32 %p, %t, 8; @%p bra L; bar.sync 0; bra M;\nL: bar.sync 0; M:",
-         "different barriers"),
-        (INDEX + "setp.lt.u32 %p, %t, 8; @%p bar.warp.sync 0xffff; @!%p bar.warp.sync 0xffff0000;",
-         "not in the mask|no thread can go on"),
-        (INDEX + "setp.lt.u32 %p, %t, 8; @%p shfl.sync.idx.b32 %v, %t, 9, 31, 0xff;",
-         "a lane that does not take part"),
+        (
+            INDEX + "setp.lt.u32 %p, %t, 8; @%p bra L; bar.sync 0; bra M;\nL: bar.sync 0; M:",
+            "different barriers",
+        ),
+        (
+            INDEX
+            + "setp.lt.u32 %p, %t, 8; @%p bar.warp.sync 0xffff; @!%p bar.warp.sync 0xffff0000;",
+            "not in the mask|no thread can go on",
+        ),
+        (
+            INDEX + "setp.lt.u32 %p, %t, 8; @%p shfl.sync.idx.b32 %v, %t, 9, 31, 0xff;",
+            "a lane that does not take part",
+        ),
         ("st.global.u32 [0], 1;", "out of bounds"),
     ],
 )
 def test_what_a_card_does_not_allow(body, why):
-    """Each is caught in at least one order; the message names the line, the block and the thread."""
+    """Each is caught in at least one order; the message names the line and the thread."""
     require_compiler()
     ptx = assembly(body, REGISTERS, more=".shared .align 16 .b8 room[128];")
     messages = []
@@ -262,7 +276,9 @@ def test_constants_of_a_module():
     require_compiler()
     table = ".const .align 4 .b8 table[8] = {1, 2, 3, 4, 5};"
     body = INDEX + "mov.u64 %to, table; ld.const.u32 %v, [%to+4]; st.global.u32 [%out], %v;"
-    (out,) = launch(assembly(body, REGISTERS, more=table), [np.zeros(1, np.uint32)], block=(1, 1, 1))
+    (out,) = launch(
+        assembly(body, REGISTERS, more=table), [np.zeros(1, np.uint32)], block=(1, 1, 1)
+    )
     assert out[0] == 5
     body = INDEX + "mov.u64 %to, table; st.global.u32 [%to], %t;"
     with pytest.raises(EmulatorError, match="constant memory"):

@@ -24,7 +24,15 @@ NATIVE = Path(__file__).parent / "native"
 DRIVER, RUNTIME = "libcuda.so.1", "libcudart.so.13"
 _COMPILERS = ("c++", "g++", "clang++")
 # No product is fused with a sum, and no type is taken for a promise about memory.
-_EXACT = ("-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-w", "-fPIC", "-shared")
+_EXACT = (
+    "-std=c++17",
+    "-O1",
+    "-ffp-contract=off",
+    "-fno-strict-aliasing",
+    "-w",
+    "-fPIC",
+    "-shared",
+)
 _ERROR_LINES = 3
 _FAST_CPU = ("fma", "popcnt", "avx2", "bmi1", "bmi2")
 
@@ -134,4 +142,8 @@ def _processor() -> tuple[str, ...]:
         return ()
     line = next((line for line in text.splitlines() if line.startswith("flags")), "")
     flags = set(line.split())
-    return tuple(f"-m{flag.replace('bmi1', 'bmi')}" for flag in _FAST_CPU) if flags.issuperset(_FAST_CPU) else ()
+    return (
+        tuple(f"-m{flag.replace('bmi1', 'bmi')}" for flag in _FAST_CPU)
+        if flags.issuperset(_FAST_CPU)
+        else ()
+    )

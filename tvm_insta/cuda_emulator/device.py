@@ -94,7 +94,7 @@ def install() -> Device:
     taken = sorted({name for name in (DRIVER, RUNTIME) if _is_loaded(name)})
     if taken:
         raise EmulatorError(
-            f"{' and '.join(taken)} of the CUDA toolkit is loaded in this process, beside which the "
+            f"{' and '.join(taken)} is loaded in this process already, beside which the "
             "emulated device cannot be: use it in a process of its own, before the card"
         )
     driver, runtime = build_driver()

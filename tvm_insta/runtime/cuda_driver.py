@@ -10,7 +10,9 @@ from tvm_insta.errors import ArtefactError
 
 _DRIVER, _RUNTIME = "libcuda.so.1", "libcudart.so.13"
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...
-_HOW = "run it on a machine with an NVIDIA card, or load it with device='emulated' (--device emulated)"
+_HOW = (
+    "run it on a machine with an NVIDIA card, or load it with device='emulated' (--device emulated)"
+)
 
 
 def load(arch: str) -> None:
@@ -50,7 +52,7 @@ def check_card(arch: str, capability: int) -> None:
     if capability < wanted:
         raise ArtefactError(
             f"the artefact is for {arch} and later, this card is an sm_{capability}: compile the "
-            f"model with --target \"cuda -arch=sm_{capability}\""
+            f'model with --target "cuda -arch=sm_{capability}"'
         )
 
 
@@ -69,8 +71,11 @@ def _load_runtime() -> None:
     spec = importlib.util.find_spec("nvidia")
     roots = [Path(root) for root in (spec.submodule_search_locations or ())] if spec else []
     folders = [root / part for root in roots for part in ("cu13/lib", "cuda_runtime/lib")]
-    for name in (_RUNTIME, *(str(folder / _RUNTIME) for folder in folders),
-                 f"/usr/local/cuda/lib64/{_RUNTIME}"):
+    for name in (
+        _RUNTIME,
+        *(str(folder / _RUNTIME) for folder in folders),
+        f"/usr/local/cuda/lib64/{_RUNTIME}",
+    ):
         try:
             ctypes.CDLL(name, ctypes.RTLD_GLOBAL)
         except OSError:

@@ -94,9 +94,7 @@ def _fence(_: Emitter, __: Found, ___: Operands) -> str:
     return ""  # one CPU thread executes all of them in order
 
 
-@rule(
-    r"cp\.async\.(?P<how>ca|cg)\.shared(?:::cta)?\.global(?:\.L2::(?:64|128|256)B)?", 3, 4
-)
+@rule(r"cp\.async\.(?P<how>ca|cg)\.shared(?:::cta)?\.global(?:\.L2::(?:64|128|256)B)?", 3, 4)
 def _copy(e: Emitter, found: Found, ops: Operands) -> str:
     sizes = (16,) if found["how"] == "cg" else (4, 8, 16)
     size = ops[2].value if isinstance(ops[2], Immediate) else None

@@ -83,8 +83,10 @@ def _operand(text: str, scope: Scope, line: int) -> Operand:
     if "|" in text:
         first, _, second = text.partition("|")
         return Pair(_operand(first.strip(), scope, line), _operand(second.strip(), scope, line))
-    if text == "_":
-        return Sink()
+    return Sink() if text == "_" else _scalar(text, scope, line)
+
+
+def _scalar(text: str, scope: Scope, line: int) -> Operand:
     negated = text.startswith("!")
     register = scope.register(text[1:].strip() if negated else text)
     if register is not None:

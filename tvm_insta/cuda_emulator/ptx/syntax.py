@@ -10,11 +10,19 @@ from dataclasses import dataclass, field
 
 from tvm_insta.cuda_emulator.errors import EmulatorError
 
-BITS = {"pred": 1} | {
-    f"{kind}{bits}": bits
-    for kind, sizes in {"b": (8, 16, 32, 64), "u": (8, 16, 32, 64), "s": (8, 16, 32, 64)}.items()
-    for bits in sizes
-} | {"f16": 16, "f32": 32, "f64": 64, "b128": 128}
+BITS = (
+    {"pred": 1}
+    | {
+        f"{kind}{bits}": bits
+        for kind, sizes in {
+            "b": (8, 16, 32, 64),
+            "u": (8, 16, 32, 64),
+            "s": (8, 16, 32, 64),
+        }.items()
+        for bits in sizes
+    }
+    | {"f16": 16, "f32": 32, "f64": 64, "b128": 128}
+)
 """Bits of each fundamental type."""
 
 
@@ -95,9 +103,7 @@ class Sink:
     """`_`: a destination that nobody reads."""
 
 
-Operand = (
-    Register | Negated | Immediate | Special | Symbol | Address | Vector | Pair | Sink
-)
+Operand = Register | Negated | Immediate | Special | Symbol | Address | Vector | Pair | Sink
 
 
 @dataclass(frozen=True)

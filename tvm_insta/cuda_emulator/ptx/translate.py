@@ -87,7 +87,8 @@ def _global(array: Array) -> str:
     if not array.size:
         raise EmulatorError(f"{array.name} of the PTX has no size")
     content = ", ".join(map(str, array.initial)) or "0"
-    return f"alignas({max(array.align, 16)}) unsigned char g_{_c(array.name)}[{array.size}] = {{{content}}};"
+    declared = f"unsigned char g_{_c(array.name)}[{array.size}]"
+    return f"alignas({max(array.align, 16)}) {declared} = {{{content}}};"
 
 
 def _used(kernel: Kernel) -> set[str]:
@@ -160,5 +161,3 @@ def _entry(kernel: Kernel, layout: _Layout) -> str:
         f'{{"{kernel.name}", run_{_c(kernel.name)}, {parameters}, {count}, {layout.static_bytes}, '
         f"{layout.dynamic_offset}, {layout.local_bytes}, {x * y * z}}}"
     )
-
-

@@ -76,7 +76,9 @@ def _mma(e: Emitter, found: Found, ops: Operands) -> str:
     )
 
 
-@rule(r"ldmatrix\.sync\.aligned\.m8n8\.x(?P<count>1|2|4)(?P<trans>\.trans)?\.shared(?:::cta)?\.b16", 2)
+@rule(
+    r"ldmatrix\.sync\.aligned\.m8n8\.x(?P<count>1|2|4)(?P<trans>\.trans)?\.shared(?:::cta)?\.b16", 2
+)
 def _ldmatrix(e: Emitter, found: Found, ops: Operands) -> str:
     count = int(found["count"])
     code = f"matrix_row(t, {e.address(ops[1])}, {count}, {e.line}); "
