@@ -7,6 +7,7 @@ thread; sums of integers may be shared out.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import tvm
@@ -14,11 +15,19 @@ from tvm import s_tir, tirx
 
 from ..common import NotApplicable, start
 from .pack import schedule_pack
+from .popcount import schedule_popcount
 from .threads import schedule_stages, schedule_threads
+
+_LOG = logging.getLogger(__name__)
 
 Rule = Callable[[s_tir.Schedule], None]
 
-_RULES: Sequence[Rule] = (schedule_pack, schedule_threads, schedule_stages)
+_RULES: Sequence[Rule] = (
+    schedule_popcount,
+    schedule_pack,
+    schedule_threads,
+    schedule_stages,
+)
 
 
 def bind(function: tirx.PrimFunc, target: tvm.target.Target) -> tirx.PrimFunc | None:
@@ -36,7 +45,10 @@ def bind(function: tirx.PrimFunc, target: tvm.target.Target) -> tirx.PrimFunc | 
             schedule = start(function)
             try:
                 rule(schedule)
-            except (NotApplicable, s_tir.ScheduleError):
+            except NotApplicable:
+                continue
+            except Exception as error:  # TVM refuses in many ways; the rules behind are simpler
+                _LOG.debug("%s: %s", rule.__name__, error)
                 continue
         scheduled = schedule.mod["main"].with_attr("tirx.is_scheduled", True)
         symbol = function.attrs.get("global_symbol") if function.attrs else None

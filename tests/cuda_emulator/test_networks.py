@@ -10,8 +10,10 @@ import torch
 
 import tvm_insta
 from tests.cuda_emulator.harness import require_nvcc
+from tests.cuda_emulator.test_threads import BARRIER
 from tvm_insta import compile as command
 from tvm_insta import cuda_emulator, nn, run
+from tvm_insta.cuda_emulator.ptx.translate import translate
 from tvm_insta.errors import ArtefactError, InputError
 from tvm_insta.runtime import cuda_driver
 from tvm_insta.validate import __main__ as validate_command
@@ -90,6 +92,44 @@ def test_a_small_network_gives_the_bytes_of_the_cpu(max_batch, tmp_path):
     launched = [name.removesuffix("_kernel") for name in device.take_names()]
     assert [name for name in launched if name in kernels] == kernels
     assert max(map(launched.count, kernels)) == max(map(kernels.count, kernels))
+
+
+@pytest.mark.cuda
+def test_every_barrier_is_missed(tmp_path, monkeypatch):
+    """Of the kernels that tvm_insta makes: without any one of them there is a race."""
+    require_nvcc()
+    torch.manual_seed(SEED)
+    folder = tmp_path / "net"
+    example = torch.zeros(1, 3, 9, 9)
+    tvm_insta.build(
+        Small().eval(), example, target=TARGET, out_dir=folder, max_batch=1, check=False
+    )
+    texts = []
+
+    def without(number):
+        def change(text):
+            texts.append(text)
+            cuts = list(BARRIER.finditer(text))
+            spans = [cut.span() for cut in cuts[number : number + 1]] if number >= 0 else []
+            for start, end in spans:
+                text = text[:start] + text[end:]
+            return translate(text)
+
+        return change
+
+    for number in range(-1, 64):
+        monkeypatch.setattr(cuda_emulator.device, "translate", without(number))
+        module = tvm_insta.load(folder, device="emulated")
+        count = len(BARRIER.findall(texts[-1])) if texts else 64
+        if number >= count:
+            break
+        if number < 0:
+            module(images(1, 9))
+            continue
+        with pytest.raises(ArtefactError, match="race in shared memory"):
+            module(images(1, 9))
+        del module
+    assert count >= 2  # each binary convolution waits for its tiles
 
 
 @pytest.mark.cuda
