@@ -14,6 +14,7 @@ import tvm
 from tvm import s_tir, tirx
 
 from ..common import NotApplicable, start
+from .functions import with_defined_functions
 from .pack import schedule_pack
 from .popcount import schedule_popcount
 from .threads import schedule_stages, schedule_threads
@@ -40,6 +41,7 @@ def bind(function: tirx.PrimFunc, target: tvm.target.Target) -> tirx.PrimFunc | 
     Returns:
         The scheduled function, or None if no rule applies to it.
     """
+    function = with_defined_functions(function)
     for rule in _RULES:
         with target:
             schedule = start(function)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import tvm
 from tvm import tirx
 from tvm_ffi import structural_map
 
@@ -41,4 +42,4 @@ def with_defined_functions(function: tirx.PrimFunc) -> tirx.PrimFunc:
             return call
         return form(call.args[0].astype("float64")).astype("float32")
 
-    return function.with_body(structural_map(function.body, [(tirx.Call, replace)]))
+    return function.with_body(structural_map(function.body, [(tvm.ir.Call, replace)]))

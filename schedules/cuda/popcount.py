@@ -14,7 +14,7 @@ from typing import Any
 
 from tvm import s_tir, tirx
 
-from ..common import NotApplicable, blocks, extent, largest_divisor, rule_of
+from ..common import NotApplicable, blocks, divisors, extent, largest_divisor, rule_of
 from .blocks import inline_all, outputs, spatial_loops
 
 SHARED_BYTES = 48 << 10
@@ -23,7 +23,8 @@ SHARED_BYTES = 48 << 10
 _MARKS = ("insta_bconv",)
 _PIXELS = 4  # of a thread
 _GROUPS = 8  # of channels, of a block
-_PLACES = 16  # threads of a block along the image
+_COLUMNS = 8  # threads of a block along a row
+_FEWEST_THREADS, _MOST_THREADS = 96, 512  # of a block
 
 
 @dataclass(frozen=True)
@@ -86,16 +87,22 @@ def choose_tile(shape: Shape) -> Tile:
         NotApplicable: the smallest does not fit shared memory.
     """
     pixels = largest_divisor(shape.width, _PIXELS)
-    columns = largest_divisor(shape.width // pixels, _PLACES // 2)
-    rows = largest_divisor(shape.height, max(1, _PLACES // columns))
+    columns = largest_divisor(shape.width // pixels, _COLUMNS)
     groups = largest_divisor(shape.channels // shape.block, _GROUPS)
     while True:
-        tile = Tile(rows, columns, pixels, groups, shape.block)
+        tile = Tile(_rows(shape, columns * groups), columns, pixels, groups, shape.block)
         if shape.shared_bytes(tile) <= SHARED_BYTES:
             return tile
         if groups == 1:
             raise NotApplicable
         groups = largest_divisor(shape.channels // shape.block, groups - 1)
+
+
+def _rows(shape: Shape, threads: int) -> int:
+    """The fewest rows that make enough threads of a block, of which each row makes `threads`."""
+    fitting = [rows for rows in sorted(divisors(shape.height)) if rows * threads <= _MOST_THREADS]
+    enough = [rows for rows in fitting if rows * threads >= _FEWEST_THREADS]
+    return min(enough, default=max(fitting))
 
 
 def schedule_popcount(schedule: s_tir.Schedule) -> None:
