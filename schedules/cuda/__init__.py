@@ -15,8 +15,10 @@ from tvm import s_tir, tirx
 
 from ..common import NotApplicable, start
 from .functions import with_defined_functions
+from .image import schedule_image
 from .pack import schedule_pack
 from .popcount import schedule_popcount
+from .simplify import with_simple_indices
 from .threads import schedule_stages, schedule_threads
 
 _LOG = logging.getLogger(__name__)
@@ -27,6 +29,7 @@ _RULES: Sequence[Rule] = (
     schedule_popcount,
     schedule_pack,
     schedule_threads,
+    schedule_image,
     schedule_stages,
 )
 
@@ -41,7 +44,7 @@ def bind(function: tirx.PrimFunc, target: tvm.target.Target) -> tirx.PrimFunc | 
     Returns:
         The scheduled function, or None if no rule applies to it.
     """
-    function = with_defined_functions(function)
+    function = with_simple_indices(with_defined_functions(function))
     for rule in _RULES:
         with target:
             schedule = start(function)

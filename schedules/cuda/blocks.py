@@ -35,15 +35,33 @@ def inline_all(schedule: s_tir.Schedule) -> None:
             raise NotApplicable from None
 
 
+def split_batch(schedule: s_tir.Schedule, loops: list[Any]) -> tuple[Any, list[Any]]:
+    """The loop of a batch of unknown size, or None, and the other loops.
+
+    Loops of one step in front of the batch's become one with it.
+    """
+    sizes = [extent(schedule, loop) for loop in loops]
+    if None not in sizes:
+        return None, loops
+    at = sizes.index(None)
+    if any(size != 1 for size in sizes[:at]):
+        return None, loops
+    batch = schedule.fuse(*loops[: at + 1]) if at else loops[0]
+    return batch, loops[at + 1 :]
+
+
 def flatten(schedule: s_tir.Schedule, loops: list[Any]) -> Any:
     """Fuse loops; a batch of unknown size in front becomes the second dimension of the grid.
 
     So all indices within an image are divided by constants. A grid has at most 65535 blocks along
     that dimension, which the driver checks.
     """
-    if len(loops) > 1 and extent(schedule, loops[0]) is None:
-        schedule.bind(loops[0], "blockIdx.y")
-        loops = loops[1:]
+    batch, rest = split_batch(schedule, loops)
+    if batch is not None and rest:
+        schedule.bind(batch, "blockIdx.y")
+        loops = rest
+    elif batch is not None:
+        loops = [batch]
     return schedule.fuse(*loops) if len(loops) > 1 else loops[0]
 
 

@@ -22,7 +22,7 @@ def schedule_threads(schedule: s_tir.Schedule) -> None:
     (output,) = outputs(schedule)
     thread = bind_flat(schedule, spatial_loops(schedule, output))
     for block in reversed(blocks_before(schedule, output)):
-        if not _reads_one_element(schedule, block):
+        if not _is_read_once(schedule, block):
             raise NotApplicable
         schedule.compute_at(block, thread, preserve_unit_loops=True)
         schedule.set_scope(block, 0, "local")
@@ -52,12 +52,13 @@ def blocks_before(schedule: s_tir.Schedule, output: Any) -> list[Any]:
     return [block for block in blocks(schedule) if schedule.get(block).name_hint != last]
 
 
-def _reads_one_element(schedule: s_tir.Schedule, block: Any) -> bool:
-    """Whether every consumer reads one element of what the block writes, and no window of it."""
+def _is_read_once(schedule: s_tir.Schedule, block: Any) -> bool:
+    """Whether a thread needs one element of what the block writes: no window, and no sum of it."""
     made = schedule.get(block).writes[0].source
-    return all(
+    consumers = list(schedule.get_consumers(block))
+    return not any(is_reduction(schedule, consumer) for consumer in consumers) and all(
         int(axis.extent) == 1
-        for consumer in schedule.get_consumers(block)
+        for consumer in consumers
         for region in schedule.get(consumer).reads
         if region.source.same_as(made)
         for axis in region.region

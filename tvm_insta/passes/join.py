@@ -59,18 +59,22 @@ class PackSite:
     threshold: str
 
 
-def join(mod: tvm.IRModule, *, joins: bool = True) -> tuple[tvm.IRModule, list[PackSite]]:
+def join(
+    mod: tvm.IRModule, *, joins: bool = True, tiles: bool = True
+) -> tuple[tvm.IRModule, list[PackSite]]:
     """Join kernels; `mod` is between TVM's FuseOps and FuseTIR.
 
     Args:
         mod: `main` calls fused functions and PrimFuncs.
         joins: False leaves the kernels as they are.
+        tiles: whether the target's schedules compute readers and shortcuts along with a kernel;
+            else only the small kernels of thresholds are joined.
 
     Returns:
         The module, and one site per `threshold_pack`, in the order of the calls in `mod`.
     """
     calls = KernelCalls(mod)
-    plan = _Choice(calls).plan() if joins else Plan()
+    plan = _Choice(calls, tiles).plan() if joins else Plan()
     writer = Writer(calls, plan)
     return writer.run(), _sites(calls, plan, writer)
 
@@ -98,8 +102,9 @@ def _sites(calls: KernelCalls, plan: Plan, writer: Writer) -> list[PackSite]:
 class _Choice:
     """Decides who joins whom."""
 
-    def __init__(self, calls: KernelCalls) -> None:
+    def __init__(self, calls: KernelCalls, tiles: bool) -> None:
         self.calls = calls
+        self.tiles = tiles
         self.made = Plan()
         self.moved: set[Expr] = set()  # kernels that must run early; nothing more may join them
         self.reader = {
@@ -113,7 +118,8 @@ class _Choice:
             if name is None or not args:
                 continue
             if self.calls.operator(var) in _SHORTCUTS:
-                self._choose_shortcut(var)
+                if self.tiles:
+                    self._choose_shortcut(var)
             elif args[0] in self.calls.bindings:
                 self._choose_reader(var, args)
         return self.made
@@ -140,7 +146,9 @@ class _Choice:
         source, operator = args[0], self.calls.operator(var)
         if operator in ("moment_rows", "threshold_pack"):
             leader = source
-            fits = self._takes_tiles(leader) and operator not in self._operators(leader)
+            fits = (
+                self.tiles and self._takes_tiles(leader) and operator not in self._operators(leader)
+            )
         elif operator in _SMALL:
             leader = self.made.leader.get(source, source)
             fits = self._operators(leader)[0] == "moment_mean"

@@ -171,7 +171,7 @@ def run_pipeline(
         "recognise": lambda mod: recognise(mod, report),
         "fold_scales": lambda mod: merge_parallel(fold_scales(mod), report),
         "lower": lowered,
-        "fuse": lambda mod: stored(fuse(mod, report, joins=target.kind == "llvm")),
+        "fuse": lambda mod: stored(fuse(mod, report, joins=True, tiles=target.kind == "llvm")),
         "schedule": schedule,
     }
     mod = imported.mod
@@ -201,19 +201,24 @@ def lower_for(
     return lower(mod, report, target.lanes, blocking, narrow, tiles, own)
 
 
-def fuse(mod: tvm.IRModule, report: Report | None = None, *, joins: bool = False) -> tvm.IRModule:
+def fuse(
+    mod: tvm.IRModule, report: Report | None = None, *, joins: bool = False, tiles: bool = True
+) -> tvm.IRModule:
     """Legalise to TIR and put what belongs to a kernel behind it.
 
     Args:
         mod: after `lower`.
         report: its packs learn which kernel packs them.
         joins: not only element-wise epilogues, but also what `join` describes.
+        tiles: whether that is more than the small kernels of thresholds, see `join`.
     """
     transform = relax.transform
     legal = tvm.transform.Sequential(
         [transform.LegalizeOps(LEGALISATIONS), transform.AnnotateTIROpPattern()]
     )
-    mod, sites = join(transform.FuseOps()(_keep_concatenations(legal(mod))), joins=joins)
+    mod, sites = join(
+        transform.FuseOps()(_keep_concatenations(legal(mod))), joins=joins, tiles=tiles
+    )
     if report is not None:
         report.packs = [
             replace(pack, **asdict(site)) for pack, site in zip(report.packs, sites, strict=True)
