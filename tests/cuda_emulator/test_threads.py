@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,6 +106,30 @@ def test_shared_memory_and_barriers():
     _, out = in_every_order(ptx, [given, np.zeros_like(given)], grid=(4, 1, 1), block=(96, 1, 1))
     rows = given.reshape(4, 96)
     np.testing.assert_array_equal(out.reshape(4, 96), (np.roll(rows, -1, 1) * 2)[:, ::-1])
+
+
+def test_the_fibres_of_other_processors():
+    """x86-64 has a switch of its own; elsewhere the C library's is used, and here in a test."""
+    require_compiler()
+    code = """
+import numpy as np
+from tests.cuda_emulator import harness
+from tvm_insta.cuda_emulator import build
+build._EXACT += ("-DEMU_PORTABLE_FIBRES",)
+room = ".shared .align 16 .b8 room[256];"
+body = "mov.u32 %t, %tid.x; shl.b32 %t, %t, 2; mov.u32 %v, room; add.s32 %v, %v, %t;"
+body += "st.shared.u32 [%v], %t; bar.sync 0; xor.b32 %v, %v, 252; ld.shared.u32 %v, [%v];"
+body += "cvt.u64.u32 %to, %t; add.s64 %to, %out, %to; st.global.u32 [%to], %v;"
+registers = ".reg .b64 %to; .reg .b32 %t, %v;"
+ptx = harness.assembly(body, registers, more=room)
+(out,) = harness.in_every_order(ptx, [np.zeros(64, np.uint32)], block=(64, 1, 1))
+assert (out == 4 * np.arange(63, -1, -1)).all(), out
+"""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_barrier_that_is_cut_out_is_missed():

@@ -77,7 +77,7 @@ def build_driver() -> tuple[Path, Path]:
         EmulatorError: there is no compiler, or it refuses the files.
     """
     sources = b"".join(path.read_bytes() for path in sorted(NATIVE.iterdir()))
-    both = '#include "engine.cpp"\n#include "driver.cpp"\n'
+    both = '#include "engine.cpp"\n#include "warps.cpp"\n#include "driver.cpp"\n'
     flags = (f"-I{NATIVE}", "-O2", *_processor(), f"-Wl,-soname,{DRIVER}", "-ldl")
     driver = _built(DRIVER, both, flags, sources)
     script = f"-Wl,--version-script={NATIVE / 'runtime.map'}"
