@@ -18,8 +18,8 @@ _SMALL = 2.0**-12
 
 
 def _tanh(x: Any) -> Any:
-    one, two, three = (tirx.const(value, "float64") for value in (1.0, 2.0, 3.0))
-    near = x - x * x * x / three
+    one, two, third = (tirx.const(value, "float64") for value in (1.0, 2.0, 1 / 3))
+    near = x - x * x * x * third
     far = one - two / (tirx.exp(two * x) + one)
     small = tirx.const(_SMALL, "float64")
     return tirx.Select(tirx.all(x < small, x > -small), near, far)
