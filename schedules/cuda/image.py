@@ -12,8 +12,8 @@ from typing import Any
 import tvm
 from tvm import s_tir, tirx
 
-from ..common import NotApplicable, extent, is_reduction
-from .blocks import THREADS, inline_all, outputs, spatial_loops, split_batch
+from ..common import NotApplicable, blocks, extent, is_output, is_reduction
+from .blocks import THREADS, outputs, spatial_loops, split_batch
 from .popcount import SHARED_BYTES
 from .threads import blocks_before, split_start
 
@@ -26,12 +26,12 @@ def schedule_image(schedule: s_tir.Schedule) -> None:
     Raises:
         NotApplicable: there are no sums before the output, or an image is too large.
     """
-    inline_all(schedule)
+    _inline(schedule)
     if len(outputs(schedule)) != 1:
         raise NotApplicable
     (output,) = outputs(schedule)
     before = blocks_before(schedule, output)
-    if not before or not all(is_reduction(schedule, block) for block in before):
+    if not any(is_reduction(schedule, block) for block in before):
         raise NotApplicable
     loops = spatial_loops(schedule, output)
     sizes = [_bytes(schedule, block) for block in before]
@@ -50,6 +50,16 @@ def schedule_image(schedule: s_tir.Schedule) -> None:
     schedule.bind(image, "blockIdx.x")
     for block in (*before, output):
         split_start(schedule, block)
+
+
+def _inline(schedule: s_tir.Schedule) -> None:
+    """Inline element-wise blocks but those that a sum reads: it would compute them every time."""
+    for block in blocks(schedule):
+        if is_reduction(schedule, block) or is_output(schedule, block):
+            continue
+        consumers = schedule.get_consumers(block)
+        if not any(is_reduction(schedule, consumer) for consumer in consumers):
+            schedule.compute_inline(block)
 
 
 def _inside(schedule: s_tir.Schedule, block: Any) -> list[Any]:
