@@ -20,7 +20,8 @@ FOREIGN = {"torch", "tvm", "tvm_ffi"}
 KNOWS: dict[str, set[str]] = {
     "errors": set(),
     "autotune_logs": set(),
-    "runtime": {"tvm", "tvm_ffi"},  # in functions only, see EAGER
+    "cuda_emulator": set(),  # PTX and a C++ compiler
+    "runtime": {"tvm", "tvm_ffi", "cuda_emulator"},  # TVM's in functions only, see EAGER
     "target": {"tvm", "runtime"},  # runtime lists what a CPU can do
     "nn": {"torch", "runtime"},
     "train": {"torch", "nn"},
@@ -29,7 +30,7 @@ KNOWS: dict[str, set[str]] = {
     "schedules": {"tvm", "tvm_ffi"},  # PrimFuncs and TVM's targets, nothing of ours
     "frontend": {"torch", "tvm", "ops"},  # what it imports into: our operators
     "passes": {"tvm", "tvm_ffi", "ops", "frontend", "schedules", "target"},
-    "codegen": {"tvm", "tvm_ffi", "runtime", "target"},
+    "codegen": {"tvm", "tvm_ffi", "runtime", "cuda_emulator", "target"},
     "validate": {"torch", "tvm", "ops", "frontend", "codegen", "runtime", "target"},
     "tuning": {
         "tvm",

@@ -23,6 +23,7 @@ from tvm_insta.compiler.options import (
 )
 from tvm_insta.errors import InputError
 from tvm_insta.runtime import preprocess_option
+from tvm_insta.target.text import with_host
 
 
 def parser() -> argparse.ArgumentParser:
@@ -38,7 +39,13 @@ def parser() -> argparse.ArgumentParser:
         default="llvm",
         help='"llvm" (this machine), "llvm -mtriple=aarch64", "cuda -arch=sm_90", JSON, or one of '
         "native, avx2, avx512, rpi3, rpi4, pixel, cortex-a53, cortex-a55, cortex-a72, cortex-a76, "
-        "neoverse-n1, armv7, h100",
+        "neoverse-n1, armv7, a100, rtx4090, h100, orin",
+    )
+    result.add_argument(
+        "--host",
+        metavar="TARGET",
+        help='CPU beside the card of a cuda target, such as "llvm -mtriple=aarch64" (default: this '
+        "machine)",
     )
     result.add_argument(
         "--runtime",
@@ -147,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _compile(args: argparse.Namespace) -> int:
     options = CompileOptions(
-        target=args.target,
+        target=args.target if args.host is None else with_host(args.target, args.host),
         runtime=args.runtime,
         input=args.input,
         stem=args.stem,

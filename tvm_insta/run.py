@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from tvm_insta import cli, runtime
 from tvm_insta.errors import InputError
-from tvm_insta.runtime import cpu, preprocess_option
+from tvm_insta.runtime import cpu, devices, preprocess_option
 from tvm_insta.runtime import manifest as manifests
 from tvm_insta.runtime.image_folder import ImageSet, image_set
 from tvm_insta.runtime.preprocess import load_images
@@ -45,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--threads", type=int, help="threads of one run (default: as tvm_insta.load has it)"
     )
+    result.add_argument("--device", help=devices.HELP)
     result.add_argument("--quiet", action="store_true", help="print the totals only")
     return result
 
@@ -67,7 +68,9 @@ def _run(args: argparse.Namespace) -> int:
         )
     # Images for a board are prepared where Python is.
     elsewhere = args.dump_input is not None and manifest.machine != cpu.machine()
-    module = None if elsewhere else runtime.load(args.artefact, threads=args.threads)
+    module = (
+        None if elsewhere else runtime.load(args.artefact, threads=args.threads, device=args.device)
+    )
     images = image_set(args.images)
     for note in images.notes:
         print(note)

@@ -1,1 +1,1 @@
-"""CUDA."""
+"""CUDA: blocks of threads in place of vectors."""

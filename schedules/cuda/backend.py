@@ -12,13 +12,13 @@ from tvm_insta.schedules.base import (
     ConvTiles,
     Family,
 )
-from tvm_insta.schedules.cuda.fallback import bind
+from tvm_insta.schedules.cuda.bind import bind
 from tvm_insta.schedules.generic.backend import GENERIC
 from tvm_insta.schedules.generic.kinds import kind_of
 
 
 class CudaBackEnd(BackEnd):
-    """One thread per output element."""
+    """One kernel for each function, see `bind`."""
 
     title = "CUDA"
     fuses_consumers = False
@@ -43,10 +43,10 @@ class CudaBackEnd(BackEnd):
         """Bind a function to blocks and threads; its record names the kind of function it is."""
         try:
             bound = bind(function, self.target)
-        except Exception as error:  # TVM's rule may refuse a function in many ways
+        except Exception as error:  # TVM may refuse a function in many ways
             bound, reason = None, first_line(error)
         else:
-            reason = "" if bound is not None else "TVM's fallback rule does not apply"
+            reason = "" if bound is not None else "no rule applies"
         if bound is None:
             return function, ScheduleRecord(name, "unscheduled", None, reason)
         return bound, ScheduleRecord(name, kind_of(function))

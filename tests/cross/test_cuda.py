@@ -1,4 +1,7 @@
-"""CUDA: every kernel becomes device code where nvcc is installed. There is no card to run it on."""
+"""CUDA: every kernel becomes device code where nvcc is installed.
+
+What it computes, on the emulated device, is tested in tests/cuda_emulator.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,11 @@ from tvm import tirx
 from tests.cross import small_network
 from tvm_insta import bench, nn
 from tvm_insta import compile as command
-from tvm_insta.codegen import cuda_device
+from tvm_insta.codegen import cuda_device, nvcc_compile
 from tvm_insta.codegen.elf import ElfFile
 from tvm_insta.codegen.program import extract
 from tvm_insta.codegen.relax_vm import build_executable
+from tvm_insta.cuda_emulator import EmulatorError, fatbin
 from tvm_insta.frontend import import_torch
 from tvm_insta.passes.pipeline import run_pipeline
 from tvm_insta.target import parse, toolchain
@@ -78,6 +82,39 @@ def test_every_kernel_becomes_device_code(model, tmp_path):
     binary = {name for name in called if "bitserial" in name}
     assert counting == binary and len(binary) >= 5
 
+    source = module.inspect_source()
+    for arch in ("sm_80", "sm_120"):
+        code = nvcc_compile.compile_device_code(source, arch, cuda_device.find_nvcc())
+        assert {f"{name}_kernel" for name in called} <= {kernel.name for kernel in code.kernels}
+        slow = [k for k in code.kernels if k.stack_bytes or k.spill_bytes]
+        assert slow == [], "registers and arrays in the memory of the device"
+        assert f".target {arch}" in fatbin.ptx_of(code.image)  # for later cards
+
+
+def test_what_ptxas_says_is_read():
+    said = """ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function 'a_kernel' for 'sm_90'
+ptxas info    : Function properties for a_kernel
+    16 bytes stack frame, 8 bytes spill stores, 12 bytes spill loads
+ptxas info    : Used 40 registers, used 1 barriers, 16 bytes cumulative stack size, 1024 bytes smem
+ptxas info    : Compiling entry function 'b' for 'sm_90'
+ptxas info    : Used 8 registers, used 0 barriers
+"""
+    assert nvcc_compile.resources(said) == [
+        nvcc_compile.KernelResources("a_kernel", "sm_90", 40, 16, 20, 1024),
+        nvcc_compile.KernelResources("b", "sm_90", 8, 0, 0, 0),
+    ]
+
+
+def test_a_fat_binary_without_text_is_refused():
+    for image in (b"", b"\x7fELF", fatbin._HEADER.pack(fatbin.MAGIC, 1, 16, 0)):
+        with pytest.raises(EmulatorError):
+            fatbin.ptx_of(image)
+    compressed = fatbin._ENTRY.pack(1, 0x101, 64, 8, 20).ljust(64, b"\0") + bytes(8)
+    head = fatbin._HEADER.pack(fatbin.MAGIC, 1, 16, len(compressed))
+    with pytest.raises(EmulatorError, match="compressed"):
+        fatbin.ptx_of(head + compressed)
+
 
 @pytest.mark.cuda
 def test_command_line_embeds_a_binary_that_the_loader_refuses_here(tmp_path, capsys):
@@ -98,8 +135,9 @@ def test_arithmetic_is_not_fast(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_HOME", str(tmp_path / "cuda"))
     assert command.main(["--target", "h100", *small_network.arguments(tmp_path / "out")]) == 0
     words = log.read_text().split()
-    assert "arch=compute_90,code=sm_90" in words
-    assert not [word for word in words if "fast" in word or "ftz" in word]
+    assert "arch=compute_90,code=[sm_90,compute_90]" in words
+    assert {"-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true"} <= set(words)
+    assert not [word for word in words if "fast" in word or "ftz=true" in word]
 
 
 @pytest.mark.cuda

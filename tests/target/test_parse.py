@@ -14,6 +14,7 @@ from tvm_insta.errors import TargetError
 from tvm_insta.runtime import cpu
 from tvm_insta.target import llvm_info, parse
 from tvm_insta.target.parse import PRESETS
+from tvm_insta.target.text import with_host
 
 AVX512 = {"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512vpopcntdq"}
 
@@ -121,6 +122,18 @@ def test_cuda_takes_an_arch_and_a_host():
     assert target.tvm.host.kind.name == "llvm"
     assert parse("h100").canonical == parse("cuda -arch=sm_90").canonical
     assert parse("h100").host.canonical == parse("native").canonical
+    orin = parse("orin")
+    assert (orin.mcpu, orin.host.arch, orin.host.mcpu) == ("sm_87", "aarch64", "cortex-a78ae")
+
+
+def test_a_cuda_target_takes_another_host():
+    board = parse(with_host("cuda -arch=sm_87", "llvm -mtriple=aarch64"))
+    assert (board.mcpu, board.triple) == ("sm_87", "aarch64-linux-gnu")
+    assert parse(with_host("orin", "avx2")).host.canonical == parse("avx2").canonical
+    with pytest.raises(TargetError, match="only cuda targets have one"):
+        with_host("rpi4", "llvm")
+    with pytest.raises(TargetError, match="names a host itself"):
+        with_host('cuda -arch=sm_80 -host="llvm"', "avx2")
 
 
 def test_equal_options_have_one_canonical_form():

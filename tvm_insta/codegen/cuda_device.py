@@ -1,24 +1,26 @@
 """CUDA kernels to device code on a machine that may have no card and no driver.
 
 TVM embeds compiled device code only when its CUDA run-time library is loaded, and that library asks
-for the driver's libcuda.so.1, which comes with a card. Where there is none, a stand-in whose every
-function fails lets the library load; nothing of it is called while compiling.
+for the driver's libcuda.so.1, which comes with a card. Where there is none, the libraries of the
+emulated device let it load, or, without a C++ compiler, a stand-in whose every function fails;
+nothing of them is called while compiling.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import tvm
 import tvm_ffi
 
+from tvm_insta import cuda_emulator
 from tvm_insta.codegen.elf import ElfFile
+from tvm_insta.codegen.nvcc_compile import compile_device_code
 from tvm_insta.errors import ToolchainError
 from tvm_insta.target import InstaTarget
 from tvm_insta.target.toolchain import find_linker, nvcc
@@ -35,15 +37,7 @@ _DRIVER = (
     "cuTensorMapEncodeTiled",
 )
 _LOADER = "ffi.Module.load_from_bytes.cuda"
-_SETTINGS = {
-    "TVM_CUDA_COMPILE_MODE": "nvcc",
-    # Fast arithmetic flushes subnormal numbers and approximates division and tanh: it would move
-    # thresholds, and with them bits.
-    "TVM_CUDA_NVCC_NO_FAST_MATH": "1",
-}
-# TVM puts what nvcc said behind the whole CUDA source and this line.
-_NVCC_SAID = "\nCompilation error:\n"
-_ERROR_LINES = 5
+_CALLBACK = "tvm_callback_cuda_compile"
 
 
 def find_nvcc() -> Path:
@@ -71,20 +65,26 @@ def device_compiler(target: InstaTarget) -> Iterator[None]:
     """
     compiler = find_nvcc()
     _load_cuda_runtime(target, compiler)
-    path = f"{compiler.parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    try:
-        # TVM asks the current target for the architecture.
-        with _environment({**_SETTINGS, "PATH": path}), target.tvm:
-            yield
-    except RuntimeError as error:
-        _, failed, said = str(error).rpartition(_NVCC_SAID)
-        if not failed:
+    failures: list[ToolchainError] = []
+
+    def compile_source(source: str) -> bytes:
+        try:
+            return compile_device_code(source, target.mcpu, compiler).image
+        except ToolchainError as error:
+            failures.append(error)  # on its way through C++ it would lose its type
             raise
-        lines = [line for line in said.splitlines() if line.strip()]
-        raise ToolchainError(
-            f"{compiler} could not compile the kernels for {target.mcpu}:\n"
-            + "\n".join(lines[-_ERROR_LINES:])
-        ) from error
+
+    before = tvm_ffi.get_global_func(_CALLBACK)
+    tvm_ffi.register_global_func(_CALLBACK, compile_source, override=True)
+    try:
+        with target.tvm:
+            yield
+    except Exception:
+        if failures:
+            raise failures[0] from None
+        raise
+    finally:
+        tvm_ffi.register_global_func(_CALLBACK, before, override=True)
 
 
 def device_modules(module: tvm.runtime.Module) -> list[tvm.runtime.Module]:
@@ -93,39 +93,37 @@ def device_modules(module: tvm.runtime.Module) -> list[tvm.runtime.Module]:
     return own + [found for each in module.imports for found in device_modules(each)]
 
 
-@contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    before = {key: os.environ.get(key) for key in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                del os.environ[key]
-            else:
-                os.environ[key] = value
-
-
 @functools.cache
 def _load_cuda_runtime(target: InstaTarget, compiler: Path) -> None:
     if tvm_ffi.get_global_func(_LOADER, allow_missing=True) is not None:
         return
     library = Path(tvm.__file__).parent / "lib" / "libtvm_runtime_cuda.so"
     try:
-        try:
-            ctypes.CDLL("libcuda.so.1", ctypes.RTLD_GLOBAL)
-        except OSError:
-            with tempfile.TemporaryDirectory(prefix="tvm_insta-cuda-") as folder:
-                ctypes.CDLL(str(_stand_in(target, Path(folder))), ctypes.RTLD_GLOBAL)
-        for path in toolkit_libraries(library, compiler):
-            ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
+        if not _load_driver(target):
+            for path in toolkit_libraries(library, compiler):
+                ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
     except OSError as error:
         raise ToolchainError(
             f"TVM's CUDA library cannot be loaded ({error}): install the CUDA toolkit of the major "
             "version that apache-tvm was built with, libraries included"
         ) from error
+
+
+def _load_driver(target: InstaTarget) -> bool:
+    """Load a libcuda.so.1: the driver's, else a stand-in; whether CUDA's run time came with it."""
+    try:
+        ctypes.CDLL("libcuda.so.1", ctypes.RTLD_GLOBAL)
+        return cuda_emulator.is_installed()
+    except OSError:
+        pass
+    try:
+        cuda_emulator.install()
+        return True
+    except cuda_emulator.EmulatorError:
+        with tempfile.TemporaryDirectory(prefix="tvm_insta-cuda-") as folder:
+            ctypes.CDLL(str(_stand_in(target, Path(folder))), ctypes.RTLD_GLOBAL)
+        return False
 
 
 def toolkit_libraries(library: Path, compiler: Path) -> list[Path]:

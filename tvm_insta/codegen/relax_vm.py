@@ -27,7 +27,7 @@ from tvm_insta.target.toolchain import Linker, find_linker
 
 _STRICT = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-g0")
 TIR_PIPELINE = "tvm_insta"
-"""Name of the pass pipeline that lowers scheduled PrimFuncs, registered with TVM."""
+"""Name of the pass pipeline that lowers PrimFuncs for CPUs, registered with TVM."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,8 @@ def build_executable(mod: tvm.IRModule, target: InstaTarget) -> relax.VMExecutab
             mod,
             target=target.tvm,
             relax_pipeline=_lowering(),
-            tir_pipeline=TIR_PIPELINE,
+            # The local arrays of a kernel's host half are memory of the device, never the stack's.
+            tir_pipeline=TIR_PIPELINE if target.kind == "llvm" else "s_tir",
             exec_mode="bytecode",
         )
     if target.kind == "cuda" and not device_modules(executable.mod):

@@ -60,19 +60,21 @@ class PackSite:
 
 
 def fuse_consumers(
-    mod: tvm.IRModule, *, consumers: bool = True
+    mod: tvm.IRModule, *, consumers: bool = True, tiles: bool = True
 ) -> tuple[tvm.IRModule, list[PackSite]]:
     """Join kernels; `mod` is between TVM's FuseOps and FuseTIR.
 
     Args:
         mod: `main` calls fused functions and PrimFuncs.
         consumers: False leaves the kernels as they are.
+        tiles: whether the target's schedules compute consumers and shortcuts along with a kernel;
+            else only the small kernels of thresholds are fused.
 
     Returns:
         The module, and one site per `threshold_pack`, in the order of the calls in `mod`.
     """
     calls = KernelCalls(mod)
-    plan = _Choice(calls).plan() if consumers else Plan()
+    plan = _Choice(calls, tiles).plan() if consumers else Plan()
     writer = Writer(calls, plan)
     return writer.run(), _sites(calls, plan, writer)
 
@@ -100,8 +102,9 @@ def _sites(calls: KernelCalls, plan: Plan, writer: Writer) -> list[PackSite]:
 class _Choice:
     """Decides what is fused into what."""
 
-    def __init__(self, calls: KernelCalls) -> None:
+    def __init__(self, calls: KernelCalls, tiles: bool) -> None:
         self.calls = calls
+        self.tiles = tiles
         self.made = Plan()
         self.moved: set[Expr] = (
             set()
@@ -117,7 +120,8 @@ class _Choice:
             if name is None or not args:
                 continue
             if self.calls.operator(var) in _SHORTCUTS:
-                self._choose_shortcut(var)
+                if self.tiles:
+                    self._choose_shortcut(var)
             elif args[0] in self.calls.bindings:
                 self._choose_reader(var, args)
         return self.made
@@ -144,7 +148,9 @@ class _Choice:
         source, operator = args[0], self.calls.operator(var)
         if operator in ("moment_rows", "threshold_pack"):
             leader = source
-            fits = self._takes_tiles(leader) and operator not in self._operators(leader)
+            fits = (
+                self.tiles and self._takes_tiles(leader) and operator not in self._operators(leader)
+            )
         elif operator in _SMALL:
             leader = self.made.leader.get(source, source)
             fits = self._operators(leader)[0] == "moment_mean"

@@ -171,7 +171,7 @@ def run_pipeline(
         "recognise": lambda mod: recognise(mod, report),
         "fold_scales": lambda mod: merge_parallel(fold_scales(mod), report),
         "lower": lowered,
-        "fuse": lambda mod: stored(fuse(mod, report, consumers=chosen.fuses_consumers)),
+        "fuse": lambda mod: stored(fuse(mod, report, consumers=True, tiles=chosen.fuses_consumers)),
         "schedule": schedule,
     }
     mod = imported.mod
@@ -207,7 +207,11 @@ def lower_for(
 
 
 def fuse(
-    mod: tvm.IRModule, report: Report | None = None, *, consumers: bool = False
+    mod: tvm.IRModule,
+    report: Report | None = None,
+    *,
+    consumers: bool = False,
+    tiles: bool = True,
 ) -> tvm.IRModule:
     """Legalise to TIR and put what belongs to a kernel behind it.
 
@@ -215,11 +219,12 @@ def fuse(
         mod: after `lower`.
         report: its packs learn which kernel packs them.
         consumers: not only element-wise epilogues, but also what `fuse_consumers` describes.
+        tiles: whether that is more than the small kernels of thresholds, see `fuse_consumers`.
     """
     transform = relax.transform
     legal = _keep_concatenations(transform.AnnotateTIROpPattern()(legalise(mod)))
     mod = labelled(transform.FuseOps()(without_labels(legal)), transform.FuseOps()(legal))
-    mod, sites = fuse_consumers(mod, consumers=consumers)
+    mod, sites = fuse_consumers(mod, consumers=consumers, tiles=tiles)
     if report is not None:
         report.packs = [
             replace(pack, **asdict(site)) for pack, site in zip(report.packs, sites, strict=True)

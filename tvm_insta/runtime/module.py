@@ -6,7 +6,6 @@ tvm_ffi and libtvm_runtime.
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,23 @@ import numpy as np
 import numpy.typing as npt
 
 from tvm_insta.errors import ArtefactError, InputError
-from tvm_insta.runtime import amx, cpu, profile
+from tvm_insta.runtime import amx, cpu, devices, profile
 from tvm_insta.runtime import manifest as manifests
 from tvm_insta.runtime.arrays import Array, check_inputs, split_outputs
 from tvm_insta.runtime.c_backend import CBackend
+from tvm_insta.runtime.cuda_backend import CudaBackend
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.runtime.trace import TraceEntry
 from tvm_insta.runtime.vm_backend import VmBackend
 
 
-def load(path: str | Path, *, check: bool = True, threads: int | None = None) -> Module:
+def load(
+    path: str | Path,
+    *,
+    check: bool = True,
+    threads: int | None = None,
+    device: str | None = None,
+) -> Module:
     """Load the artefact at `path`: its folder, its `.so` or its `model.json`.
 
     Args:
@@ -38,10 +44,13 @@ def load(path: str | Path, *, check: bool = True, threads: int | None = None) ->
             thread, unless another module of the same file asked for more. In the vm form a run on
             more than one thread is handed over to a thread beside the caller's, which takes some
             microseconds; why, says `runtime.vm_threads`.
+        device: what runs the kernels: "cpu" of an artefact for a CPU, "cuda" (the first card) or
+            "emulated" (see `tvm_insta.cuda_emulator`) of one for CUDA. None: "cpu" or "cuda".
 
     Raises:
         ArtefactError: one sentence on what is missing, damaged or does not fit this machine.
-        InputError: the number of threads is not possible.
+        InputError: the number of threads is not possible, or the device.
+        EmulatorError: the emulated device cannot be made here.
     """
     if threads is not None and threads < 1:
         raise InputError(f"got threads={threads}, but at least 1 thread is needed")
@@ -52,11 +61,12 @@ def load(path: str | Path, *, check: bool = True, threads: int | None = None) ->
             f"{folder / library} is not the library {manifest.library} of the manifest beside it; "
             "give the folder of the artefact"
         )
+    where = devices.choose(manifest, device)
     _check_machine(manifest, check_cpu=check)
     if check:
         others = [name for name in manifest.files if name != manifest.library]
         manifests.check_files(folder, manifest, others)  # the library is checked where it is opened
-    return Module(folder, manifest, check=check, threads=threads)
+    return Module(folder, manifest, check=check, threads=threads, device=where)
 
 
 class Module:
@@ -65,6 +75,7 @@ class Module:
     Attributes:
         manifest: what the artefact says of itself.
         folder: where it was loaded from.
+        device: what runs its kernels.
     """
 
     def __init__(
@@ -74,13 +85,17 @@ class Module:
         *,
         check: bool = True,
         threads: int | None = None,
+        device: devices.Device = devices.Device.CPU,
     ) -> None:
         self.folder = folder
         self.manifest = manifest
+        self.device = device
         library = folder / manifest.library
         self._backend: CBackend | VmBackend
         if manifest.form == "c":
             self._backend = CBackend(library, manifest, check=check, threads=threads)
+        elif device is not devices.Device.CPU:
+            self._backend = CudaBackend(library, manifest, device, check=check, threads=threads)
         else:
             self._backend = VmBackend(library, manifest, check=check, threads=threads)
 
@@ -209,11 +224,6 @@ def _locate(path: Path) -> tuple[Path, str | None]:
 
 
 def _check_machine(manifest: Manifest, *, check_cpu: bool) -> None:
-    if json.loads(manifest.target).get("kind") == "cuda":
-        raise ArtefactError(
-            "the artefact is for CUDA, and this loader runs artefacts for CPUs; load its model.so "
-            "with tvm.relax.VirtualMachine on a machine with a card"
-        )
     here = cpu.machine()
     if manifest.machine != here:
         raise ArtefactError(

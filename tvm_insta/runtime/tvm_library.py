@@ -16,22 +16,30 @@ from tvm_insta.errors import ArtefactError
 _SET_MAX_CONCURRENCY = "_ZN3tvm7runtime9threading17SetMaxConcurrencyEi"
 
 
-@cache
-def library() -> ctypes.CDLL:
-    """The library, loaded for all that need its symbols.
+def load_library(name: str, mode: int = ctypes.RTLD_GLOBAL) -> ctypes.CDLL:
+    """Load a library of apache-tvm, its symbols visible to what is loaded later.
 
     Raises:
         ArtefactError: it is not where apache-tvm puts it.
+        OSError: the dynamic loader refuses it.
     """
-    # `import tvm` would load the whole compiler, 250 MB; its run-time library is enough.
     spec = importlib.util.find_spec("tvm")
-    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
-    for folder in folders:
-        found = Path(folder) / "lib" / "libtvm_runtime.so"
+    for folder in list(spec.submodule_search_locations or ()) if spec is not None else []:
+        found = Path(folder) / "lib" / name
         if found.is_file():
-            mode = ctypes.DEFAULT_MODE if "tvm" in sys.modules else ctypes.RTLD_GLOBAL
             return ctypes.CDLL(str(found), mode)
-    raise ArtefactError("libtvm_runtime.so is not where apache-tvm puts it; reinstall apache-tvm")
+    raise ArtefactError(f"{name} is not where apache-tvm puts it; reinstall apache-tvm")
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """TVM's run-time library. `import tvm` would load the whole compiler, 250 MB.
+
+    Raises:
+        ArtefactError: as `load_library`.
+    """
+    loaded = "tvm" in sys.modules
+    return load_library("libtvm_runtime.so", ctypes.DEFAULT_MODE if loaded else ctypes.RTLD_GLOBAL)
 
 
 def load() -> ModuleType:

@@ -46,12 +46,24 @@ class VmBackend:
         module = self._opened.handle
         try:
             self.vm = module["vm_load_executable"]()
-            self.vm["vm_initialization"](_CPU, 0, _POOLED_MEMORY)
+            self.vm["vm_initialization"](*self._devices())
             self.main = self.vm["main"]
         except (AttributeError, RuntimeError) as error:
             raise ArtefactError(
                 f"{manifest.library} holds no Relax VM module ({error}); compile the model again"
             ) from error
+
+    def _devices(self) -> tuple[int, ...]:
+        """Kind, number and allocator of each device, as the VM takes them."""
+        return _CPU, 0, _POOLED_MEMORY
+
+    def _main(self, inputs: list[Array]) -> Array:
+        """What the network makes of the inputs; memory of the VM's."""
+        return self.to_numpy(self.main(*map(self.ffi.from_dlpack, inputs)))
+
+    def to_numpy(self, tensor: Any) -> Array:
+        """A tensor of the VM as an array, in the same memory where that is this process's."""
+        return np.from_dlpack(tensor)
 
     def call(self, work: Callable[[], T]) -> T:
         """Call `work` on the thread that runs this module, see `runtime.vm_threads`."""
@@ -96,7 +108,7 @@ class VmBackend:
             if before or at == len(kernels) or name != kernels[at].symbol:
                 return 0  # a builtin of the VM: shapes, memory
             tensors = [arg for arg in args if hasattr(arg, "__dlpack__")]  # the rest are sizes
-            arrays = [np.array(np.from_dlpack(arg)) for arg in tensors]
+            arrays = [np.array(self.to_numpy(arg)) for arg in tensors]
             split = len(arrays) - len(kernels[at].outputs)
             entries.append(TraceEntry(at, name, tuple(arrays[:split]), tuple(arrays[split:])))
             return 0
@@ -124,7 +136,7 @@ class VmBackend:
 
     def _run_locked(self, inputs: list[Array], batch: int) -> Array:
         try:
-            result = np.from_dlpack(self.main(*map(self.ffi.from_dlpack, inputs)))
+            result = self._main(inputs)
         except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
             # They are what the manifest asks for, and of the batch that it allows.
             raise ArtefactError(

@@ -31,7 +31,15 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     },
     "avx2": {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "haswell"},
     "avx512": {"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "icelake-server"},
+    "a100": {"kind": "cuda", "arch": "sm_80"},
+    "rtx4090": {"kind": "cuda", "arch": "sm_89"},
     "h100": {"kind": "cuda", "arch": "sm_90"},
+    # Jetson AGX Orin: the host is the board's own CPU.
+    "orin": {
+        "kind": "cuda",
+        "arch": "sm_87",
+        "host": "llvm -mtriple=aarch64-linux-gnu -mcpu=cortex-a78ae",
+    },
 }
 KEYS: Mapping[str, tuple[str, ...]] = {
     "llvm": ("mtriple", "mcpu", "mattr", "mfloat-abi", "mabi", "num-cores"),
@@ -72,6 +80,26 @@ def read(text: str) -> tuple[str, dict[str, Any]]:
         kept = [item for item in base["mattr"].split(",") if item[1:] not in named]
         options["mattr"] = ",".join([*kept, given["mattr"]])
     return kind, options
+
+
+def with_host(text: str, host: str) -> str:
+    """The text of a cuda target with another host.
+
+    Args:
+        text: a cuda target as users write it.
+        host: of its CPU: a target of kind llvm.
+
+    Raises:
+        TargetError: the target is no cuda target, or names a host itself.
+    """
+    kind, options = read(text)
+    if kind != "cuda":
+        raise TargetError(
+            f"got a host for {text!r}, but only cuda targets have one: leave it away."
+        )
+    if "host" in options and PRESETS.get(text.strip(), {}).get("host") != options["host"]:
+        raise TargetError(f"the target {text!r} names a host itself: leave one of the two away.")
+    return json.dumps({"kind": kind, **options, "host": host})
 
 
 def _kinds() -> str:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tvm_insta import cli
+from tvm_insta.runtime import devices
 
 
 def parser() -> argparse.ArgumentParser:
@@ -37,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
         help="execute this in its place, as of the compile command",
     )
     result.add_argument("--per-layer", action="store_true", help="a line for each binarisation")
+    result.add_argument("--device", help=devices.HELP)
     result.add_argument("--json", type=Path, help="write the findings here")
     return result
 
@@ -53,7 +55,7 @@ def _validate(args: argparse.Namespace) -> int:
 
     if args.inputs < 1:
         raise InputError(f"got --inputs {args.inputs}, but at least 1 is needed")
-    artefact = runtime.load(args.artefact)
+    artefact = runtime.load(args.artefact, device=args.device)
 
     import torch
 

@@ -1,0 +1,63 @@
+"""CUDA: one kernel for each PrimFunc, scheduled by rules of our own.
+
+Each rule keeps the meaning of a function: integers exactly, and the order of every float sum, which
+is part of what an operator means (of `insta.moments` above all). So a float sum stays within one
+thread; sums of integers may be shared out.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import tvm
+from tvm import s_tir, tirx
+
+from tvm_insta.schedules.base import NotApplicable, start
+from tvm_insta.schedules.cuda.functions import with_defined_functions
+from tvm_insta.schedules.cuda.image import schedule_image
+from tvm_insta.schedules.cuda.pack import schedule_pack
+from tvm_insta.schedules.cuda.popcount import schedule_popcount
+from tvm_insta.schedules.cuda.simplify import with_simple_indices
+from tvm_insta.schedules.cuda.threads import schedule_stages, schedule_threads
+
+_LOG = logging.getLogger(__name__)
+
+Rule = Callable[[s_tir.Schedule], None]
+
+_RULES: Sequence[Rule] = (
+    schedule_popcount,
+    schedule_pack,
+    schedule_threads,
+    schedule_image,
+    schedule_stages,
+)
+
+
+def bind(function: tirx.PrimFunc, target: tvm.target.Target) -> tirx.PrimFunc | None:
+    """Bind a PrimFunc to the blocks and threads of a GPU.
+
+    Args:
+        function: legalised and fused; its batch may be symbolic.
+        target: kind "cuda".
+
+    Returns:
+        The scheduled function, or None if no rule applies to it.
+    """
+    function = with_simple_indices(with_defined_functions(function))
+    for rule in _RULES:
+        with target:
+            schedule = start(function)
+            try:
+                rule(schedule)
+            except NotApplicable:
+                continue
+            except Exception as error:  # TVM refuses in many ways; the rules behind are simpler
+                _LOG.debug("%s: %s", rule.__name__, error)
+                continue
+        scheduled = schedule.mod["main"].with_attr("tirx.is_scheduled", True)
+        symbol = function.attrs.get("global_symbol") if function.attrs else None
+        if symbol is None:
+            return scheduled.without_attr("global_symbol")
+        return scheduled.with_attr("global_symbol", symbol)
+    return None

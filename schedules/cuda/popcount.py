@@ -1,0 +1,192 @@
+"""Binary convolutions by XOR and popcount, their tiles in shared memory, everything else fused.
+
+A block of threads computes `rows * columns` pixels of one image for `channels` output channels. It
+loads the words of the pixels, halo included, and of the weights once into shared memory. A thread
+holds the sums of `pixels` neighbouring pixels for one group of channels in registers, and applies
+what is fused behind them (border table, scale, residual) where it writes them. The sums are of
+integers, so their order is free.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import s_tir, tirx
+
+from tvm_insta.schedules.base import (
+    NotApplicable,
+    blocks,
+    divisors,
+    extent,
+    largest_divisor,
+    rule_of,
+)
+from tvm_insta.schedules.cuda.blocks import inline_all, outputs, spatial_loops
+
+SHARED_BYTES = 48 << 10
+"""What a block has of shared memory on every card, without opting in to more."""
+
+_MARKS = ("insta_bconv",)
+_PIXELS = 4  # of a thread
+_GROUPS = 8  # of channels, of a block
+_COLUMNS = 8  # threads of a block along a row
+_FEWEST_THREADS, _MOST_THREADS = 96, 512  # of a block
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How a convolution is shared out.
+
+    Attributes:
+        rows: output rows of a block.
+        columns: threads of a block along a row.
+        pixels: neighbouring pixels of a thread.
+        groups: threads of a block along the channels.
+        channels: output channels of a thread.
+    """
+
+    rows: int
+    columns: int
+    pixels: int
+    groups: int
+    channels: int
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return self.rows * self.columns * self.groups
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a convolution.
+
+    Attributes:
+        height, width, channels: of the output.
+        block: output channels that are neighbours in the weights.
+        kernel: rows and columns.
+        words: of a pixel.
+        stride: of rows and columns.
+    """
+
+    height: int
+    width: int
+    channels: int
+    block: int
+    kernel: tuple[int, int]
+    words: int
+    stride: int
+
+    def shared_bytes(self, tile: Tile) -> int:
+        """Bytes of shared memory that a tile needs."""
+        kernel_rows, kernel_columns = self.kernel
+        rows = (tile.rows - 1) * self.stride + kernel_rows
+        columns = (tile.columns * tile.pixels - 1) * self.stride + kernel_columns
+        weights = kernel_rows * kernel_columns * tile.groups * tile.channels
+        return 4 * self.words * (rows * columns + weights)
+
+
+def choose_tile(shape: Shape) -> Tile:
+    """A tile whose sizes divide the shape's, so that no thread has to look whether it is inside.
+
+    Raises:
+        NotApplicable: the smallest does not fit shared memory.
+    """
+    pixels = largest_divisor(shape.width, _PIXELS)
+    columns = largest_divisor(shape.width // pixels, _COLUMNS)
+    groups = largest_divisor(shape.channels // shape.block, _GROUPS)
+    while True:
+        tile = Tile(_rows(shape, columns * groups), columns, pixels, groups, shape.block)
+        if shape.shared_bytes(tile) <= SHARED_BYTES:
+            return tile
+        if groups == 1:
+            raise NotApplicable
+        groups = largest_divisor(shape.channels // shape.block, groups - 1)
+
+
+def _rows(shape: Shape, threads: int) -> int:
+    """The fewest rows that make enough threads of a block, of which each row makes `threads`."""
+    fitting = [rows for rows in sorted(divisors(shape.height)) if rows * threads <= _MOST_THREADS]
+    enough = [rows for rows in fitting if rows * threads >= _FEWEST_THREADS]
+    return min(enough, default=max(fitting))
+
+
+def schedule_popcount(schedule: s_tir.Schedule) -> None:
+    """A binary convolution of images in blocked weights, without groups.
+
+    Raises:
+        NotApplicable: the function is something else.
+    """
+    marked = [block for block in blocks(schedule) if rule_of(schedule, block) in _MARKS]
+    if len(marked) != 1 or len(outputs(schedule)) != 1:
+        raise NotApplicable
+    (sums,) = marked
+    inline_all(schedule)
+    if len(blocks(schedule)) == 1:  # nothing behind the sums: the output is read from registers
+        output = schedule.cache_write(sums, 0, "local")
+    elif len(blocks(schedule)) == 2:
+        (output,) = outputs(schedule)
+    else:
+        raise NotApplicable
+    shape = _shape(schedule, sums)
+    tile = choose_tile(shape)
+    image, row, column, channel = spatial_loops(schedule, output)
+    row_block, row_in = schedule.split(row, factors=[None, tile.rows])
+    column_block, column_in, pixel = schedule.split(
+        column, factors=[None, tile.columns, tile.pixels]
+    )
+    channel_block, group, lane = schedule.split(channel, factors=[None, tile.groups, tile.channels])
+    schedule.reorder(
+        image, row_block, column_block, channel_block, row_in, column_in, group, pixel, lane
+    )
+    place = schedule.fuse(row_block, column_block)
+    threads = schedule.fuse(row_in, column_in)
+    schedule.bind(image, "blockIdx.z")
+    schedule.bind(place, "blockIdx.y")
+    schedule.bind(channel_block, "blockIdx.x")
+    schedule.bind(threads, "threadIdx.y")
+    schedule.bind(group, "threadIdx.x")
+    pixels, weights = (schedule.cache_read(sums, index, "shared") for index in (0, 1))
+    schedule.compute_at(sums, group, preserve_unit_loops=True)
+    schedule.set_scope(sums, 0, "local")
+    for copy in (pixels, weights):
+        schedule.compute_at(copy, channel_block, preserve_unit_loops=True)
+        _load_together(schedule, copy, tile)
+    loops = list(schedule.get_loops(sums))[-7:]
+    schedule.reorder(*loops[4:], *loops[:4])
+    start = schedule.decompose_reduction(sums, loops[4])
+    # Sums stay in registers only where every index into them is a constant.
+    for loop in (pixel, lane, loops[2], loops[3], *list(schedule.get_loops(start))[-2:]):
+        schedule.unroll(loop)
+
+
+def _load_together(schedule: s_tir.Schedule, copy: Any, tile: Tile) -> None:
+    """All threads of a block copy neighbouring words in turn."""
+    loops = list(schedule.get_loops(copy))
+    inside = loops[len(loops) - len(schedule.get(copy).iter_vars) :]
+    fused = schedule.fuse(*inside)
+    _, along_y, along_x = schedule.split(
+        fused, factors=[None, tile.rows * tile.columns, tile.groups]
+    )
+    schedule.bind(along_y, "threadIdx.y")
+    schedule.bind(along_x, "threadIdx.x")
+
+
+def _shape(schedule: s_tir.Schedule, sums: Any) -> Shape:
+    """Raises NotApplicable where a size is not known or the loops are not those of an image."""
+    block = schedule.get(sums)
+    kinds = [axis.iter_type for axis in block.iter_vars]
+    if kinds != [tirx.IterVar.DataPar] * 4 + [tirx.IterVar.CommReduce] * 3:
+        raise NotApplicable
+    if [len(region.source.shape) for region in block.reads] != [4, 5]:
+        raise NotApplicable
+    sizes = [extent(schedule, loop) for loop in schedule.get_loops(sums)][1:]
+    known = [size for size in sizes if size is not None]
+    if len(known) != 6:
+        raise NotApplicable
+    height, width, channels, rows, columns, words = known
+    lanes = int(block.reads[1].source.shape[-1])
+    padded = int(block.reads[0].source.shape[1])
+    stride = (padded - rows) // (height - 1) if height > 1 else 1
+    return Shape(height, width, channels, lanes, (rows, columns), words, stride)

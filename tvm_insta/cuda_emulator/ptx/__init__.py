@@ -1,0 +1,1 @@
+"""From PTX text to C++: parse, then a rule for each instruction."""
