@@ -42,8 +42,8 @@ def labels(mod):
 
 def test_equal_weights_are_no_equal_layers():
     mod, report = phases(Twins().eval(), torch.randn(2, 8, 6, 6))
-    for joins in (False, True):
-        fused = fuse(mod, joins=joins)
+    for consumers in (False, True):
+        fused = fuse(mod, consumers=consumers)
         kernels = {layer.name: found for layer, found in kernels_of_layers(fused, report)}
         assert set(kernels) == {"first", "second", "third"}
         assert all(len(found) == 1 for found in kernels.values())

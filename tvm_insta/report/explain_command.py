@@ -31,15 +31,11 @@ def explained(*artefacts: tuple[Path, Path | None], measure: bool = False) -> li
         InputError: the times are not its own, or it has no counters.
     """
     found = []
-    # All stay loaded: a thread of `runtime.crew` that a second module takes over may run its
-    # parallel loops on another number of threads than the first job on it did.
-    modules = []
     for folder, file in artefacts:
         manifest = manifests.read(folder / manifests.FILE_NAME)
         times = None if file is None else read_times(file)
         if times is None and measure:
-            modules.append(load(folder, threads=1))
-            times = measured(modules[-1])
+            times = measured(load(folder, threads=1))
         found.append(explain(manifest, times))
     return found
 
