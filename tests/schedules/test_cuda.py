@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tvm import te, tirx
 from tvm.s_tir.schedule import Schedule
 
-from tvm_insta.schedules import cuda
 from tvm_insta.schedules.base import NotApplicable
+from tvm_insta.schedules.cuda.bind import bind
 from tvm_insta.schedules.cuda.popcount import SHARED_BYTES, Shape, choose_tile
 from tvm_insta.target import parse
 
@@ -61,7 +61,7 @@ def elementwise(symbolic):
 
 @pytest.mark.parametrize("symbolic", [False, True])
 def test_one_kernel_for_a_chain_of_steps(symbolic):
-    bound = cuda.bind(elementwise(symbolic), parse("cuda -arch=sm_90").tvm)
+    bound = bind(elementwise(symbolic), parse("cuda -arch=sm_90").tvm)
     assert bound.attrs["tirx.is_scheduled"]
     schedule = Schedule(tvm.IRModule({"main": bound}))
     (block,) = schedule.get_child_blocks(schedule.get_sblock("root"))
