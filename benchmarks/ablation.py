@@ -154,7 +154,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns 0, or 2 for an error."""
-    return cli.run(_write, parser(), argv)
+    return cli.execute(_write, parser(), argv)
 
 
 def _write(args: argparse.Namespace) -> int:

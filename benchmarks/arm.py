@@ -69,7 +69,7 @@ _ONNX_HELP = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
-    return cli.run(_run, parser(), argv)
+    return cli.execute(_run, parser(), argv)
 
 
 def _run(args: argparse.Namespace) -> int:

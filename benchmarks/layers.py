@@ -98,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return cli.run(_layers, parser(), argv)
+    return cli.execute(_layers, parser(), argv)
 
 
 def _layers(args: argparse.Namespace) -> int:

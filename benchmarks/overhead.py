@@ -99,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return cli.run(_overhead, parser(), argv)
+    return cli.execute(_overhead, parser(), argv)
 
 
 def _overhead(args: argparse.Namespace) -> int:

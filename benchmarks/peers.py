@@ -89,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return cli.run(_peers, parser(), argv)
+    return cli.execute(_peers, parser(), argv)
 
 
 def _peers(args: argparse.Namespace) -> int:

@@ -133,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns 0, or 2 for an error."""
-    return cli.run(_measure, parser(), argv)
+    return cli.execute(_measure, parser(), argv)
 
 
 def _measure(args: argparse.Namespace) -> int:

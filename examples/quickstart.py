@@ -19,7 +19,7 @@ import torch
 
 import tvm_insta
 from tvm_insta import nn
-from tvm_insta.bench import measure
+from tvm_insta.runtime.latency import measure
 from tvm_insta.runtime.preprocess import load_images
 
 HERE = Path(__file__).parent

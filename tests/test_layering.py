@@ -58,10 +58,9 @@ KNOWS: dict[str, set[str]] = {
         "tuning",
         "report",
     },
-    "cli": set(),
 }
-EVERYTHING = {*KNOWS, *FOREIGN, "__init__"}
-# The verbs, each for the command line of one thing; no package knows them.
+EVERYTHING = {*KNOWS, *FOREIGN, "__init__", "cli"}
+# The command line, and the verbs, each for one thing; no package knows them.
 for verb in (
     "__init__",
     "__main__",
@@ -72,6 +71,7 @@ for verb in (
     "logs",
     "run",
     "tune",
+    "cli",
 ):
     KNOWS[verb] = EVERYTHING
 KNOWS["benchmarks"] = {*EVERYTHING, "bench", "compile"}

@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return cli.run(_explain, parser(), argv)
+    return cli.execute(_explain, parser(), argv)
 
 
 def _explain(args: argparse.Namespace) -> int:

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-
-from tvm_insta import cli, runtime
-from tvm_insta.errors import InputError
-from tvm_insta.runtime import cpu, devices, preprocess_option
-from tvm_insta.runtime import manifest as manifests
-from tvm_insta.runtime.image_folder import ImageSet, image_set
-from tvm_insta.runtime.preprocess import load_images
+from tvm_insta import cli
+from tvm_insta.cli.run import add_arguments, run_run
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,120 +15,13 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         prog="tvm_insta.run", description="Classify images with an artefact."
     )
-    result.add_argument("artefact", type=Path, help="folder that the compile command wrote")
-    result.add_argument(
-        "images",
-        nargs="+",
-        type=Path,
-        help="image files, folders of images, or a folder with one subfolder per class, whose name "
-        "is then taken as the truth (hidden ones are left out)",
-    )
-    result.add_argument(
-        "--preprocess", metavar="HOW", help=f"{preprocess_option.HELP} (default: as compiled)"
-    )
-    result.add_argument("--top", type=int, help="classes to print for each image (default: 1)")
-    result.add_argument(
-        "--dump-input",
-        type=Path,
-        help="write the batch as the network takes it, raw float32 or uint8, for the C examples",
-    )
-    result.add_argument(
-        "--threads", type=int, help="threads of one run (default: as tvm_insta.load has it)"
-    )
-    result.add_argument("--device", help=devices.HELP)
-    result.add_argument("--quiet", action="store_true", help="print the totals only")
+    add_arguments(result)
     return result
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    return cli.run(_run, parser(), argv)
-
-
-def _run(args: argparse.Namespace) -> int:
-    if args.top is not None and (args.quiet or args.top < 1):
-        why = "with --quiet, which prints none" if args.quiet else "but at least 1 class is printed"
-        raise InputError(f"got --top {args.top}, {why}: leave it away or give another number")
-    manifest = manifests.read(args.artefact / manifests.FILE_NAME)
-    manifests.check_takes_images(manifest, "run classifies images")
-    if len(manifest.outputs) != 1:
-        raise InputError(
-            f"the artefact has {len(manifest.outputs)} outputs, but run prints the classes of one: "
-            "call the artefact from Python"
-        )
-    # Images for a board are prepared where Python is.
-    elsewhere = args.dump_input is not None and manifest.machine != cpu.machine()
-    module = (
-        None if elsewhere else runtime.load(args.artefact, threads=args.threads, device=args.device)
-    )
-    images = image_set(args.images)
-    for note in images.notes:
-        print(note)
-    dtype = manifest.inputs[0].dtype
-    batch = load_images(images.files, _preprocessing(args, manifest), dtype)
-    if args.dump_input is not None:
-        args.dump_input.write_bytes(batch.tobytes())
-        print(f"wrote {args.dump_input}: {list(batch.shape)} {dtype}")
-    if module is None:
-        print(f"compiled for {manifest.machine}: not run on this machine")
-        return 0
-    started = time.perf_counter()
-    logits = classify(module, batch)
-    seconds = time.perf_counter() - started
-    if logits.ndim != 2:
-        raise InputError(
-            f"the network gives {list(logits.shape[1:])} numbers for an image, which are no "
-            "classes: call the artefact from Python"
-        )
-    order = np.argsort(-logits, axis=1, kind="stable")
-    names = manifest.classes or ()
-    if len(names) != logits.shape[1]:
-        names = tuple(map(str, range(logits.shape[1])))
-    if not args.quiet:
-        for file, row, best in zip(images.files, logits, order, strict=True):
-            shown = ", ".join(f"{names[k]} ({row[k]:.3f})" for k in best[: args.top or 1])
-            print(f"{file}: {shown}")
-    for line in _accuracy(images, [names[best[0]] for best in order], names):
-        print(line)
-    count = len(images.files)
-    print(f"{count} images in {1e3 * seconds:.1f} ms ({1e3 * seconds / count:.3f} ms each)")
-    return 0
-
-
-def _preprocessing(args: argparse.Namespace, manifest: manifests.Manifest) -> dict[str, Any] | None:
-    if args.preprocess is None:
-        return manifest.preprocessing
-    tensor = manifest.inputs[0]
-    if tensor.dtype == "uint8":
-        raise InputError(
-            "got --preprocess for an artefact that normalises its images itself (compiled with "
-            "--input uint8): leave it away, or compile again with another --preprocess"
-        )
-    return preprocess_option.described(args.preprocess, tensor.shape[1:]).preprocessing
-
-
-def _accuracy(images: ImageSet, found: Sequence[str], names: Sequence[str]) -> Iterator[str]:
-    """The share of right classes, of the images in folders that are named like classes."""
-    folders = sorted({label for label in images.labels if label is not None})
-    unknown = [label for label in folders if label not in names]
-    if unknown:
-        more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
-        yield (
-            f"{', '.join(unknown[:3])}{more} are no classes of this network, which are called "
-            f"{names[0]} to {names[-1]}: images in these folders are not counted as right or wrong"
-        )
-    pairs = [(a, b) for a, b in zip(found, images.labels, strict=True) if b in names]
-    if pairs:
-        right = sum(guess == label for guess, label in pairs)
-        share = 100 * right / len(pairs)
-        yield f"accuracy {share:.2f} % ({right} of {len(pairs)} images)"
-
-
-def classify(module: runtime.Module, batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Logits ``[N, classes]`` for any number of images, in batches the artefact allows."""
-    step = module.manifest.max_batch
-    parts = [module(batch[start : start + step]) for start in range(0, len(batch), step)]
-    return np.concatenate(parts)
+    return cli.execute(run_run, parser(), argv)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def test_errors_become_one_sentence(error, code, said, capsys):
     def main(_):
         raise error
 
-    assert cli.run(main, argparse.ArgumentParser(prog="prog"), []) == code
+    assert cli.execute(main, argparse.ArgumentParser(prog="prog"), []) == code
     assert said in capsys.readouterr().err
 
 
@@ -61,7 +61,7 @@ def test_verbose_shows_the_traceback(capsys):
     def main(_):
         raise InstaError("a sentence")
 
-    assert cli.run(main, argparse.ArgumentParser(prog="prog"), ["-v"]) == 2
+    assert cli.execute(main, argparse.ArgumentParser(prog="prog"), ["-v"]) == 2
     assert "Traceback" in capsys.readouterr().err
 
 

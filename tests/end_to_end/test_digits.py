@@ -13,7 +13,7 @@ import torch
 import tvm_insta
 from tvm_insta import nn, runtime
 from tvm_insta import run as run_command
-from tvm_insta.run import classify
+from tvm_insta.runtime.classify import classify
 from tvm_insta.runtime.image_folder import image_files
 from tvm_insta.runtime.preprocess import load_images
 from tvm_insta.validate.__main__ import main as validate_main

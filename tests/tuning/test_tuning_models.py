@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from tests.tuning import tiny
-from tvm_insta import nn, tune
+from tvm_insta import nn
+from tvm_insta.cli import tune
 from tvm_insta.compiler import tuner
 from tvm_insta.errors import TuneError
 from tvm_insta.passes.pipeline import run_pipeline

@@ -12,12 +12,12 @@ from collections.abc import Callable, Sequence
 from tvm_insta.cli.progress import StepBar
 from tvm_insta.errors import InstaError, plain
 
-__all__ = ["INTERRUPTED", "StepBar", "run"]
+__all__ = ["INTERRUPTED", "StepBar", "execute"]
 
 INTERRUPTED = 130
 
 
-def run(
+def execute(
     main: Callable[[argparse.Namespace], int],
     parser: argparse.ArgumentParser,
     argv: Sequence[str] | None,

@@ -112,7 +112,7 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns 0, or 2 for an error."""
-    return cli.run(_train, parser(), argv)
+    return cli.execute(_train, parser(), argv)
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:

@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line: 0 if all was judged and holds, 1 if not, 2 for an error."""
-    return cli.run(_validate, parser(), argv)
+    return cli.execute(_validate, parser(), argv)
 
 
 def _validate(args: argparse.Namespace) -> int:

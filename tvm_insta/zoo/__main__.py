@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns 0, or 2 for an error."""
-    return cli.run(_run, parser(), argv)
+    return cli.execute(_run, parser(), argv)
 
 
 def _run(args: argparse.Namespace) -> int:
