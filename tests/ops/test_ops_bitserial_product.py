@@ -38,7 +38,11 @@ def test_kernel_and_oracle(run_op, data):
     left, a = random_factor(rng, (n, g, m, k), *kinds[0])
     right, b = random_factor(rng, (n, g, o, k), *kinds[1])
     attrs = dict(
-        in_channels=k, bits=[bits for _, bits in kinds], encodings=[name for name, _ in kinds]
+        in_channels=k,
+        left_bits=kinds[0][1],
+        right_bits=kinds[1][1],
+        left_encoding=kinds[0][0],
+        right_encoding=kinds[1][0],
     )
     expected = np.einsum("ngmk,ngok->ngmo", a, b).astype(np.int32)
     assert np.array_equal(reference.bitserial_product(left, right, **attrs), expected), seed
@@ -59,17 +63,17 @@ def test_product(rng, run_op):
         ((1, 2, 3, 2), (1, 2, 3, 1), {}, "dimension 3 of right is 1, but must be 2"),
         ((1, 2, 3, 2), (1, 1, 3, 2), {}, "dimension 1 of right is 1, but must be 2 (as of left)"),
         ((2, 3, 2), (1, 2, 3, 2), {}, "left) has rank 3"),
-        ((1, 2, 3, 2), (1, 2, 3, 2), {"bits": (5, 1)}, "left_bits is 5; pass an integer in 1..4"),
+        ((1, 2, 3, 2), (1, 2, 3, 2), {"left_bits": 5}, "left_bits is 5; pass an integer in 1..4"),
         (
             (1, 2, 3, 2),
             (1, 2, 3, 2),
-            {"encodings": ("ternary", "bipolar")},
+            {"left_encoding": "ternary"},
             "left_bits is 1; pass 2 for ternary codes",
         ),
         (
             (1, 2, 3, 2),
             (1, 2, 3, 2),
-            {"encodings": ("bipolar", "plain")},
+            {"right_encoding": "plain"},
             "right_encoding is 'plain'; pass one of 'bipolar', 'unsigned', 'ternary'",
         ),
     ],

@@ -18,6 +18,7 @@ def tensor(*shape, dtype="float32"):
 
 N = tirx.Var("n", "int64")
 U = "uint32"
+
 # One call of every operator, with no attribute at its default.
 CALLS = {
     "threshold_pack": (
@@ -59,6 +60,19 @@ CALLS = {
         [tensor(N, 4, dtype=U), tensor(5, 2, dtype=U)],
         dict(in_channels=40, bits=2, encoding="unsigned"),
     ),
+    "bitserial_product": (
+        ops.bitserial_product,
+        [tensor(N, 3, 4, 4, dtype=U), tensor(N, 3, 5, 4, dtype=U)],
+        dict(
+            in_channels=40,
+            left_bits=2,
+            right_bits=2,
+            left_encoding="ternary",
+            right_encoding="unsigned",
+            layers=["a"],
+        ),
+    ),
+    "product": (ops.product, [tensor(N, 3, 4, 8), tensor(N, 3, 5, 8)], dict(layers=["a"])),
     "conv2d": (
         ops.conv2d,
         [tensor(N, 6, 6, 4), tensor(8, 2, 2, 2)],
@@ -106,6 +120,7 @@ BLOCKS = {
     ),
     "bitserial_conv2d_signs": (4, ["bconv_signs", "bconv"], {"bconv": "insta_bconv_signs"}),
     "bitserial_dense": (4, ["bitserial_dense"], {}),
+    "bitserial_product": (4, ["bitserial_product"], {}),
     "conv2d": (4, ["pad", "conv2d"], {}),
     "dense": (4, ["dense"], {}),
     "conv2d_blocked": (4, ["pad", "fconv"], {"fconv": "insta_fconv"}),
@@ -119,8 +134,8 @@ BLOCKS = {
 }
 
 
-WITHOUT_KERNEL = {"convolution", "levels"}
-"""A pass makes another operator of the one; the other is made of Relax's own."""
+WITHOUT_KERNEL = {"convolution", "levels", "product"}
+"""A pass makes another operator of these, or they are made of Relax's own."""
 
 
 def test_every_operator_is_covered():

@@ -50,18 +50,22 @@ def bitserial_product(
     right: relax.Expr,
     *,
     in_channels: int,
-    bits: Sequence[int] = (1, 1),
-    encodings: Sequence[str] = ("bipolar", "bipolar"),
+    left_bits: int = 1,
+    right_bits: int = 1,
+    left_encoding: str = "bipolar",
+    right_encoding: str = "bipolar",
     layers: Sequence[str] = (),
 ) -> relax.Call:
     """Build the call; shapes and meaning are in the module's docstring.
 
     Args:
-        left: [N, G, M, bits[0] * Kw] uint32.
-        right: [N, G, O, bits[1] * Kw] uint32.
+        left: [N, G, M, left_bits * Kw] uint32.
+        right: [N, G, O, right_bits * Kw] uint32.
         in_channels: K, the numbers of a row.
-        bits: of a code of left and of right, 1..4.
-        encodings: of left and of right: "bipolar", "unsigned" or "ternary".
+        left_bits: of a code of left, 1..4.
+        right_bits: of a code of right, 1..4.
+        left_encoding: "bipolar", "unsigned" or "ternary".
+        right_encoding: the same of right.
         layers: names of the layers that are computed.
 
     Returns:
@@ -71,10 +75,10 @@ def bitserial_product(
         "bitserial_product",
         [left, right],
         in_channels=in_channels,
-        left_bits=bits[0],
-        right_bits=bits[1],
-        left_encoding=encodings[0],
-        right_encoding=encodings[1],
+        left_bits=left_bits,
+        right_bits=right_bits,
+        left_encoding=left_encoding,
+        right_encoding=right_encoding,
         layers=list(layers),
     )
 

@@ -160,12 +160,17 @@ def bitserial_product(
     right: Words,
     *,
     in_channels: int,
-    bits: Sequence[int] = (1, 1),
-    encodings: Sequence[str] = ("bipolar", "bipolar"),
+    left_bits: int = 1,
+    right_bits: int = 1,
+    left_encoding: str = "bipolar",
+    right_encoding: str = "bipolar",
 ) -> Ints:
     """Oracle of `insta.bitserial_product`: the codes are unpacked and multiplied as integers."""
     values = []
-    for words, own, encoding in zip((left, right), bits, encodings, strict=True):
+    for words, own, encoding in (
+        (left, left_bits, left_encoding),
+        (right, right_bits, right_encoding),
+    ):
         codes = unpack_codes(words, in_channels, own, 1).astype(np.int64)
         offsets = {"bipolar": (2, 1 - 2**own), "unsigned": (1, 0), "ternary": (2, -2)}
         step, base = offsets[encoding]

@@ -242,8 +242,10 @@ class _Recognise(Rewriter):
             self._pack(sides[0], first.bits, 1),
             self._pack(sides[1], second.bits, 1),
             in_channels=shape_of(call.args[0])[3],
-            bits=(first.bits, second.bits),
-            encodings=(first.name, second.name),
+            left_bits=first.bits,
+            right_bits=second.bits,
+            left_encoding=first.name,
+            right_encoding=second.name,
             layers=names(call.attrs["layers"]),
         )
         return self._scaled(result, np.array(first.factor * second.factor))
