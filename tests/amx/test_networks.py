@@ -186,5 +186,7 @@ def test_the_request_is_the_right_system_call(library, refuse):
 def test_options():
     with pytest.raises(InstaError, match="got binary 'tiles', but it must be one of auto, pop"):
         build(torch.nn.Identity(), torch.zeros(1, 3), binary="tiles")
-    with pytest.raises(InstaError, match="got binary 'amx', but llvm -mcpu=haswell has no amx"):
+    with pytest.raises(
+        InstaError, match="got binary 'amx', but llvm -mcpu=haswell is not x86-64 with amx"
+    ):
         build(torch.nn.Identity(), torch.zeros(1, 3), "llvm -mcpu=haswell", binary="amx")

