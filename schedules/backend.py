@@ -23,6 +23,7 @@ from tvm_insta.schedules.base import (
     NotApplicable,
     OtherKind,
     start,
+    with_symbol_of,
 )
 from tvm_insta.schedules.variants import BinaryLayer, Measured, UsesTiles
 
@@ -178,7 +179,7 @@ class BackEnd(ABC):
                 except Exception as error:  # whatever went wrong, the function itself is correct
                     reason = f"{rule.name}: {first_line(error)}"
                 else:
-                    made = _restore(kernel.schedule.mod["main"], function)
+                    made = with_symbol_of(kernel.schedule.mod["main"], function)
                     return made, ScheduleRecord(name, label, used, reason)
         return function, ScheduleRecord(name, "unscheduled", None, reason)
 
@@ -212,11 +213,3 @@ def first_line(error: Exception) -> str:
     text = str(error)
     message = text.rsplit("Error message:", maxsplit=1)[-1].strip()
     return message.splitlines()[0] if message else type(error).__name__
-
-
-def _restore(scheduled: tirx.PrimFunc, original: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Give the scheduled function the original's symbol, or none."""
-    symbol = original.attrs.get("global_symbol") if original.attrs else None
-    if symbol is None:
-        return scheduled.without_attr("global_symbol")
-    return scheduled.with_attr("global_symbol", symbol)

@@ -167,6 +167,14 @@ def start(function: tirx.PrimFunc) -> s_tir.Schedule:
     return s_tir.Schedule(IRModule({"main": own.with_attr("global_symbol", "main")}))
 
 
+def with_symbol_of(scheduled: tirx.PrimFunc, original: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Give the scheduled function the original's symbol, or none."""
+    symbol = original.attrs.get("global_symbol") if original.attrs else None
+    if symbol is None:
+        return scheduled.without_attr("global_symbol")
+    return scheduled.with_attr("global_symbol", symbol)
+
+
 def blocks(schedule: s_tir.Schedule) -> list[Any]:
     """The blocks of the function, in order."""
     return list(schedule.get_child_blocks(schedule.get_sblock("root")))

@@ -8,10 +8,7 @@ import tvm
 from tvm import tirx
 
 from tvm_insta.schedules.backend import BackEnd, Rule, ScheduleRecord, first_line
-from tvm_insta.schedules.base import (
-    ConvTiles,
-    Family,
-)
+from tvm_insta.schedules.base import ConvTiles, Family
 from tvm_insta.schedules.cuda.bind import bind
 from tvm_insta.schedules.generic.backend import GENERIC
 from tvm_insta.schedules.generic.kinds import kind_of

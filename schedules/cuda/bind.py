@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import tvm
 from tvm import s_tir, tirx
 
-from tvm_insta.schedules.base import NotApplicable, start
+from tvm_insta.schedules.base import NotApplicable, start, with_symbol_of
 from tvm_insta.schedules.cuda.functions import with_defined_functions
 from tvm_insta.schedules.cuda.image import schedule_image
 from tvm_insta.schedules.cuda.pack import schedule_pack
@@ -56,8 +56,5 @@ def bind(function: tirx.PrimFunc, target: tvm.target.Target) -> tirx.PrimFunc | 
                 _LOG.debug("%s: %s", rule.__name__, error)
                 continue
         scheduled = schedule.mod["main"].with_attr("tirx.is_scheduled", True)
-        symbol = function.attrs.get("global_symbol") if function.attrs else None
-        if symbol is None:
-            return scheduled.without_attr("global_symbol")
-        return scheduled.with_attr("global_symbol", symbol)
+        return with_symbol_of(scheduled, function)
     return None

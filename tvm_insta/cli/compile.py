@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from tvm_insta import cli
+from tvm_insta.cli.network import chosen_network
 from tvm_insta.compiler import model_arguments
 from tvm_insta.compiler.options import (
     BINARY,
@@ -172,13 +173,9 @@ def run_compile(args: argparse.Namespace) -> int:
     target = parse(options.target)
     for note in target.notes:
         print(f"target: {note}")
-    chosen = model_arguments.chosen_model(args)
-    for note in chosen.notes:
-        print(f"model: {note}")
+    chosen = chosen_network(args)
     if not chosen.dynamic:
         options = dataclasses.replace(options, max_batch=1)
-    if chosen.note:
-        print(f"checkpoint: {chosen.note}")
     source = chosen.source
     if args.preprocess is not None:
         how = preprocess_option.described(args.preprocess, chosen.example.shape[1:])

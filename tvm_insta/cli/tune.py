@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from tvm_insta import cli
+from tvm_insta.cli.network import chosen_network
 from tvm_insta.compiler import model_arguments
 from tvm_insta.compiler.options import BINARY, STEMS
 from tvm_insta.errors import TuneError
@@ -101,11 +102,7 @@ def run_tune(args: argparse.Namespace) -> int:
     from tvm_insta.tuning.log import folder_of
 
     folder = folder_of(args.log_dir, parse(args.target))
-    chosen = model_arguments.chosen_model(args)
-    for note in chosen.notes:
-        print(f"model: {note}")
-    if chosen.note:
-        print(f"checkpoint: {chosen.note}")
+    chosen = chosen_network(args)
     bar = SweepBar(UNITS[args.runner])
     try:
         examples = [chosen.example, *chosen.more]

@@ -87,13 +87,8 @@ def write_bundle(artefact: Path, out: Path, target: InstaTarget) -> list[str]:
 
 
 def _examples() -> Path:
-    """The folder of the C examples: in the package, or beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    return next(
-        folder
-        for folder in (package / "c_examples", package.parent / "examples" / "c")
-        if folder.is_dir()
-    )
+    """The folder of the C examples in the package; in a checkout it is a link."""
+    return Path(__file__).parents[1] / "c_examples"
 
 
 def _renamed(source: str, name: str) -> str:

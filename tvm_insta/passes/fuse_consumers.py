@@ -106,9 +106,8 @@ class _Choice:
         self.calls = calls
         self.tiles = tiles
         self.made = Plan()
-        self.moved: set[Expr] = (
-            set()
-        )  # kernels that must run early; nothing more may be fused into them
+        # Kernels that must run early; nothing more may be fused into them.
+        self.moved: set[Expr] = set()
         self.reader = {
             var: by for by, value in calls.bindings.items() for var in variables(value)
         }  # the only one, where there is only one
