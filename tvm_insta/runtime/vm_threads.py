@@ -29,10 +29,8 @@ from tvm_insta.runtime import tvm_library
 
 T = TypeVar("T")
 
-_VARIABLES = (
-    "TVM_NUM_THREADS",
-    "OMP_NUM_THREADS",
-)  # in the order in which TVM looks for its number
+# In the order in which TVM looks for its number.
+_VARIABLES = ("TVM_NUM_THREADS", "OMP_NUM_THREADS")
 
 _Job = tuple[Callable[[], Any], "queue.SimpleQueue[tuple[bool, Any]]"]
 _Number = int | tuple[str | None, ...]
