@@ -91,7 +91,7 @@ def test_two_narrow_layers_of_one_kind_share_no_name():
         (["--stem", "bf16", "--target", "avx2"], ["avx512bf16", "stem fp32"]),
         (
             ["--stem", "int8", "--calibrate", "random", "--target", "rpi4"],
-            ["rpi4 is not", "avx512vnni", "aarch64 with dotprod", "stem fp32"],
+            ["rpi4 is neither", "avx512vnni", "aarch64 with dotprod", "stem fp32"],
         ),
         (["--stem", "int8", "--calibrate", "random", "--target", "armv7"], ["dotprod"]),
         (["--stem", "bf16", "--target", "cortex-a76"], ["x86-64 with avx512bf16", "stem fp32"]),

@@ -160,14 +160,16 @@ def forks(folder: Path, count: int) -> None:
 
     for number in range(count):
         fork(number)
-    stop = threading.Event()
+    stop, has_run = threading.Event(), threading.Event()
 
     def run() -> None:
         while not stop.is_set():
             assert module(X).tobytes() == sized(X).tobytes() == expected
+            has_run.set()
 
     other = threading.Thread(target=run)
     other.start()
+    assert has_run.wait(SECONDS)  # its pool of workers belongs to what was there before
     flat = Flat()
     try:
         for number in range(count):
