@@ -127,6 +127,27 @@ def test_coefficients_step_as_if_the_statistic_were_divided_by_its_size():
     assert bool((alpha.abs() > 0.01).all()), "something was learned"
 
 
+def test_a_growing_statistic_keeps_its_part_of_the_threshold():
+    """a r is kept when r is measured again; the first measurement of an epoch changes nothing."""
+    holder = torch.nn.Sequential(nn.InstaThresholdPlus(4, reduction=2))
+    threshold, coefficients = holder[0], Coefficients(holder, 1.0)
+    with torch.no_grad():
+        threshold.a.copy_(torch.tensor([1.0, -2.0, 0.5, 0.0]))
+    fresh = threshold.fc1.weight.detach().clone()
+    root = torch.tensor([2.0, 4.0, 0.5, 1.0])
+    coefficients.begin()
+    coefficients.set("0", root**2)
+    torch.testing.assert_close(threshold.fc1.weight, fresh / root)
+    coefficients.forget()
+    kept = threshold.a.detach().clone()
+    coefficients.set("0", root**2)
+    assert torch.equal(threshold.a, kept)
+    grown = root * torch.tensor([3.0, 1.0, 0.1, 27.0])
+    coefficients.set("0", grown**2)
+    torch.testing.assert_close(threshold.a * grown, kept * root)
+    torch.testing.assert_close(threshold.fc1.weight * grown, fresh)
+
+
 def test_a_survey_measures_and_changes_nothing():
     model = nn.build(OPTIONS, init="seeded", seed=1).train()
     with torch.no_grad():

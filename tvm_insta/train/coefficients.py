@@ -9,6 +9,11 @@ So training behaves as if the statistic were divided by its root mean square r o
 per channel: as if the parameter were alpha = r a (*reconstructed*; the paper does not say how the
 coefficients are trained). The gradient of alpha is that of a divided by r, and a step of alpha is r
 times a step of a. The network itself keeps a, so that nothing has to be folded for deployment.
+
+r changes as the network learns, and a third power changes fast: activations that grow by half make
+it 3.4 times as large. With a kept, thresholds would then run away from the activations and the loss
+become NaN, as it did. So r is measured again within an epoch, and a is divided by its growth: alpha
+is what is kept, as a batch normalisation of the statistic would keep it.
 """
 
 from __future__ import annotations
@@ -55,8 +60,17 @@ class Coefficients:
         """
         return Watch(self, model)
 
+    def begin(self) -> None:
+        """Let the next measurement turn fresh parameters into alpha's: FC1 then reads m / r."""
+        self.divisors = {p: torch.ones(()) for all_ in self._parameters.values() for p in all_}
+
+    def forget(self) -> None:
+        """Forget what was measured: the next measurement leaves the parameters alone."""
+        self.divisors = {}
+
+    @torch.no_grad()
     def set(self, name: str, mean_square: torch.Tensor) -> None:
-        """Set the divisors of one module.
+        """Set the divisors of one module, and keep alpha where they were known.
 
         Args:
             name: Of the module.
@@ -65,6 +79,9 @@ class Coefficients:
         root = mean_square.sqrt().clamp(min=_SMALLEST)
         for parameter in self._parameters[name]:
             # FC1's weight is [hidden, C]: its columns belong to the channels.
+            known = self.divisors.get(parameter)
+            if known is not None:
+                parameter.mul_(known / root)
             self.divisors[parameter] = root
 
     def names(self) -> tuple[str, ...]:

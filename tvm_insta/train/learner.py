@@ -24,6 +24,9 @@ from tvm_insta.train.world import World
 
 _TEST_BATCH = 250
 _SURVEY_BATCHES, _SURVEY_BATCH = 2, 256
+# Updates between two measurements of the statistics: their growth is a third power of that of the
+# activations.
+_MEASURE_EVERY = 25
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,8 @@ class Learner:
         if self.optimiser is None:
             self.optimiser = adam(self.model, recipe.weight_decay[step])
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
+        # A run that goes on from a checkpoint knows no divisors: no epoch may build on the last's.
+        (self._coefficients.forget if epoch else self._coefficients.begin)()
         with fused.uncompiled():
             dead = survey(self.model, self._survey_batches(generator), self._coefficients)
         self.model.train()
@@ -126,6 +131,8 @@ class Learner:
             rate = learning_rate(recipe.learning_rate[step], position, recipe.warmup)
             first_rate = rate if index == 0 else first_rate
             chosen = order[index * recipe.batch : (index + 1) * recipe.batch]
+            if index and index % _MEASURE_EVERY == 0:
+                self._measure(chosen)
             loss, own_right = self.update(chosen, rate, generator)
             if not math.isfinite(loss):
                 raise TrainError(
@@ -190,6 +197,13 @@ class Learner:
                 inputs, labels = self.material.test_batch(slice(start, start + _TEST_BATCH))
                 right += int((self.model(inputs).argmax(dim=1) == labels).sum())
         return self.world.total(right)[0] / count
+
+    def _measure(self, chosen: torch.Tensor) -> None:
+        """Measure the statistics once more, on the same images in all processes."""
+        if self._coefficients.names():
+            with fused.uncompiled():
+                images = self.material.sample(chosen[:_SURVEY_BATCH])
+                survey(self.model, [images], self._coefficients)
 
     def _survey_batches(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
         count = len(self.material.training)
