@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tvm_insta.cpu_emulator.emulator import EMULATORS
 from tvm_insta.errors import ToolchainError
 from tvm_insta.target import InstaTarget, parse, toolchain
-from tvm_insta.tuning.qemu import EMULATORS, count_plugin
+from tvm_insta.tuning.qemu import count_plugin
 
 
 @dataclass(frozen=True)

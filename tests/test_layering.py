@@ -23,6 +23,7 @@ KNOWS: dict[str, set[str]] = {
     "cuda_emulator": set(),  # PTX and a C++ compiler
     "runtime": {"tvm", "tvm_ffi", "cuda_emulator"},  # TVM's in functions only, see EAGER
     "target": {"tvm", "runtime"},  # runtime lists what a CPU can do
+    "cpu_emulator": {"runtime", "target"},
     "nn": {"torch", "runtime"},
     "train": {"torch", "nn"},
     "zoo": {"torch", "nn"},
@@ -39,6 +40,7 @@ KNOWS: dict[str, set[str]] = {
         "schedules",
         "codegen",
         "runtime",
+        "cpu_emulator",
         "autotune_logs",
         "target",
     },
@@ -47,6 +49,7 @@ KNOWS: dict[str, set[str]] = {
         "torch",
         "tvm",
         "runtime",
+        "cpu_emulator",
         "target",
         "nn",
         "zoo",

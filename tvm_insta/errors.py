@@ -72,6 +72,10 @@ def plain(text: str) -> str:
     return _CONTROLS.sub("", _ESCAPES.sub("", text))
 
 
+class EmulatorError(InstaError):
+    """An emulator cannot be made here, or what it executes does what no machine allows."""
+
+
 def one_line(error: BaseException | str, limit: int = 160) -> str:
     """What another library's error says, as a part of one of our sentences.
 

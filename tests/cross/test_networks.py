@@ -23,6 +23,7 @@ from tvm_insta.codegen.elf import ElfFile
 from tvm_insta.runtime import cpu
 from tvm_insta.runtime import manifest as manifests
 from tvm_insta.runtime.preprocess import Preprocessing, normalise
+from tvm_insta.validate import __main__ as validate_command
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -74,6 +75,28 @@ def test_images_for_a_board_are_written_here(compiled, tmp_path, capsys):
     images = len(list(folder.glob("*.png")))
     assert file.stat().st_size == images * 3 * 32 * 32 * 4
     assert "not run on this machine" in capsys.readouterr().out
+
+
+@pytest.mark.qemu
+def test_run_and_validate_on_the_emulated_board(digits, compiled, tmp_path, capsys):
+    """The classes that PyTorch gives, and every bit judged, without the board."""
+    A72.require()
+    folder = tmp_path / "out"
+    shutil.copytree(compiled(A72), folder)
+    text = json.loads((folder / "model.json").read_text())
+    text["preprocessing"] = nn.preprocessing("digits")
+    text["classes"] = text["preprocessing"].pop("classes")
+    text["source"] = {"model": "resnet20", "variant": "insta", "checkpoint": "digits"}
+    (folder / "model.json").write_text(json.dumps(manifests.sealed(text)))
+    for digit in ("1", "8"):
+        (tmp_path / "images" / digit).mkdir(parents=True)
+        for file in sorted((EXAMPLES / "digits" / "test" / digit).glob("*.png"))[:3]:
+            shutil.copy(file, tmp_path / "images" / digit)
+    device = ["--device", "emulated"]
+    assert run.main([str(folder), str(tmp_path / "images"), *device, "--threads", "2"]) == 0
+    assert "6 of 6" in capsys.readouterr().out
+    assert validate_command.main([str(folder), "--inputs", "2", *device]) == 0
+    assert "valid" in capsys.readouterr().out.splitlines()
 
 
 @pytest.fixture(scope="module")

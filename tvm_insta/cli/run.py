@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tvm_insta import runtime
+from tvm_insta.cli import artefact
 from tvm_insta.errors import InputError
 from tvm_insta.runtime import cpu, devices, preprocess_option
 from tvm_insta.runtime import manifest as manifests
@@ -59,9 +59,8 @@ def run_run(args: argparse.Namespace) -> int:
         )
     # Images for a board are prepared where Python is.
     elsewhere = args.dump_input is not None and manifest.machine != cpu.machine()
-    module = (
-        None if elsewhere else runtime.load(args.artefact, threads=args.threads, device=args.device)
-    )
+    elsewhere = elsewhere and args.device is None
+    module = None if elsewhere else artefact.load(args.artefact, args.device, threads=args.threads)
     images = image_set(args.images)
     for note in images.notes:
         print(note)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ import tvm
 from torch import fx, nn
 from tvm import relax
 
-from tvm_insta import runtime
+from tvm_insta import cpu_emulator, runtime
 from tvm_insta.errors import ValidationError
 from tvm_insta.frontend import Imported, joined
-from tvm_insta.runtime import cpu
+from tvm_insta.runtime import cpu, devices
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.validate import eager, validate
 from tvm_insta.validate.findings import DARK, LOGITS
@@ -39,7 +39,7 @@ class Checked:
     """What the check of a compilation gave.
 
     Attributes:
-        state: `PASSED`, `IMPORTED_ONLY` where the artefact does not run on this machine,
+        state: `PASSED`, `IMPORTED_ONLY` where the artefact neither runs here nor is emulated,
             `NOT_JUDGED` or `SKIPPED`; written into the manifest.
         seconds: what it took.
         notes: what could not be judged.
@@ -73,10 +73,17 @@ def check_compiled(
             tensor that differs, and the layers that compute it.
     """
     inputs = inputs_for(example_inputs, [torch.from_numpy(each) for each in samples])
-    if not runs_here(manifest):
+    calibrated, started = bool(samples), time.perf_counter()
+    if runs_here(manifest):
+        # One thread of its own: the pool of the caller's thread is left as it was.
+        loaded = runtime.load(folder, threads=1)
+    elif cpu_emulator.reason_against(manifest) is None:
+        loaded = cpu_emulator.load(folder)
+        inputs = [each[::2][:2] for each in inputs]  # emulation is slow: the example and the ties
+    else:
         return check_imported(imported.mod, module, inputs, imported.reference)
-    calibrated = bool(samples)
-    return check_artefact(folder, module, inputs, imported.reference, calibrated=calibrated)
+    checked = check_artefact(loaded, module, inputs, imported.reference, calibrated=calibrated)
+    return replace(checked, seconds=time.perf_counter() - started)
 
 
 def inputs_for(
@@ -109,17 +116,17 @@ def inputs_for(
 
 
 def check_artefact(
-    folder: Path,
+    loaded: runtime.Module,
     module: nn.Module,
     inputs: Sequence[torch.Tensor],
     graph: fx.GraphModule,
     *,
     calibrated: bool = False,
 ) -> Checked:
-    """Compare an artefact that runs on this machine with PyTorch.
+    """Compare an artefact that runs on this machine, or under an emulator, with PyTorch.
 
     Args:
-        folder: of the artefact.
+        loaded: the artefact.
         module: what was compiled.
         inputs: from `inputs_for`.
         graph: the exported graph.
@@ -129,8 +136,6 @@ def check_artefact(
         ValidationError: they differ; the message names the first layer.
     """
     started = time.perf_counter()
-    # One thread of its own: the pool of the caller's thread is left as it was.
-    loaded = runtime.load(folder, threads=1)
     findings = validate(loaded, module, inputs, graph=graph, calibrated=calibrated)
     failures = findings.failures()
     if failures:
@@ -140,7 +145,8 @@ def check_artefact(
         )
     if findings.undecided:
         raise ValidationError(f"{findings.undecided[0]}; {_ANYWAY}")
-    _check_whole_batch(loaded, module, inputs)
+    if loaded.device is devices.Device.CPU:  # emulated forms run image after image
+        _check_whole_batch(loaded, module, inputs)
     state = NOT_JUDGED if findings.not_judged else PASSED
     return Checked(state, time.perf_counter() - started, tuple(findings.not_judged))
 

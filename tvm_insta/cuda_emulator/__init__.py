@@ -11,7 +11,7 @@ not define. See docs/cuda.md for what this proves and what it does not.
 from __future__ import annotations
 
 from tvm_insta.cuda_emulator.device import Device, install, is_installed, start
-from tvm_insta.cuda_emulator.errors import EmulatorError
 from tvm_insta.cuda_emulator.options import Options, Order
+from tvm_insta.errors import EmulatorError
 
 __all__ = ["Device", "EmulatorError", "Options", "Order", "install", "is_installed", "start"]

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tvm_insta.cuda_emulator.errors import EmulatorError
+from tvm_insta.errors import EmulatorError
 
 NATIVE = Path(__file__).parent / "native"
 """The C++ sources of the emulator."""

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from tvm_insta.cuda_emulator.build import DRIVER, RUNTIME, build_driver, build_kernels
-from tvm_insta.cuda_emulator.errors import EmulatorError
 from tvm_insta.cuda_emulator.fatbin import ptx_at
 from tvm_insta.cuda_emulator.options import SHARED_LIMITS, Options, architecture
 from tvm_insta.cuda_emulator.ptx.translate import translate
-from tvm_insta.errors import InstaError
+from tvm_insta.errors import EmulatorError, InstaError
 
 _TRANSLATOR = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.c_void_p, ctypes.POINTER(ctypes.c_char), ctypes.c_int

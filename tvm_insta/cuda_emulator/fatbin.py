@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import struct
 
-from tvm_insta.cuda_emulator.errors import EmulatorError
+from tvm_insta.errors import EmulatorError
 
 MAGIC = 0xBA55ED50
 _HEADER = struct.Struct("<IHHQ")  # magic, version, bytes of this header, bytes behind it

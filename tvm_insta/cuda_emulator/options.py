@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from tvm_insta.cuda_emulator.errors import EmulatorError
+from tvm_insta.errors import EmulatorError
 
 _KIB = 1 << 10
 SHARED_LIMITS = {

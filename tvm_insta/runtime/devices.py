@@ -18,8 +18,8 @@ class Device(Enum):
 
 
 HELP = (
-    "what runs an artefact for CUDA: cuda (the first card, the default) or emulated (no card "
-    "needed, see docs/cuda.md)"
+    "what runs the artefact: cuda (of one for CUDA, its default: the first card) or emulated (no "
+    "card needed, see docs/cuda.md; of the plain-C form of another CPU, under QEMU)"
 )
 """Of the command lines' `--device`."""
 

@@ -17,6 +17,7 @@ from tvm_insta.errors import ArtefactError, InputError
 from tvm_insta.runtime import amx, cpu, devices, profile
 from tvm_insta.runtime import manifest as manifests
 from tvm_insta.runtime.arrays import Array, check_inputs, split_outputs
+from tvm_insta.runtime.backend import Backend
 from tvm_insta.runtime.c_backend import CBackend
 from tvm_insta.runtime.cuda_backend import CudaBackend
 from tvm_insta.runtime.manifest import Manifest
@@ -45,7 +46,8 @@ def load(
             more than one thread is handed over to a thread beside the caller's, which takes some
             microseconds; why, says `runtime.vm_threads`.
         device: what runs the kernels: "cpu" of an artefact for a CPU, "cuda" (the first card) or
-            "emulated" (see `tvm_insta.cuda_emulator`) of one for CUDA. None: "cpu" or "cuda".
+            "emulated" (see `tvm_insta.cuda_emulator`) of one for CUDA. None: "cpu" or "cuda". The
+            artefact of another CPU than this is loaded by `tvm_insta.cpu_emulator`.
 
     Raises:
         ArtefactError: one sentence on what is missing, damaged or does not fit this machine.
@@ -86,13 +88,16 @@ class Module:
         check: bool = True,
         threads: int | None = None,
         device: devices.Device = devices.Device.CPU,
+        backend: Backend | None = None,
     ) -> None:
         self.folder = folder
         self.manifest = manifest
         self.device = device
         library = folder / manifest.library
-        self._backend: CBackend | VmBackend
-        if manifest.form == "c":
+        self._backend: Backend
+        if backend is not None:
+            self._backend = backend
+        elif manifest.form == "c":
             self._backend = CBackend(library, manifest, check=check, threads=threads)
         elif device is not devices.Device.CPU:
             self._backend = CudaBackend(library, manifest, device, check=check, threads=threads)

@@ -15,12 +15,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tvm_insta.cpu_emulator.emulator import EMULATORS
 from tvm_insta.errors import TuneError
 from tvm_insta.schedules import ConvTiles
 from tvm_insta.target import InstaTarget
 from tvm_insta.target.toolchain import find_linker
 from tvm_insta.tuning.measure import check, random_arrays
-from tvm_insta.tuning.qemu import EMULATORS, count_plugin
+from tvm_insta.tuning.qemu import count_plugin
 from tvm_insta.tuning.runner import SEED, Outcome, Workshop, cores, reference_library
 from tvm_insta.tuning.tasks import Task
 

@@ -10,9 +10,6 @@ from tvm_insta.errors import ToolchainError
 from tvm_insta.target import parse
 from tvm_insta.target.toolchain import find_linker
 
-EMULATORS = {"aarch64": "qemu-aarch64", "arm": "qemu-arm", "riscv64": "qemu-riscv64"}
-"""The emulator's program by the architecture of a target."""
-
 _PLUGIN = Path(__file__).with_name("icount_plugin.c")
 _VERSIONS = range(1, 7)  # of QEMU's plugin interface that may be tried
 

@@ -49,13 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _validate(args: argparse.Namespace) -> int:
-    from tvm_insta import runtime
+    from tvm_insta.cli import artefact as artefacts
     from tvm_insta.compiler import model_arguments
     from tvm_insta.errors import InputError
 
     if args.inputs < 1:
         raise InputError(f"got --inputs {args.inputs}, but at least 1 is needed")
-    artefact = runtime.load(args.artefact, device=args.device)
+    artefact = artefacts.load(args.artefact, args.device)
 
     import torch
 

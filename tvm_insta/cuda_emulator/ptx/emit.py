@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tvm_insta.cuda_emulator.errors import EmulatorError
 from tvm_insta.cuda_emulator.ptx.syntax import (
     BITS,
     Address,
@@ -26,6 +25,7 @@ from tvm_insta.cuda_emulator.ptx.syntax import (
     Symbol,
     Vector,
 )
+from tvm_insta.errors import EmulatorError
 
 _AXES = {
     "tid": "t.tid",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from tvm_insta.cuda_emulator.errors import EmulatorError
 from tvm_insta.cuda_emulator.ptx.syntax import (
     BITS,
     Address,
@@ -19,6 +18,7 @@ from tvm_insta.cuda_emulator.ptx.syntax import (
     Symbol,
     Vector,
 )
+from tvm_insta.errors import EmulatorError
 
 SPECIALS = frozenset(
     {f"{name}.{axis}" for name in ("tid", "ntid", "ctaid", "nctaid") for axis in "xyz"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from tvm_insta.cuda_emulator.errors import EmulatorError
 from tvm_insta.cuda_emulator.ptx.operands import Scope, operands
 from tvm_insta.cuda_emulator.ptx.syntax import (
     Array,
@@ -18,6 +17,7 @@ from tvm_insta.cuda_emulator.ptx.syntax import (
     Register,
     size_of,
 )
+from tvm_insta.errors import EmulatorError
 
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 _HEADER = re.compile(

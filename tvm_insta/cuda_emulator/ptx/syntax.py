@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from tvm_insta.cuda_emulator.errors import EmulatorError
+from tvm_insta.errors import EmulatorError
 
 BITS = (
     {"pred": 1}

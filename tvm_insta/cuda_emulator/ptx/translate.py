@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tvm_insta.cuda_emulator.errors import EmulatorError
 from tvm_insta.cuda_emulator.ptx import (
     floats,  # noqa: F401  each of these registers its rules
     integers,  # noqa: F401
@@ -28,6 +27,7 @@ from tvm_insta.cuda_emulator.ptx.syntax import (
     Symbol,
     Vector,
 )
+from tvm_insta.errors import EmulatorError
 
 _DYNAMIC_ALIGN = 128
 _POISON = 0xA5A5A5A5A5A5A5A5  # what a register holds that nobody wrote
