@@ -51,6 +51,7 @@ class Graph:
                 if all(source in self.constant for source in node.all_input_nodes):
                     self.constant.add(node)
         self._kept: Values = {}
+        self._classes: dict[fx.Node, int] = {}
         self._keeps = not any(_writes(node) for node in self.nodes)
 
     @property
@@ -156,6 +157,34 @@ class Graph:
                 found.append(node)
         return found
 
+    def as_read_by(self, target: fx.Node, root: fx.Node) -> fx.Node:
+        """The node that `target` depends on and that computes what `root` computes.
+
+        A network may write the same call twice; a compiler that computes it once names one of them.
+
+        Returns:
+            `root` itself where `target` depends on it, or on no equal node.
+        """
+        above = self.slice(target, ())
+        if root in above:
+            return root
+        wanted = self._class(root)
+        return next((node for node in above if self._class(node) == wanted), root)
+
+    def _class(self, node: fx.Node) -> int:
+        """A number that nodes of the same operator and equal operands have in common."""
+        if not self._classes:
+            known: dict[str, int] = {}
+            for each in self.nodes:
+                operands = fx.map_arg((each.args, each.kwargs), self._number)
+                pure = each.op == "call_function" and not _writes(each) and not _random(each)
+                key = f"{each.target} {operands}" if pure else f"only {each.name}"
+                self._classes[each] = known.setdefault(key, len(known))
+        return self._classes[node]
+
+    def _number(self, node: fx.Node) -> str:
+        return f"%{self._classes[node]}"
+
     def exact(self, nodes: Iterable[fx.Node], roots: Sequence[fx.Node]) -> bool:
         """Whether nodes compute element by element from roots and constants, in a fixed order.
 
@@ -181,6 +210,10 @@ def _writes(node: fx.Node) -> bool:
         return node.op in ("call_method", "call_module")
     schema = getattr(node.target, "_schema", None)
     return schema is not None and bool(schema.is_mutable)
+
+
+def _random(node: fx.Node) -> bool:
+    return torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
 
 
 def base_name(node: fx.Node) -> str:

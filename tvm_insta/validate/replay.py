@@ -68,9 +68,10 @@ class Replay(Replayed):
             )
             return None
         found.name = place(named[site.result])
-        compared = named[site.compared] if site.compared else None
-        roots = [named[name] for name in site.roots]
-        return Pack(pack, packed, found, named[site.result], compared, roots)
+        result = named[site.result]
+        roots = [self.graph.as_read_by(result, named[name]) for name in site.roots]
+        compared = self.graph.as_read_by(result, named[site.compared]) if site.compared else None
+        return Pack(pack, packed, found, result, compared, roots)
 
     def _take_compared(self, node: fx.Node, packs: Sequence[Pack]) -> None:
         theirs = self.values[node]

@@ -54,6 +54,12 @@ PACKED = {
         lambda q, k, qh, kh: one(q).mT @ one(k - torch.linspace(-1, 1, TOKENS)[:, None]),
         (1, 1),
     ),
+    "one view written twice": (
+        lambda q, k, qh, kh: (
+            one(heads(q)) @ one(q.view(*q.shape[:-1], HEADS, SIZE)).permute(0, 2, 3, 1)
+        ),
+        (1, 1),
+    ),
     "a computed threshold": (
         lambda q, k, qh, kh: one(q).mT @ one(k - k.amax((1, 2), True) / 4),
         (1, 1),
