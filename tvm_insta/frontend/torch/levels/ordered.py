@@ -1,7 +1,8 @@
-"""float32 as integers of the same order, and bisection over them.
+"""float32 as integers of the same order, and a search over them.
 
-Bisection over the integers finds the smallest float32 at which a monotone function reaches a value:
-exactly, whatever arithmetic the function is made of.
+It finds the smallest float32 at which a monotone function reaches a value: exactly, whatever
+arithmetic the function is made of. As bisection does, but a call of the function tells of many
+numbers at once: the function is a chain of PyTorch's operators, whose calls are what takes time.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 Function = Callable[[torch.Tensor], torch.Tensor]
 
 LARGEST = torch.finfo(torch.float32).max
+_PROBES, _ELEMENTS = 1023, 1 << 16  # of one call at most
 
 
 def to_order(x: torch.Tensor) -> torch.Tensor:
@@ -40,9 +42,10 @@ def first_reaching(
     """Find the smallest float32 in ``low..high`` at which a monotone function reaches ``value``.
 
     Args:
-        function: float32 of some shape -> the same shape; each element on its own.
+        function: float32 of some shape -> the same shape; each element on its own. The leading
+            dimension may be longer than that of the ends.
         value: what is to be reached: at least it if ``rising``, else at most it.
-        low: lower ends, float32.
+        low: lower ends, float32, ``[1, ...]``.
         high: upper ends, float32, same shape.
         rising: whether the function increases.
 
@@ -56,10 +59,13 @@ def first_reaching(
 
     below, above = to_order(low) - 1, to_order(high)  # below: not reached yet
     never = ~reached(above)
+    count = max(3, min(_PROBES, _ELEMENTS // below.numel()))
+    part = torch.arange(1, count + 1).reshape(-1, *[1] * (below.dim() - 1))
     while bool((above - below > 1).any()):
-        middle = torch.div(below + above, 2, rounding_mode="floor")
-        hit = reached(middle)
-        open_ = above - below > 1
-        above = torch.where(open_ & hit, middle, above)
-        below = torch.where(open_ & ~hit, middle, below)
+        inside = below + torch.div((above - below) * part, count + 1, rounding_mode="floor")
+        # The ends first and last, so that the neighbours of the first hit are the new ends.
+        probes = torch.cat([below, torch.maximum(inside, below + 1), above])
+        hits = torch.cat([torch.zeros_like(never), reached(probes[1:-1]), torch.ones_like(never)])
+        first = hits.to(torch.int8).argmax(dim=0, keepdim=True)
+        below, above = probes.gather(0, first - 1), probes.gather(0, first)
     return torch.where(never, torch.inf, from_order(above))
