@@ -9,6 +9,9 @@ which means the same because every term is 0 or a bit of its own:
         pack_flags[..., word, bit] = the term of this bit, as a lane of a vector
         threshold_pack[..., word]  = gather(32 lanes of pack_flags)
 
+The last word of 784 channels has 16. A test of each channel would make scalars of all words, so it
+takes the last 32 channels, all of which exist, and shifts those of the word before out.
+
 On x86 and Arm a lane is a byte of ones or zeros. x86's `pmovmskb` gathers the top bits of 32 (or
 16) bytes; on NEON byte i keeps bit i % 8, and three pairwise additions make a byte of each eight.
 Elsewhere a lane is the shifted bit itself and an OR across the lanes gathers them. The comparison
@@ -50,6 +53,8 @@ from tvm_insta.schedules.base import (
 from tvm_insta.schedules.generic.exact import exact_comparisons
 from tvm_insta.schedules.generic.loops import index, innermost, ramp, with_root
 
+_IF_THEN_ELSE = tvm.ir.Op.get("prim.if_then_else")
+
 WORD = 32
 """Channels of a packed word."""
 
@@ -81,7 +86,7 @@ class Pack:
 
 def schedule_pack(kernel: Kernel) -> tuple[str, ConvTiles | None]:
     """Schedule a function that holds the block of `insta.threshold_pack` and no reduction."""
-    pack = find_pack(kernel)
+    pack = find_pack(kernel, overlap=True)
     if pack is None:
         raise OtherKind
     schedule = kernel.schedule
@@ -144,8 +149,14 @@ def _choose_tiles(kernel: Kernel, pack: Pack) -> ConvTiles | None:
     return ConvTiles(across, 1, band)
 
 
-def find_pack(kernel: Kernel) -> Pack | None:
-    """Bring the packing of a function into its gathering form; None if it packs nothing."""
+def find_pack(kernel: Kernel, *, overlap: bool = False) -> Pack | None:
+    """Bring the packing of a function into its gathering form; None if it packs nothing.
+
+    Args:
+        kernel: its schedule is replaced.
+        overlap: let the last word of a group take the last 32 channels, where there are as many;
+            not where the channels are computed in tiles in front of the packing.
+    """
     found = [
         block
         for block in blocks(kernel.schedule)
@@ -156,7 +167,7 @@ def find_pack(kernel: Kernel) -> Pack | None:
     if len(found) > 1:
         raise NotApplicable(f"{len(found)} packing blocks")
     name = name_of(kernel.schedule, found[0])
-    function, pad = _gather(kernel.schedule.mod["main"], name, kernel.family)
+    function, pad = _gather(kernel.schedule.mod["main"], name, kernel.family, overlap)
     kernel.schedule = s_tir.Schedule(IRModule({"main": function}))
     named = {name_of(kernel.schedule, block): block for block in blocks(kernel.schedule)}
     return Pack(named[name], named.get("pack_flags"), pad)
@@ -235,7 +246,7 @@ def _border(buffer: Any, pad: tuple[int, ...]) -> list[tirx.Stmt]:
 
 
 def _gather(
-    function: tirx.PrimFunc, name: str, family: Family
+    function: tirx.PrimFunc, name: str, family: Family, overlap: bool
 ) -> tuple[tirx.PrimFunc, tuple[int, ...]]:
     """Replace the reduction block `name`, and the padding behind it, by gathering blocks."""
     root = function.body.block
@@ -243,7 +254,10 @@ def _gather(
     names = [innermost(nest).block.name_hint for nest in nests]
     at = names.index(name)
     realize = innermost(nests[at])
-    block = realize.block
+    block, shift = realize.block, None
+    if overlap:
+        block, shift = _overlapping(block)
+        realize = s_tir.SBlockRealize(realize.iter_values, True, block)
     *axes, bit = block.iter_vars
     if bit.iter_type != tirx.IterVar.CommReduce or int(bit.dom.extent) != WORD:
         raise NotApplicable("the packing block does not sum 32 bits")
@@ -267,6 +281,8 @@ def _gather(
         buffer, flag_nest = _flags(nests[at], realize, family)
         flags, made = [buffer], [flag_nest]
         value, reads = _word_of_flags(buffer, word, family.word_mask), [_region(buffer, word, WORD)]
+    if shift is not None:
+        value = value >> _substitute(shift, rename).astype("uint32")
     where = list(word)
     if any(pad):
         where[1], where[2] = where[1] + pad[0], where[2] + pad[1]
@@ -285,6 +301,47 @@ def _gather(
     kept = [b for b in root.alloc_buffers if not any(b.same_as(d) for d in dead)]
     body = nests[0] if len(nests) == 1 else tirx.SeqStmt(nests)
     return with_root(function, body, [*kept, *flags]), pad
+
+
+def _overlapping(block: Any) -> tuple[Any, Any]:
+    """A packing block without its test for the last channel, and by what a word is shifted then.
+
+    The block as it is, and None, where there is no test or a group has less than 32 channels.
+    """
+    term, bit = block.body.value.b, block.iter_vars[-1].var
+    if not isinstance(term, tvm.ir.Call) or not term.op.same_as(_IF_THEN_ELSE):
+        return block, None
+    test, inside, _ = term.args
+    channels = int(test.b)  # test: channel < channels
+    if channels < WORD:
+        return block, None
+    first = _substitute(test.a, {bit: index(0)})
+    shift = tirx.max(first - index(channels - WORD), index(0))
+    back = {bit: bit - shift}
+
+    def load(read: TensorLoad) -> Any:
+        return tirx.BufferLoad(read.source, [_substitute(each, back) for each in read.indices])
+
+    value = block.body.value
+    summed = type(value)(value.a, structural_map(inside, [(TensorLoad, load)]))
+    reads = [
+        tirx.BufferRegion(
+            region.source,
+            [Range.from_min_extent(_substitute(r.min, back), r.extent) for r in region.region],
+        )
+        for region in block.reads
+    ]
+    body = tirx.BufferStore(block.body.buffer, summed, block.body.indices)
+    made = s_tir.SBlock(
+        block.iter_vars,
+        reads,
+        block.writes,
+        block.name_hint,
+        body,
+        init=block.init,
+        annotations=block.annotations,
+    )
+    return made, shift
 
 
 def _compare_words(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.schedules.test_schedules_conv import avx512_only
 from tests.support.schedule_nets import (
@@ -89,6 +91,34 @@ def test_special_values(compare, numpy_compare, target):
     expected = np.zeros_like(out)
     expected[0, 1, 1] = bits
     np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@settings(max_examples=12, deadline=None)
+@given(
+    per_group=st.integers(33, 140).filter(lambda count: count % 32),
+    groups=st.integers(1, 3),
+    bits=st.integers(1, 3),
+    flat=st.booleans(),
+)
+def test_the_last_word_of_a_group(per_group, groups, bits, flat, target):
+    """It takes the last 32 channels and drops those of the word before."""
+    channels = per_group * groups
+    shape = [2, channels] if flat else [2, 3, 2, channels]
+    specs = [
+        ("x", shape, "float32"),
+        ("t", [2**bits - 1, *[1] * (len(shape) - 1), channels], "float32"),
+    ]
+    mod = module(specs, lambda emit, x, t: emit(ops.threshold_pack(x, t, bits=bits, groups=groups)))
+    check_equal_bits(mod, "insta_pack", np.random.default_rng(channels), target)
+
+
+@pytest.mark.parametrize("bits", [1, 2])
+def test_the_last_word_makes_no_scalars_of_the_others(bits):
+    specs = [("x", [1, 784], "float32"), ("t", [2**bits - 1, 1, 1], "float32")]
+    mod = module(specs, lambda emit, x, t: emit(ops.threshold_pack(x, t, bits=bits)))
+    asm = compile_function(scheduled(mod, AVX2, 8)[1], AVX2).mod.inspect_source("asm")
+    assert "vcmpleps" in asm and "ucomiss" not in asm and "vcmpless" not in asm
 
 
 def test_flat_activations(rng):
