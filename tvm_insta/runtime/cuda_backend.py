@@ -20,7 +20,7 @@ from tvm_insta.runtime.arrays import Array
 from tvm_insta.runtime.devices import Device, architecture
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.runtime.tvm_library import load_library
-from tvm_insta.runtime.vm_backend import VmBackend, check_tvm
+from tvm_insta.runtime.vm_backend import REFUSALS, VmBackend, check_tvm
 
 _CPU, _CUDA = 1, 2  # kDLCPU, kDLCUDA
 _NAIVE, _POOLED = 1, 2  # memory::AllocatorType
@@ -75,8 +75,11 @@ class CudaBackend(VmBackend):
 
     def prepared(self, inputs: list[Array], batch: int) -> Callable[[], None]:
         """As in `VmBackend`; the inputs are on the device, the output is copied to the host."""
-        with self._opened.lock:
-            self._set(inputs)
+        try:
+            with self._opened.lock:
+                self._set(inputs)
+        except REFUSALS as error:
+            raise self._refused(error) from error
 
         def run() -> None:
             with self._opened.lock:

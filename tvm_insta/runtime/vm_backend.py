@@ -21,6 +21,8 @@ from tvm_insta.runtime.trace import TraceEntry
 T = TypeVar("T")
 
 _CPU, _POOLED_MEMORY = 1, 2  # kDLCPU, memory::AllocatorType::kPooled
+REFUSALS = (AttributeError, BufferError, RuntimeError, TypeError, ValueError)
+"""What TVM raises for tensors that a network does not take."""
 
 
 class VmBackend:
@@ -48,10 +50,17 @@ class VmBackend:
             self.vm = module["vm_load_executable"]()
             self.vm["vm_initialization"](*self._devices())
             self.main = self.vm["main"]
+            inputs = self.vm["get_function_arity"]("main")
         except (AttributeError, RuntimeError) as error:
             raise ArtefactError(
                 f"{manifest.library} holds no Relax VM module ({error}); compile the model again"
             ) from error
+        if inputs != len(manifest.inputs):
+            raise ArtefactError(
+                f"{manifest.library} takes {inputs} inputs, the manifest says "
+                f"{len(manifest.inputs)}; library and manifest do not match: compile the model "
+                "again"
+            )
 
     def _devices(self) -> tuple[int, ...]:
         """Kind, number and allocator of each device, as the VM takes them."""
@@ -79,8 +88,11 @@ class VmBackend:
         arguments = [self.ffi.from_dlpack(array) for array in inputs]
 
         def run() -> None:
-            with self._opened.lock:
-                self.main(*arguments)
+            try:
+                with self._opened.lock:
+                    self.main(*arguments)
+            except REFUSALS as error:
+                raise self._refused(error) from error
 
         return run
 
@@ -137,12 +149,8 @@ class VmBackend:
     def _run_locked(self, inputs: list[Array], batch: int) -> Array:
         try:
             result = self._main(inputs)
-        except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
-            # They are what the manifest asks for, and of the batch that it allows.
-            raise ArtefactError(
-                f"{self.manifest.library} refuses the inputs that the manifest describes "
-                f"({one_line(error)}); library and manifest do not match: compile the model again"
-            ) from error
+        except REFUSALS as error:
+            raise self._refused(error) from error
         info = self.manifest.outputs[0]
         shape = tuple(output_shape(self.manifest.outputs, batch))
         if result.dtype != np.dtype(info.dtype) or result.shape != shape:
@@ -155,6 +163,13 @@ class VmBackend:
         output = aligned_empty(shape, info.dtype)
         output[...] = result
         return output
+
+    def _refused(self, error: BaseException) -> ArtefactError:
+        """The inputs are what the manifest asks for, and of the batch that it allows."""
+        return ArtefactError(
+            f"{self.manifest.library} refuses the inputs that the manifest describes "
+            f"({one_line(error)}); library and manifest do not match: compile the model again"
+        )
 
 
 def _shape(info: TensorInfo, batch: int) -> tuple[int | None, ...]:
