@@ -15,12 +15,12 @@ import numpy as np
 
 from tvm_insta import cuda_emulator
 from tvm_insta.errors import ArtefactError, one_line
-from tvm_insta.runtime import cuda_driver, tvm_library
+from tvm_insta.runtime import cuda_driver, tvm_library, vm_interface
 from tvm_insta.runtime.arrays import Array
 from tvm_insta.runtime.devices import Device, architecture
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.runtime.tvm_library import load_library
-from tvm_insta.runtime.vm_backend import REFUSALS, VmBackend, check_tvm
+from tvm_insta.runtime.vm_backend import VmBackend, check_tvm
 
 _CPU, _CUDA = 1, 2  # kDLCPU, kDLCUDA
 _NAIVE, _POOLED = 1, 2  # memory::AllocatorType
@@ -69,6 +69,9 @@ class CudaBackend(VmBackend):
         memory = _POOLED if self.emulated is None else _NAIVE
         return _CUDA, 0, memory, _CPU, 0, memory
 
+    def _check_interface(self) -> None:
+        """Each run checks: the inputs would be copied to the device, and have no memory to copy."""
+
     def _main(self, inputs: list[Array]) -> Array:
         self._set(inputs)
         return self._run()
@@ -78,8 +81,8 @@ class CudaBackend(VmBackend):
         try:
             with self._opened.lock:
                 self._set(inputs)
-        except REFUSALS as error:
-            raise self._refused(error) from error
+        except vm_interface.REFUSALS as error:
+            raise vm_interface.refused(self.manifest, error) from error
 
         def run() -> None:
             with self._opened.lock:
