@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from tvm_insta.errors import ArtefactError
+from tvm_insta.runtime.preprocess import Preprocessing
 
 if TYPE_CHECKING:
     from tvm_insta.runtime.entries import Binarisation, Kernel, Manifest, TensorInfo
@@ -67,6 +68,8 @@ def check(manifest: Manifest) -> None:
     for pack in manifest.binarisations:
         _check_pack(pack, manifest.kernels)
     _check_counts(manifest)
+    if manifest.preprocessing is not None:
+        Preprocessing.from_dict(manifest.preprocessing)
 
 
 def _wrong(what: str, got: object, allowed: str) -> ArtefactError:
@@ -193,6 +196,8 @@ def _check_pack(pack: Binarisation, kernels: Sequence[Kernel]) -> None:
         raise _wrong("output of a binarisation", pack.output, f"0 to {len(kernel.outputs) - 1}")
     if pack.compare not in ("ge", "gt", "le", "lt"):
         raise _wrong("comparison of a binarisation", pack.compare, "ge, gt, le or lt")
+    if len(pack.pad) != 4:
+        raise _wrong("padding of a binarisation", list(pack.pad), "top, left, bottom, right")
     sizes = (*pack.pad, *pack.threshold_shape)
     positive = (pack.channels, pack.bits, pack.groups)
     if not _in_range(sizes, 0) or not _in_range(positive, 1) or pack.bits > 32:
