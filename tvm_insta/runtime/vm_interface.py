@@ -2,12 +2,14 @@
 
 The library names neither shapes nor dtypes of its inputs, but its byte code checks them before the
 first kernel. An instrument of TVM's virtual machine skips every kernel and sees what each would be
-given. So nothing is computed, and nothing is read or written of the inputs, which have a single
-element of memory.
+given. So nothing is computed, and nothing is read or written of the inputs: they are addresses that
+the system has not given memory to.
 """
 
 from __future__ import annotations
 
+import math
+import mmap
 from types import ModuleType
 from typing import Any
 
@@ -16,11 +18,12 @@ import numpy as np
 from tvm_insta.errors import ArtefactError, one_line
 from tvm_insta.runtime.arrays import Array, output_shape
 from tvm_insta.runtime.entries import Manifest, TensorInfo
-from tvm_insta.runtime.manifest_checks import BATCH
+from tvm_insta.runtime.manifest_checks import BATCH, image_bytes
 
 REFUSALS = (AttributeError, BufferError, RuntimeError, TypeError, ValueError)
 """What TVM raises for tensors that a network does not take."""
 
+_NO_RESERVE = 0x4000  # MAP_NORESERVE of Linux
 _RUN, _SKIP = 0, 1  # VMInstrumentReturnKind
 _NO_KERNEL = ("vm.builtin.", "shape_func")
 """How the names of functions begin that find shapes and memory."""
@@ -71,9 +74,18 @@ def check(ffi: ModuleType, vm: Any, manifest: Manifest) -> None:
 
 
 def _without_memory(info: TensorInfo) -> Array:
-    element = np.zeros(1, info.dtype)
-    shape = [1 if isinstance(dim, str) else dim for dim in info.shape]
-    return np.lib.stride_tricks.as_strided(element, shape, [0] * len(shape))
+    """An array for one image, of pages that nobody has touched.
+
+    Raises:
+        ValueError: the process has no such range of addresses.
+    """
+    dims = [1 if isinstance(dim, str) else dim for dim in info.shape]
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE
+    try:
+        pages = mmap.mmap(-1, max(image_bytes(info), 1), flags=flags)
+    except OSError as error:
+        raise ValueError(f"{error.strerror} for {dims} {info.dtype}") from error
+    return np.frombuffer(pages, info.dtype, math.prod(dims)).reshape(dims)
 
 
 def _check_kernels(
