@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tvm_insta.runtime.entries import Binarisation, Kernel, Manifest, TensorInfo
 
 FORMS = ("vm", "c")
+KINDS = ("binary", "float")
 STATES = ("tuned", "default", "stale")
 BATCH = "batch"
 MOST = 2**31 - 1
@@ -204,6 +205,8 @@ def _check_pack(pack: Binarisation, kernels: Sequence[Kernel]) -> None:
         raise _wrong("binarisation", [*positive, *sizes], f"1 to {MOST}, 0 to {MOST} in shapes")
     if not 0 <= pack.nan < 2**pack.bits:
         raise _wrong("code of NaN of a binarisation", pack.nan, f"0 to {2**pack.bits - 1}")
+    if pack.site is not None and sorted(pack.site.axes) != list(range(len(pack.site.axes))):
+        raise _wrong("order of axes of a binarisation", list(pack.site.axes), "a permutation")
     if pack.thresholds is not None and (
         not _HEX.fullmatch(pack.thresholds)
         or len(pack.thresholds) != 8 * math.prod(pack.threshold_shape)
@@ -223,6 +226,8 @@ def _check_counts(manifest: Manifest) -> None:
     for layer in manifest.layers:
         counts += [layer.macs, layer.bits or 0, layer.weight_bits, layer.planes, *layer.weight]
         _check_dims(layer.shape, f"layer {layer.name}")
+        if layer.kind not in KINDS:
+            raise _wrong(f"kind of layer {layer.name}", layer.kind, " or ".join(KINDS))
         if not all(0 <= call < len(manifest.kernels) for call in layer.calls):
             calls = f"calls of layer {layer.name}"
             raise _wrong(calls, list(layer.calls), f"0 to {len(manifest.kernels) - 1}")
