@@ -75,6 +75,43 @@ def test_what_a_module_holds_goes_with_its_last_reference(built, form, pytestcon
     subprocess.run(command, check=True, cwd=pytestconfig.rootpath)
 
 
+def shorter(data):
+    del data["kernels"][-1]
+
+
+def another_rank(data):
+    data["inputs"][0]["shape"].append(1)
+
+
+def larger(data):
+    data["inputs"][0]["shape"][1] = 2**30
+
+
+def two_inputs(data):
+    data["inputs"] *= 2
+
+
+def another_output(data):
+    data["outputs"][0]["shape"][1] += 1
+
+
+def another_dtype(data):
+    data["kernels"][0]["outputs"][0]["dtype"] = "int32"
+
+
+@pytest.mark.parametrize(
+    "change", [shorter, another_rank, larger, two_inputs, another_output, another_dtype]
+)
+def test_the_vm_form_is_compared_with_its_library(copy, change):
+    """Without running a kernel; what a manifest claims takes no memory, however large it is."""
+    folder = copy("vm")
+    data = json.loads((folder / "model.json").read_text())
+    change(data)
+    edit(folder, **data)
+    with pytest.raises(ArtefactError, match="describes another network than its library"):
+        runtime.load(folder)
+
+
 @both
 def test_every_batch_position_gives_the_same_bits(built, form):
     module = runtime.load(built[form])
