@@ -184,7 +184,11 @@ def test_after_the_key_is_shown(sanitized, tmp_path, monkeypatch, capsys):
         for number in range(AUTHENTICATED):
             rng = random.Random(f"{SEED}/session/{number}")
             # TVM may fill gigabytes before it finds that a text inside of a message is shorter.
-            send(port, hello(tracker.match, f"-timeout={SESSION_SECONDS}") + altered(session, rng))
+            stream = hello(tracker.match, f"-timeout={SESSION_SECONDS}") + altered(session, rng)
+            try:
+                send(port, stream)
+            except TimeoutError:
+                pytest.fail(f"seed {SEED}, session {number}: the server holds on to it")
             tracker.match = tracker.offers.get(timeout=60)[1]
             if number % (AUTHENTICATED // 10) == 0:
                 waited.append(served(tracker, port))
