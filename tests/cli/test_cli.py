@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import subprocess
 import sys
 
@@ -63,6 +64,62 @@ def test_verbose_shows_the_traceback(capsys):
 
     assert cli.execute(main, argparse.ArgumentParser(prog="prog"), ["-v"]) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+SPEAKS = """
+import argparse, sys
+from tvm_insta import cli
+from tvm_insta.errors import InstaError
+def main(args):
+    if args.what == "much":
+        for number in range(100_000):
+            print(number)
+    if args.what == "progress":
+        bar = cli.StepBar()
+        bar("step", 1, 1)
+        bar.close()
+    if args.what == "another pipe":
+        raise BrokenPipeError(32, "Broken pipe")
+    if args.what == "error":
+        raise InstaError("a sentence")
+    print("the last line")
+    return 0
+parser = argparse.ArgumentParser(prog="prog")
+parser.add_argument("what")
+sys.exit(cli.execute(main, parser, None))
+"""
+
+
+CLOSED = cli.PIPE_CLOSED
+ENDS = [  # what it says, and the codes with standard output, standard error, or both closed
+    ("much", CLOSED, 0, CLOSED),
+    ("little", CLOSED, 0, CLOSED),
+    ("progress", CLOSED, CLOSED, CLOSED),
+    ("error", 2, CLOSED, CLOSED),
+    ("another pipe", CLOSED, CLOSED, CLOSED),  # ours is broken as well: it may have been that one
+]
+
+
+@pytest.mark.parametrize(("what", "out", "err", "both"), ENDS)
+def test_a_reader_that_goes_is_no_error(what, out, err, both):
+    """As after ``| head``: no traceback, and the code of a program that SIGPIPE ends."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", SPEAKS, what]
+    pipes = ((writer, subprocess.PIPE), (subprocess.PIPE, writer), (writer, writer))
+    started = [subprocess.Popen(command, stdout=a, stderr=b, text=True) for a, b in pipes]
+    said = [process.communicate()[1] or "" for process in started]
+    os.close(writer)
+    assert [process.returncode for process in started] == [out, err, both], said
+    assert not [text for text in said if "Traceback" in text or "Exception" in text]
+
+
+def test_another_pipe_that_breaks_is_an_error(capfd):
+    def main(_):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    assert cli.execute(main, argparse.ArgumentParser(prog="prog"), []) == 2
+    assert "prog: error: Broken pipe" in capfd.readouterr().err
 
 
 def test_unknown_verb():

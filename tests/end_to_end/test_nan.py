@@ -78,6 +78,11 @@ ACTIVATIONS = (
     lambda x: F.threshold(x, 0.5, -2.0),
     lambda x: torch.maximum(x, torch.full_like(x, 0.5)),
     lambda x: torch.minimum(torch.full_like(x, 0.5), x),
+    lambda x: torch.maximum(x, x.flip(1)),
+    lambda x: torch.minimum(x.flip(2), x),
+    lambda x: F.prelu(x, torch.tensor([0.25])),
+    lambda x: F.prelu(x, torch.arange(CHANNELS) / 4),
+    lambda x: x.clamp(-0.5, 0.5) + F.relu(-x),
     torch.abs,
     lambda x: torch.where(x > 0, x, -x),
     lambda x: torch.where(torch.isnan(x), torch.zeros_like(x), x),
@@ -97,6 +102,10 @@ POOLS = (
     lambda x: F.adaptive_max_pool2d(x, 3),
     lambda x: F.max_pool2d(F.relu(x), 2),
     lambda x: F.avg_pool2d(x, 2),
+    lambda x: -F.max_pool2d(-x, 2),
+    lambda x: F.max_pool1d(x.flatten(2), 4).unflatten(2, (3, 3)),
+    lambda x: x.amax(3, keepdim=True)[:, :, :3].expand(-1, -1, -1, 3),
+    lambda x: x.amin(2, keepdim=True)[..., :3].expand(-1, -1, 3, -1),
 )
 
 

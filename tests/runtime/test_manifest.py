@@ -101,6 +101,9 @@ def test_missing_key_is_named(tmp_path, key):
         ({"extra": 1}, "unknown key extra"),
         ({"schema": "tvm_insta.artefact/99"}, "has schema 'tvm_insta.artefact/99'"),
         ({"schema": "tvm_insta.artefact/2"}, "artefact/2'.*compile the model again"),
+        ({"preprocessing": {"mode": "L"}}, "preprocessing has no key resize"),
+        ({"preprocessing": {"resize": [8, 8], "mode": 3}}, "mode is a int, a str"),
+        ({"preprocessing": {"resize": [8, 0], "mode": "L"}}, r"resize \[8, 0\]"),
         ({"constants": []}, "argument of kernel k is 'constant:0'"),
     ],
 )
@@ -127,6 +130,7 @@ def test_wrong_values_are_named(tmp_path, change, message):
         ("kernels", {"schedule": {"rule": "r"}}, "schedule.state is missing"),
         ("layers", {"calls": [1]}, r"calls of layer conv is \[1\]; allowed is 0 to 0"),
         ("layers", {"calls": [-1]}, "calls of layer conv"),
+        ("layers", {"kind": "ternary"}, "kind of layer conv is 'ternary'; allowed is binary or"),
     ],
 )
 def test_wrong_kernels_and_layers_are_named(tmp_path, entry, change, message):

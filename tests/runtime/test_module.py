@@ -34,6 +34,84 @@ def test_folder_library_or_manifest(built, form):
     assert form in repr(module)
 
 
+def refuse(module, x):
+    with pytest.raises(InputError):
+        module(x[:, 1:])
+
+
+USES = {
+    "load": lambda module, x: None,
+    "run": lambda module, x: module(x),
+    "trace": lambda module, x: module.trace(x),
+    "benchmark": lambda module, x: module.benchmark(x, warmup=0, repeat=1),
+    "error": refuse,
+}
+DROPPED = """
+import gc, pathlib, sys, weakref
+from tests.runtime.test_module import USES, nets, runtime
+def mappings():
+    return pathlib.Path("/proc/self/maps").read_text().count("model.so")
+def tasks():
+    return len(list(pathlib.Path("/proc/self/task").iterdir()))
+gc.collect()
+gc.disable()
+x, before = nets.images(2), tasks()
+for name, use in USES.items():
+    for threads in (None, 2):
+        module = runtime.load(sys.argv[1], threads=threads)
+        use(module, x)
+        assert mappings() > 0, name
+        held = weakref.ref(module)
+        del module
+        assert held() is None and mappings() == 0, (name, threads)
+        assert sys.argv[2] == "vm" or tasks() == before, (name, threads)
+"""
+
+
+@both
+def test_what_a_module_holds_goes_with_its_last_reference(built, form, pytestconfig):
+    """Without Python's garbage collector: the library is closed, the plain-C form's threads end."""
+    command = [sys.executable, "-c", DROPPED, str(built[form]), form]
+    subprocess.run(command, check=True, cwd=pytestconfig.rootpath)
+
+
+def shorter(data):
+    del data["kernels"][-1]
+
+
+def another_rank(data):
+    data["inputs"][0]["shape"].append(1)
+
+
+def larger(data):
+    data["inputs"][0]["shape"][1] = 2**30
+
+
+def two_inputs(data):
+    data["inputs"] *= 2
+
+
+def another_output(data):
+    data["outputs"][0]["shape"][1] += 1
+
+
+def another_dtype(data):
+    data["kernels"][0]["outputs"][0]["dtype"] = "int32"
+
+
+@pytest.mark.parametrize(
+    "change", [shorter, another_rank, larger, two_inputs, another_output, another_dtype]
+)
+def test_the_vm_form_is_compared_with_its_library(copy, change):
+    """Without running a kernel; what a manifest claims takes no memory, however large it is."""
+    folder = copy("vm")
+    data = json.loads((folder / "model.json").read_text())
+    change(data)
+    edit(folder, **data)
+    with pytest.raises(ArtefactError, match="describes another network than its library"):
+        runtime.load(folder)
+
+
 @both
 def test_every_batch_position_gives_the_same_bits(built, form):
     module = runtime.load(built[form])

@@ -119,6 +119,8 @@ def outcome(folder: Path, x, expected) -> str:
     """What comes of loading and running the artefact; any other exception ends the program."""
     try:
         module = runtime.load(folder)
+        if len(module.manifest.inputs) != 1:
+            return f"loads with {len(module.manifest.inputs)} inputs"
         (info,) = module.manifest.inputs
         rows = min(len(x), module.manifest.max_batch)
         if (list(info.shape[1:]), info.dtype) == (list(x.shape[1:]), "float32"):
@@ -130,6 +132,7 @@ def outcome(folder: Path, x, expected) -> str:
             given = aligned_empty(dims, info.dtype)
         result = module(given)
         traced = module.trace(given)[-1].output
+        module.benchmark(given, warmup=0, repeat=1)
     except ArtefactError as error:
         text = str(error)
         return REFUSED if text and "\n" not in text else f"refused in many lines: {text}"

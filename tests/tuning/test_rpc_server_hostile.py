@@ -23,8 +23,10 @@ from tests.tuning import test_tuning_rpc_server as servers
 from tvm_insta.codegen import bundle
 
 SEED = 9
-STREAMS = int(os.environ.get("TVM_INSTA_FUZZ", "300"))
-AUTHENTICATED = max(20, STREAMS // 4)  # each is a session: processes, a folder
+AT_LENGTH = os.environ.get("TVM_INSTA_FUZZ")
+STREAMS = int(AT_LENGTH or "300")
+AUTHENTICATED = max(20, STREAMS // 4) if AT_LENGTH else 40  # each is a session: processes, a folder
+SESSION_SECONDS = 10  # of an altered one
 SERVED_SECONDS = 2.0  # a legitimate client, in the middle of the others
 SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
 NUMBERS = [0, 1, -1, 255, 256, 2**20, 2**31 - 1, -(2**31), 2**61, 2**63, 2**64 - 1]
@@ -150,7 +152,7 @@ def send(port: int, stream: bytes) -> None:
             pass
 
 
-def test_before_the_key_is_shown(sanitized, tmp_path, monkeypatch):
+def test_before_the_key_is_shown(sanitized, tmp_path, monkeypatch, capsys):
     waited = []
     with attacked(sanitized, tmp_path, monkeypatch) as (tracker, port, _):
         for number in range(STREAMS):
@@ -161,6 +163,8 @@ def test_before_the_key_is_shown(sanitized, tmp_path, monkeypatch):
             send(port, stream if rng.random() < 0.3 else altered(stream, rng))
             if number % (STREAMS // 10) == 0:
                 waited.append(served(tracker, port))
+    with capsys.disabled():
+        print(f"\n{STREAMS} streams, served in {max(waited):.3f} s at most")
     assert statistics.median(waited) < SERVED_SECONDS, waited
 
 
@@ -172,17 +176,24 @@ def test_every_limit_of_time(sanitized, tmp_path, monkeypatch):
             tracker.match = tracker.offers.get(timeout=60)[1]
 
 
-def test_after_the_key_is_shown(sanitized, tmp_path, monkeypatch):
+def test_after_the_key_is_shown(sanitized, tmp_path, monkeypatch, capsys):
     waited = []
     with attacked(sanitized, tmp_path, monkeypatch) as (tracker, port, _):
         session = recorded(tracker, port)
         assert len(session) > 200
         for number in range(AUTHENTICATED):
             rng = random.Random(f"{SEED}/session/{number}")
-            send(port, hello(tracker.match) + altered(session, rng))
+            # TVM may fill gigabytes before it finds that a text inside of a message is shorter.
+            stream = hello(tracker.match, f"-timeout={SESSION_SECONDS}") + altered(session, rng)
+            try:
+                send(port, stream)
+            except TimeoutError:
+                pytest.fail(f"seed {SEED}, session {number}: the server holds on to it")
             tracker.match = tracker.offers.get(timeout=60)[1]
             if number % (AUTHENTICATED // 10) == 0:
                 waited.append(served(tracker, port))
+    with capsys.disabled():
+        print(f"\n{AUTHENTICATED} sessions, served in {max(waited):.3f} s at most")
     assert statistics.median(waited) < SERVED_SECONDS, waited
 
 

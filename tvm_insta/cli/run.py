@@ -6,7 +6,6 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from tvm_insta.runtime import cpu, devices, preprocess_option
 from tvm_insta.runtime import manifest as manifests
 from tvm_insta.runtime.classify import classify
 from tvm_insta.runtime.image_folder import ImageSet, image_set
-from tvm_insta.runtime.preprocess import load_images
+from tvm_insta.runtime.preprocess import Preprocessing, for_input, load_images
 
 
 def add_arguments(result: argparse.ArgumentParser) -> None:
@@ -95,16 +94,17 @@ def run_run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _preprocessing(args: argparse.Namespace, manifest: manifests.Manifest) -> dict[str, Any] | None:
-    if args.preprocess is None:
-        return manifest.preprocessing
+def _preprocessing(args: argparse.Namespace, manifest: manifests.Manifest) -> Preprocessing:
     tensor = manifest.inputs[0]
+    if args.preprocess is None:
+        return for_input(manifest.preprocessing, tensor)
     if tensor.dtype == "uint8":
         raise InputError(
             "got --preprocess for an artefact that normalises its images itself (compiled with "
             "--input uint8): leave it away, or compile again with another --preprocess"
         )
-    return preprocess_option.described(args.preprocess, tensor.shape[1:]).preprocessing
+    described = preprocess_option.described(args.preprocess, tensor.shape[1:])
+    return for_input(described.preprocessing, tensor)
 
 
 def _accuracy(images: ImageSet, found: Sequence[str], names: Sequence[str]) -> Iterator[str]:

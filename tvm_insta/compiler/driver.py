@@ -37,6 +37,7 @@ from tvm_insta.report.explain_command import explained  # noqa: E402
 from tvm_insta.report.require import require_binary  # noqa: E402
 from tvm_insta.report.rows import Explanation  # noqa: E402
 from tvm_insta.runtime import manifest as manifests  # noqa: E402
+from tvm_insta.runtime.preprocess import Preprocessing  # noqa: E402
 from tvm_insta.schedules import ConvTiles  # noqa: E402
 from tvm_insta.target import InstaTarget, parse  # noqa: E402
 from tvm_insta.tuning.lookup import Lookup, look_up  # noqa: E402
@@ -166,6 +167,8 @@ def compile_module(
     """
     source = source or Source({"class": type(module).__qualname__})
     target = parse(options.target)
+    if source.preprocessing is not None:
+        Preprocessing.from_dict(dict(source.preprocessing))
     if options.input == "uint8":
         module, example_inputs = take_bytes(module, example_inputs, source.preprocessing)
     # What code generation would refuse is refused before the minutes it takes to get there.

@@ -123,10 +123,7 @@ def _about_images(
     if preprocessing is not None:
         if not isinstance(preprocessing, dict):
             raise ImportModelError(f"the file's preprocessing is {preprocessing!r}, and no table")
-        try:
-            Preprocessing.from_dict(preprocessing)
-        except ArithmeticError as error:
-            raise ImportModelError(f"the file's preprocessing is absurd ({error})") from error
+        Preprocessing.from_dict(preprocessing)
     if classes is not None and not isinstance(classes, list):
         raise ImportModelError(f"the file's classes are {classes!r}, and no list")
     return preprocessing, None if classes is None else tuple(str(name) for name in classes)

@@ -65,16 +65,15 @@ class CBackend:
         entry = manifest.files[manifest.library] if check else None
         self._opened = open_library(path, entry, manifest.form, _open)
         self.library: ctypes.CDLL = self._opened.handle
-        self._run = self._function("run", ctypes.c_int)
-        self._error = self._function("error", ctypes.c_char_p)
-        self._set_observer = self._function("set_observer", None)
-        self._set_observer.argtypes = [_Observer, ctypes.c_void_p]
-        self._check_interface()
         pointers = [ctypes.c_void_p] * (len(manifest.inputs) + 1)
-        self._run.argtypes = [*pointers, ctypes.c_int32]
+        self._run = self._function("run", ctypes.c_int, *pointers, ctypes.c_int32)
+        self._error = self._function("error", ctypes.c_char_p, ctypes.c_int)
+        self._set_observer = self._function("set_observer", None, _Observer, ctypes.c_void_p)
+        self._check_interface()
         # The manifest's features were asked for already; the library asks again for its own.
         options = _Options(ctypes.sizeof(_Options), 0 if check else 1)
-        self._check(self._function("init", ctypes.c_int)(ctypes.byref(options)))
+        init = self._function("init", ctypes.c_int, ctypes.POINTER(_Options))
+        self._check(init(ctypes.byref(options)))
         self._threads, self._process = threads, os.getpid()
         if threads is not None:
             self._set_threads(threads)
@@ -111,8 +110,7 @@ class CBackend:
 
     def profile(self) -> Callable[..., Any]:
         """The function that gives the times of the last run's kernels, see `runtime.profile`."""
-        function = self._function("profile", None)
-        return profile.PROTOTYPE(ctypes.cast(function, ctypes.c_void_p).value or 0)
+        return profile.PROTOTYPE(self._address("profile"))
 
     def trace(self, inputs: list[Array], batch: int) -> list[TraceEntry]:
         """Run the batch and collect every kernel's outputs, stacked along the leading dimension."""
@@ -162,10 +160,12 @@ class CBackend:
     def _tensor(self, index: int | None) -> tuple[str, tuple[int, ...]] | None:
         """Dtype and shape of one image of an input, or of the output for None; None: no such."""
         place = "output" if index is None else "input"
-        shape = self._function(f"{place}_shape", ctypes.POINTER(ctypes.c_int32))
-        dtype = self._function(f"{place}_dtype", ctypes.c_char_p)
+        numbers = () if index is None else (index,)
+        number = [ctypes.c_int32] * len(numbers)
+        sizes = ctypes.POINTER(ctypes.c_int32)
+        shape = self._function(f"{place}_shape", sizes, *number, sizes)
+        dtype = self._function(f"{place}_dtype", ctypes.c_char_p, *number)
         rank = ctypes.c_int32()
-        numbers = () if index is None else (ctypes.c_int32(index),)
         name, dims = dtype(*numbers), shape(*numbers, ctypes.byref(rank))
         if name is None or not dims:
             return None
@@ -178,8 +178,7 @@ class CBackend:
         return output
 
     def _set_threads(self, threads: int) -> None:
-        function = self._function("set_threads", ctypes.c_int)
-        function.argtypes = [ctypes.c_int32]
+        function = self._function("set_threads", ctypes.c_int, ctypes.c_int32)
         with self._opened.lock:
             code = function(threads)
         if code == _ERROR_BUSY:
@@ -187,18 +186,26 @@ class CBackend:
         elif code != 0:
             raise InputError(f"got threads={threads}: {self._error(code).decode()}")
 
-    def _function(self, name: str, result: type[ctypes._CData] | None) -> ctypes._NamedFuncPointer:
+    def _function(
+        self, name: str, result: type[ctypes._CData] | None, *arguments: type[ctypes._CData]
+    ) -> Callable[..., Any]:
+        """The C function; to be called only while this object lives, whose library it is in."""
+        return ctypes.CFUNCTYPE(result, *arguments)(self._address(name))
+
+    def _address(self, name: str) -> int:
+        """Where the C function is.
+
+        What ctypes makes of `library[name]` refers to itself and to the library: that would stay
+        open until Python's garbage collector runs.
+        """
         symbol = f"{self.manifest.name}_{name}"
         try:
-            # Not as an attribute: the library would keep the function, which keeps the library.
-            function = self.library[symbol]
-        except AttributeError as error:
+            return _ctypes.dlsym(self.library._handle, symbol)
+        except OSError as error:
             raise ArtefactError(
                 f"{self.manifest.library} has no function {symbol}; it is no plain-C model of that "
                 "name: compile the model again"
             ) from error
-        function.restype = result
-        return function
 
     def _check(self, code: int) -> None:
         if code != 0:

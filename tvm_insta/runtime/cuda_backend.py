@@ -15,7 +15,7 @@ import numpy as np
 
 from tvm_insta import cuda_emulator
 from tvm_insta.errors import ArtefactError, one_line
-from tvm_insta.runtime import cuda_driver, tvm_library
+from tvm_insta.runtime import cuda_driver, tvm_library, vm_interface
 from tvm_insta.runtime.arrays import Array
 from tvm_insta.runtime.devices import Device, architecture
 from tvm_insta.runtime.manifest import Manifest
@@ -69,14 +69,20 @@ class CudaBackend(VmBackend):
         memory = _POOLED if self.emulated is None else _NAIVE
         return _CUDA, 0, memory, _CPU, 0, memory
 
+    def _check_interface(self) -> None:
+        """Each run checks: the inputs would be copied to the device, and have no memory to copy."""
+
     def _main(self, inputs: list[Array]) -> Array:
         self._set(inputs)
         return self._run()
 
     def prepared(self, inputs: list[Array], batch: int) -> Callable[[], None]:
         """As in `VmBackend`; the inputs are on the device, the output is copied to the host."""
-        with self._opened.lock:
-            self._set(inputs)
+        try:
+            with self._opened.lock:
+                self._set(inputs)
+        except vm_interface.REFUSALS as error:
+            raise vm_interface.refused(self.manifest, error) from error
 
         def run() -> None:
             with self._opened.lock:

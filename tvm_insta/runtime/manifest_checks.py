@@ -9,11 +9,13 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from tvm_insta.errors import ArtefactError
+from tvm_insta.runtime.preprocess import Preprocessing
 
 if TYPE_CHECKING:
     from tvm_insta.runtime.entries import Binarisation, Kernel, Manifest, TensorInfo
 
 FORMS = ("vm", "c")
+KINDS = ("binary", "float")
 STATES = ("tuned", "default", "stale")
 BATCH = "batch"
 MOST = 2**31 - 1
@@ -67,6 +69,8 @@ def check(manifest: Manifest) -> None:
     for pack in manifest.binarisations:
         _check_pack(pack, manifest.kernels)
     _check_counts(manifest)
+    if manifest.preprocessing is not None:
+        Preprocessing.from_dict(manifest.preprocessing)
 
 
 def _wrong(what: str, got: object, allowed: str) -> ArtefactError:
@@ -193,12 +197,16 @@ def _check_pack(pack: Binarisation, kernels: Sequence[Kernel]) -> None:
         raise _wrong("output of a binarisation", pack.output, f"0 to {len(kernel.outputs) - 1}")
     if pack.compare not in ("ge", "gt", "le", "lt"):
         raise _wrong("comparison of a binarisation", pack.compare, "ge, gt, le or lt")
+    if len(pack.pad) != 4:
+        raise _wrong("padding of a binarisation", list(pack.pad), "top, left, bottom, right")
     sizes = (*pack.pad, *pack.threshold_shape)
     positive = (pack.channels, pack.bits, pack.groups)
     if not _in_range(sizes, 0) or not _in_range(positive, 1) or pack.bits > 32:
         raise _wrong("binarisation", [*positive, *sizes], f"1 to {MOST}, 0 to {MOST} in shapes")
     if not 0 <= pack.nan < 2**pack.bits:
         raise _wrong("code of NaN of a binarisation", pack.nan, f"0 to {2**pack.bits - 1}")
+    if pack.site is not None and sorted(pack.site.axes) != list(range(len(pack.site.axes))):
+        raise _wrong("order of axes of a binarisation", list(pack.site.axes), "a permutation")
     if pack.thresholds is not None and (
         not _HEX.fullmatch(pack.thresholds)
         or len(pack.thresholds) != 8 * math.prod(pack.threshold_shape)
@@ -218,6 +226,8 @@ def _check_counts(manifest: Manifest) -> None:
     for layer in manifest.layers:
         counts += [layer.macs, layer.bits or 0, layer.weight_bits, layer.planes, *layer.weight]
         _check_dims(layer.shape, f"layer {layer.name}")
+        if layer.kind not in KINDS:
+            raise _wrong(f"kind of layer {layer.name}", layer.kind, " or ".join(KINDS))
         if not all(0 <= call < len(manifest.kernels) for call in layer.calls):
             calls = f"calls of layer {layer.name}"
             raise _wrong(calls, list(layer.calls), f"0 to {len(manifest.kernels) - 1}")

@@ -10,15 +10,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tvm_insta.errors import ArtefactError, InputError
+from tvm_insta.errors import ArtefactError, InputError, one_line
 from tvm_insta.runtime.images import load_pixels
+from tvm_insta.runtime.schema import SchemaError, from_json
+
+if TYPE_CHECKING:
+    from tvm_insta.runtime.entries import TensorInfo
 
 CHANNELS = {"RGB": 3, "L": 1}
+MOST_PIXELS = 2**15
+"""Of a side of an image after resizing."""
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 _LAYOUTS = ("NCHW", "NHWC")
 _KEYS = {"resize", "interpolation", "mode", "scale", "mean", "std", "layout"}
@@ -49,9 +55,10 @@ class Preprocessing:
             raise ArtefactError(
                 f"preprocessing has layout {self.layout!r}; allowed are NCHW and NHWC"
             )
-        if len(self.resize) != 2 or min(self.resize) < 1:
+        if len(self.resize) != 2 or not all(1 <= side <= MOST_PIXELS for side in self.resize):
             raise ArtefactError(
-                f"preprocessing has resize {list(self.resize)}; it must be [height, width], pixels"
+                f"preprocessing has resize {list(self.resize)}; it must be [height, width], 1 to "
+                f"{MOST_PIXELS} pixels"
             )
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values and len(values) != CHANNELS[self.mode]:
@@ -59,10 +66,14 @@ class Preprocessing:
                     f"preprocessing has {len(values)} numbers in {name}; mode {self.mode} needs "
                     f"{CHANNELS[self.mode]}"
                 )
-        if not np.isfinite([self.scale, *self.mean, *self.std]).all():
-            raise ArtefactError("preprocessing has a number that is NaN or infinite")
-        if any(value == 0.0 for value in self.std):
-            raise ArtefactError("preprocessing has a 0 in std; it divides the pixels")
+        with np.errstate(over="ignore", under="ignore"):
+            numbers = np.array([self.scale, *self.mean, *self.std]).astype(np.float32)
+        if not np.isfinite(numbers).all():
+            raise ArtefactError("preprocessing has a number that is NaN or infinite in float32")
+        if not numbers[1 + len(self.mean) :].all():
+            raise ArtefactError(
+                "preprocessing has a 0 in std, in float32; the pixels are divided by it"
+            )
 
     @classmethod
     def from_dict(cls, data: dict[str, Any] | None) -> Preprocessing:
@@ -81,20 +92,39 @@ class Preprocessing:
         if unknown or missing:
             what = f"the unknown key {unknown[0]}" if unknown else f"no key {missing[0]}"
             raise ArtefactError(f"preprocessing has {what}; keys are {', '.join(sorted(_KEYS))}")
+        # Written in Python a tuple is as good as a list; "mean": None says that there is none.
+        plain = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in data.items()
+            if value is not None or key not in ("mean", "std")
+        }
         try:
-            return cls(
-                resize=tuple(int(side) for side in data["resize"]),  # type: ignore[arg-type]
-                mode=str(data["mode"]),
-                interpolation=str(data.get("interpolation", cls.interpolation)),
-                scale=float(data.get("scale", cls.scale)),
-                mean=tuple(float(value) for value in data.get("mean") or ()),
-                std=tuple(float(value) for value in data.get("std") or ()),
-                layout=str(data.get("layout", cls.layout)),
-            )
-        except (TypeError, ValueError) as error:
+            return from_json(cls, plain)
+        except SchemaError as error:
             raise ArtefactError(
-                f"preprocessing holds a value of the wrong type ({error}); numbers are needed"
+                f"preprocessing holds a value of the wrong type ({one_line(error)})"
             ) from error
+
+
+def for_input(data: dict[str, Any] | None, info: TensorInfo) -> Preprocessing:
+    """Check the manifest's dictionary, and that what it makes is the input.
+
+    Args:
+        data: `Manifest.preprocessing`.
+        info: the only input of the artefact.
+
+    Raises:
+        ArtefactError: as `Preprocessing.from_dict`; or it makes images of another shape.
+    """
+    how = Preprocessing.from_dict(data)
+    channels = CHANNELS[how.mode]
+    made = (channels, *how.resize) if how.layout == "NCHW" else (*how.resize, channels)
+    if info.shape[1:] != made:
+        raise ArtefactError(
+            f"preprocessing makes images {list(made)}, but the network takes "
+            f"{list(info.shape[1:])}: compile the model with a --preprocess that fits"
+        )
+    return how
 
 
 def load_images(

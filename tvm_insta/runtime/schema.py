@@ -52,11 +52,20 @@ def _value(hint: object, data: object, at: str) -> object:
         return {key: _value(args[1], item, f"{at}.{key}") for key, item in data.items()}
     if dataclasses.is_dataclass(hint):
         return from_json(hint, data, at)  # type: ignore[arg-type]
+    if hint is float and type(data) is int:  # JSON has one kind of number
+        data = _float(data, at)
     # bool is an int to Python, but not here.
     assert isinstance(hint, type), f"{at} has a type this reader does not know: {hint}"
     if not isinstance(data, hint) or (isinstance(data, bool) and hint is not bool):
         raise SchemaError(f"{at} is a {_kind(data)}, a {hint.__name__} is needed")
     return data
+
+
+def _float(data: int, at: str) -> float:
+    try:
+        return float(data)
+    except OverflowError as error:
+        raise SchemaError(f"{at} is an integer beyond the numbers of float64") from error
 
 
 def _union(options: tuple[object, ...], data: object, at: str) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib.util
 import sys
 from functools import cache
@@ -48,8 +49,13 @@ def load() -> ModuleType:
     Raises:
         ArtefactError: as `library`.
     """
+    new = "tvm_ffi" not in sys.modules
     import tvm_ffi
 
+    if new:
+        # It imports PyTorch where there is one, whose import leaves a traceback in a cycle: with
+        # it all that is on the stack now, such as the artefact that is being loaded.
+        gc.collect()
     library()
     module: ModuleType = tvm_ffi
     return module

@@ -10,12 +10,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tvm_insta.errors import ArtefactError, one_line
-from tvm_insta.runtime import profile, tvm_library, vm_threads
-from tvm_insta.runtime.arrays import Array, aligned_empty, output_shape
+from tvm_insta.errors import ArtefactError
+from tvm_insta.runtime import profile, tvm_library, vm_interface, vm_threads
+from tvm_insta.runtime.arrays import Array, aligned_empty
 from tvm_insta.runtime.library import open_library
-from tvm_insta.runtime.manifest import Manifest, TensorInfo
-from tvm_insta.runtime.manifest_checks import BATCH
+from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.runtime.trace import TraceEntry
 
 T = TypeVar("T")
@@ -48,10 +47,18 @@ class VmBackend:
             self.vm = module["vm_load_executable"]()
             self.vm["vm_initialization"](*self._devices())
             self.main = self.vm["main"]
+            inputs = self.vm["get_function_arity"]("main")
         except (AttributeError, RuntimeError) as error:
             raise ArtefactError(
                 f"{manifest.library} holds no Relax VM module ({error}); compile the model again"
             ) from error
+        if inputs != len(manifest.inputs):
+            raise vm_interface.mismatch(f"the network has {inputs} inputs")
+        self._check_interface()
+
+    def _check_interface(self) -> None:
+        with self._opened.lock:
+            vm_interface.check(self.ffi, self.vm, self.manifest)
 
     def _devices(self) -> tuple[int, ...]:
         """Kind, number and allocator of each device, as the VM takes them."""
@@ -79,8 +86,11 @@ class VmBackend:
         arguments = [self.ffi.from_dlpack(array) for array in inputs]
 
         def run() -> None:
-            with self._opened.lock:
-                self.main(*arguments)
+            try:
+                with self._opened.lock:
+                    self.main(*arguments)
+            except vm_interface.REFUSALS as error:
+                raise vm_interface.refused(self.manifest, error) from error
 
         return run
 
@@ -105,10 +115,9 @@ class VmBackend:
             _func: object, name: str, before: bool, _result: object, *args: object
         ) -> int:
             at = len(entries)
-            if before or at == len(kernels) or name != kernels[at].symbol:
-                return 0  # a builtin of the VM: shapes, memory
-            tensors = [arg for arg in args if hasattr(arg, "__dlpack__")]  # the rest are sizes
-            arrays = [np.array(self.to_numpy(arg)) for arg in tensors]
+            if before or at == len(kernels) or not vm_interface.is_kernel(name):
+                return 0
+            arrays = [np.array(self.to_numpy(arg)) for arg in vm_interface.tensors(args)]
             split = len(arrays) - len(kernels[at].outputs)
             entries.append(TraceEntry(at, name, tuple(arrays[:split]), tuple(arrays[split:])))
             return 0
@@ -120,53 +129,28 @@ class VmBackend:
             finally:
                 self.vm["set_instrument"](None)
         for entry, kernel in zip(entries, kernels, strict=False):
-            wanted = [_shape(info, batch) for info in kernel.outputs]
+            wanted = [vm_interface.shape(info, batch) for info in kernel.outputs]
             found = [array.shape for array in entry.outputs]
-            if len(entry.inputs) != len(kernel.args) or not all(map(_fits, found, wanted)):
-                raise ArtefactError(
-                    f"kernel {kernel.symbol} has other tensors than the manifest says; library and "
-                    "manifest do not match: compile the model again"
+            good = entry.symbol == kernel.symbol and len(entry.inputs) == len(kernel.args)
+            if not good or not all(map(vm_interface.fits, found, wanted)):
+                raise vm_interface.mismatch(
+                    f"kernel {kernel.symbol} has other tensors than it says"
                 )
         if len(entries) != len(kernels):
-            raise ArtefactError(
-                f"the VM called {len(entries)} of the {len(kernels)} kernels in the manifest; "
-                "library and manifest do not match: compile the model again"
-            )
+            raise vm_interface.mismatch(f"{len(entries)} of {len(kernels)} kernels were called")
         return entries
 
     def _run_locked(self, inputs: list[Array], batch: int) -> Array:
         try:
             result = self._main(inputs)
-        except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
-            # They are what the manifest asks for, and of the batch that it allows.
-            raise ArtefactError(
-                f"{self.manifest.library} refuses the inputs that the manifest describes "
-                f"({one_line(error)}); library and manifest do not match: compile the model again"
-            ) from error
-        info = self.manifest.outputs[0]
-        shape = tuple(output_shape(self.manifest.outputs, batch))
-        if result.dtype != np.dtype(info.dtype) or result.shape != shape:
-            raise ArtefactError(
-                f"{self.manifest.library} gives {list(result.shape)} {result.dtype}, the manifest "
-                f"says {list(shape)} {info.dtype}; compile the model again"
-            )
+        except vm_interface.REFUSALS as error:
+            raise vm_interface.refused(self.manifest, error) from error
+        vm_interface.check_output(self.manifest, result.shape, str(result.dtype), batch)
         # A copy: TVM's memory is given back here, under the lock, and not where the caller drops
         # the array, which may be while another thread forks.
-        output = aligned_empty(shape, info.dtype)
+        output = aligned_empty(result.shape, result.dtype)
         output[...] = result
         return output
-
-
-def _shape(info: TensorInfo, batch: int) -> tuple[int | None, ...]:
-    """The shape for a batch; None where the manifest has a product of the batch."""
-    known = {BATCH: batch}
-    return tuple(known.get(dim) if isinstance(dim, str) else dim for dim in info.shape)
-
-
-def _fits(found: tuple[int, ...], wanted: tuple[int | None, ...]) -> bool:
-    return len(found) == len(wanted) and all(
-        b is None or a == b for a, b in zip(found, wanted, strict=True)
-    )
 
 
 def check_tvm(manifest: Manifest) -> None:

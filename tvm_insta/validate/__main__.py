@@ -63,7 +63,7 @@ def _validate(args: argparse.Namespace) -> int:
     from tvm_insta.report import findings_lines
     from tvm_insta.runtime.image_folder import image_files
     from tvm_insta.runtime.manifest import check_takes_images
-    from tvm_insta.runtime.preprocess import load_images
+    from tvm_insta.runtime.preprocess import for_input, load_images
     from tvm_insta.validate import validate
     from tvm_insta.validate.inputs import random_inputs
 
@@ -80,7 +80,8 @@ def _validate(args: argparse.Namespace) -> int:
     if args.images:
         check_takes_images(manifest, "--images are one input")
         files = image_files(args.images)
-        images = load_images(files, manifest.preprocessing, manifest.inputs[0].dtype)
+        tensor = manifest.inputs[0]
+        images = load_images(files, for_input(manifest.preprocessing, tensor), tensor.dtype)
         inputs = [torch.from_numpy(images)]
         what = f"{len(files)} images"
     else:

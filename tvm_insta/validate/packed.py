@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tvm_insta.errors import ArtefactError, one_line
 from tvm_insta.ops import packing
 from tvm_insta.runtime.manifest import Binarisation
 from tvm_insta.runtime.trace import TraceEntry
@@ -44,12 +45,23 @@ def read_packed(entry: TraceEntry, pack: Binarisation) -> Packed:
     Args:
         entry: the call.
         pack: how its words are read, and its thresholds where they are constant.
+
+    Raises:
+        ArtefactError: the call has no such tensors.
     """
+    try:
+        return _read(entry, pack)
+    except (IndexError, ValueError) as error:  # numpy's, of shapes that do not fit each other
+        raise ArtefactError(
+            f"kernel {entry.symbol} does not pack what the manifest says of it "
+            f"({one_line(error)}): compile the model again"
+        ) from error
+
+
+def _read(entry: TraceEntry, pack: Binarisation) -> Packed:
     x = _named(entry, pack.source)
-    assert x is not None, "activations are computed, never constant"
     if pack.thresholds is None:
         own = _named(entry, pack.threshold)
-        assert own is not None, "thresholds are constant and in the manifest, or computed"
     else:
         values = np.frombuffer(bytes.fromhex(pack.thresholds), "<f4")
         own = values.reshape(pack.threshold_shape)
@@ -85,10 +97,13 @@ def laid_out_like(theirs: torch.Tensor, ours: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(theirs).copy_(ours)
 
 
-def _named(entry: TraceEntry, place: str) -> Array | None:
+def _named(entry: TraceEntry, place: str) -> Array:
     """The tensor that a manifest calls "argument:i" or "output:i" of a kernel call."""
     kind, number = place.split(":")
-    return (entry.inputs if kind == "argument" else entry.outputs)[int(number)]
+    found = (entry.inputs if kind == "argument" else entry.outputs)[int(number)]
+    if found is None:  # compared and computed tensors are none, constant thresholds are in `pack`
+        raise ValueError(f"{place} is a constant")
+    return found
 
 
 def _as_levels(thresholds: Array, x: Array, bits: int) -> list[Array]:
