@@ -16,13 +16,15 @@ The fused kernel returns the tensor itself too: a shortcut reads it, and `valida
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import tvm
 from tvm import relax, tirx
 
+from tvm_insta.passes.context import Context
 from tvm_insta.passes.fused_kernels import Plan, Writer
-from tvm_insta.passes.kernel_calls import KernelCalls, inner_calls, kernel, packs
+from tvm_insta.passes.kernel_calls import MEAN, PACK, ROWS, KernelCalls, inner_calls, kernel, packs
+from tvm_insta.passes.module_pass import module_pass
 from tvm_insta.passes.rewriter import Expr, variables
 
 _CONVOLUTIONS = (
@@ -37,9 +39,9 @@ _CONVOLUTIONS = (
 _TAKES_TILES = (*_CONVOLUTIONS, "elementwise")
 """Kinds of kernels whose schedules compute moment_rows and threshold_pack along."""
 
-_SMALL = ("reshape", "instance_threshold")
+_SMALL = ("reshape", "insta.instance_threshold")
 
-_SHORTCUTS = ("repeat_channels", "halving_pool")
+_SHORTCUTS = ("insta.repeat_channels", "insta.halving_pool")
 
 
 @dataclass(frozen=True)
@@ -59,24 +61,25 @@ class PackSite:
     threshold: str
 
 
-def fuse_consumers(
-    mod: tvm.IRModule, *, consumers: bool = True, tiles: bool = True
-) -> tuple[tvm.IRModule, list[PackSite]]:
-    """Join kernels; `mod` is between TVM's FuseOps and FuseTIR.
+@module_pass("FuseConsumers")
+def fuse_consumers(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
+    """Fuse consumers into kernels, between TVM's FuseOps and FuseTIR; packs learn where they are.
 
-    Args:
-        mod: `main` calls fused functions and PrimFuncs.
-        consumers: False leaves the kernels as they are.
-        tiles: whether the target's schedules compute consumers and shortcuts along with a kernel;
-            else only the small kernels of thresholds are fused.
-
-    Returns:
-        The module, and one site per `threshold_pack`, in the order of the calls in `mod`.
+    ``main`` calls fused functions and PrimFuncs. `Context.fuse_consumers` False leaves the kernels
+    as they are. Where the target's schedules do not compute consumers and shortcuts along with a
+    kernel (`BackEnd.fuses_consumers`), only the small kernels of thresholds are fused.
     """
     calls = KernelCalls(mod)
-    plan = _Choice(calls, tiles).plan() if consumers else Plan()
+    tiles = context.back_end.fuses_consumers
+    plan = _Choice(calls, tiles).plan() if context.fuse_consumers else Plan()
     writer = Writer(calls, plan)
-    return writer.run(), _sites(calls, plan, writer)
+    made, report = writer.run(), context.report
+    if report.packs:
+        sites = _sites(calls, plan, writer)
+        report.packs = [
+            replace(pack, **asdict(site)) for pack, site in zip(report.packs, sites, strict=True)
+        ]
+    return made
 
 
 def _sites(calls: KernelCalls, plan: Plan, writer: Writer) -> list[PackSite]:
@@ -145,14 +148,14 @@ class _Choice:
     def _choose_reader(self, var: Expr, args: list[Expr]) -> None:
         """`var` is fused into the kernel that makes its first argument."""
         source, operator = args[0], self.calls.operator(var)
-        if operator in ("moment_rows", "threshold_pack"):
+        if operator in (ROWS, PACK):
             leader = source
             fits = (
                 self.tiles and self._takes_tiles(leader) and operator not in self._operators(leader)
             )
         elif operator in _SMALL:
             leader = self.made.leader.get(source, source)
-            fits = self._operators(leader)[0] == "moment_mean"
+            fits = self._operators(leader)[0] == MEAN
         else:
             return
         if fits and leader not in self.moved and self._can_move(args[1:], leader):

@@ -21,6 +21,8 @@ import tvm_ffi
 from tvm.ir import Call
 
 from tvm_insta import ops
+from tvm_insta.passes.context import Context
+from tvm_insta.passes.module_pass import module_pass
 from tvm_insta.passes.report import Report
 from tvm_insta.passes.rewriter import (
     Array,
@@ -57,14 +59,10 @@ _ELEMENTWISE = {
 NOTE = "computed in one kernel with the convolutions beside it"
 
 
-def merge_parallel(mod: tvm.IRModule, report: Report) -> tvm.IRModule:
-    """Merge parallel binary convolutions with constant weights.
-
-    Args:
-        mod: after `fold_scales`.
-        report: the layers of merged convolutions get a note.
-    """
-    return _MergeParallel(mod, report).run()
+@module_pass("MergeParallel")
+def merge_parallel(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
+    """Merge parallel binary convolutions with constant weights; their layers get a note."""
+    return _MergeParallel(mod, context.report).run()
 
 
 class _MergeParallel(Rewriter):

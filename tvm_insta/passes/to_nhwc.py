@@ -14,6 +14,8 @@ from tvm import relax, tirx
 from tvm.ir import Call
 
 from tvm_insta import ops
+from tvm_insta.passes.context import Context
+from tvm_insta.passes.module_pass import module_pass
 from tvm_insta.passes.rewriter import (
     Expr,
     Rewriter,
@@ -44,7 +46,8 @@ _ELEMENTWISE = frozenset(
 _REDUCTIONS = frozenset(f"relax.{name}" for name in ("mean", "sum", "max", "min", "prod"))
 
 
-def to_nhwc(mod: tvm.IRModule) -> tvm.IRModule:
+@module_pass("ToNHWC")
+def to_nhwc(mod: tvm.IRModule, _: Context) -> tvm.IRModule:
     """Lay images out channels last; float convolutions become ``relax.insta.conv2d``."""
     return _ToNHWC(mod).run()
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from tvm.ir import Call
 
 from tvm_insta.passes.rewriter import Array, Expr
 
@@ -53,6 +54,20 @@ class Levels:
     step: float
     nan: int = 0
     site: str = ""
+
+    @staticmethod
+    def of(call: Call) -> Levels:
+        """What a call of `insta.levels` says."""
+        (x, *thresholds), attrs = call.args, call.attrs
+        return Levels(
+            x,
+            str(attrs["compare"]),
+            tuple(thresholds),
+            float(attrs["base"]),
+            float(attrs["step"]),
+            int(attrs["nan"]),
+            str(attrs["site"]),
+        )
 
     def encoding(self) -> Encoding | str:
         """How the values are packed, or the reason why they cannot be."""
