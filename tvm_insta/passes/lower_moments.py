@@ -27,5 +27,5 @@ class _LowerMoments(Rewriter):
         width = shape_of(call.args[0])[2]
         if not isinstance(width, int):
             return call
-        rows = self.emit(ops.moment_rows(call.args[0], ints(call.attrs["orders"])))
-        return ops.moment_mean(rows, width)
+        rows = self.emit(ops.moment_rows(call.args[0], orders=ints(call.attrs["orders"])))
+        return ops.moment_mean(rows, width=width)
