@@ -219,6 +219,7 @@ def compile_module(
         context,
         dump_ir=options.dump_ir,
         after_phase=after_phase,
+        verify_ir=options.verify_stages,
     )
     compiled.report.log()
     check_schedules(compiled.schedules, strict=options.strict_schedules)

@@ -6,6 +6,7 @@ compiler, the tuner and the tests run these phases, all of them or up to one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from tvm_insta.passes.schedule import schedule
 from tvm_insta.passes.simplify import simplify
 from tvm_insta.passes.storage import store_half
 from tvm_insta.passes.to_nhwc import to_nhwc
+from tvm_insta.passes.verify import verify
 from tvm_insta.schedules import ScheduleRecord
 
 AfterPhase = Callable[[int, str, tvm.IRModule], None]
@@ -95,6 +97,7 @@ def run_pipeline(
     last: str = PHASES[-1],
     dump_ir: Path | None = None,
     after_phase: AfterPhase | None = None,
+    verify_ir: bool = False,
 ) -> Compiled:
     """Run the phases in order.
 
@@ -104,16 +107,21 @@ def run_pipeline(
         last: the phase to stop behind; "fuse" gives the kernels as the tuner takes them.
         dump_ir: folder that receives one TVMScript file per phase, ``<number>_<name>.py``.
         after_phase: see `AfterPhase`.
+        verify_ir: check the module after each phase, see `verify`. The environment variable
+            TVM_INSTA_VERIFY_IR=1 asks for it everywhere, as the tests do.
 
     Raises:
-        InstaError: from a pass, or when ``dump_ir`` cannot be written.
+        InstaError: from a pass, from `verify`, or when ``dump_ir`` cannot be written.
     """
     context = replace(context, report=Report.of(imported.layers))
+    verify_ir = verify_ir or os.environ.get("TVM_INSTA_VERIFY_IR") == "1"
     mod = imported.mod
     for number, phase in enumerate(up_to(last)):
         mod = run_passes(mod, phase.passes, context)
         if dump_ir is not None:
             _dump(mod, dump_ir, f"{number}_{phase.name}.py")
+        if verify_ir:
+            verify(mod, phase.name)
         if after_phase is not None:
             after_phase(number, phase.name, mod)
     return Compiled(mod, context.report, imported.sites)
