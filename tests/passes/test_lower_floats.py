@@ -28,9 +28,7 @@ def test_a_convolution():
         @R.function
         def main(x: R.Tensor((1, 6, 6, 2), "float32")) -> R.Tensor((1, 3, 3, 12), "float32"):
             with R.dataflow():
-                y = R.insta.conv2d(
-                    x, FLOATS, strides=[2, 2], padding=[1, 1, 1, 1], layers=["conv"]
-                )
+                y = R.insta.conv2d(x, FLOATS, strides=[2, 2], padding=[1, 1, 1, 1], layers=["conv"])
                 R.output(y)
             return y
 
@@ -76,9 +74,9 @@ def test_a_computed_weight_stays():
     @I.ir_module
     class Before:
         @R.function
-        def main(
-            x: R.Tensor((1, 6), "float32"), w: R.Tensor((6, 16), "float32")
-        ) -> R.Tensor((1, 16), "float32"):
+        def main(x: R.Tensor((1, 6), "float32"), w: R.Tensor((6, 16), "float32")) -> R.Tensor(
+            (1, 16), "float32"
+        ):
             with R.dataflow():
                 y = R.insta.dense(x, w, layers=["fc"])
                 R.output(y)

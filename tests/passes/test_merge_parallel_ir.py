@@ -67,9 +67,7 @@ def test_other_strides_stay_apart():
             p: R.Tensor((1, 6, 6, 1), "uint32"), q: R.Tensor((1, 3, 3, 1), "uint32")
         ) -> R.Tensor((1, 3, 3, 8), "int32"):
             with R.dataflow():
-                c = R.insta.bitserial_conv2d(
-                    p, FIRST, in_channels=8, strides=[2, 2], layers=["a"]
-                )
+                c = R.insta.bitserial_conv2d(p, FIRST, in_channels=8, strides=[2, 2], layers=["a"])
                 d = R.insta.bitserial_conv2d(q, SECOND, in_channels=8, layers=["b"])
                 y = R.concat((c, d), axis=3)
                 R.output(y)

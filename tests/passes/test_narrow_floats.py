@@ -38,9 +38,7 @@ class Before:
 
 def context(dtype, **options):
     layer = Layer(SourceLayer("conv", "conv2d", "", 0, (), ()))
-    return layer, Context(
-        generic(8), float_dtype=dtype, report=Report([layer]), **options
-    )
+    return layer, Context(generic(8), float_dtype=dtype, report=Report([layer]), **options)
 
 
 def test_bfloat16():
@@ -61,7 +59,7 @@ def test_bfloat16():
 
 
 def test_integers():
-    """The largest magnitude of the samples is code 127; what the code 128 of 0 adds is taken off."""
+    """The largest magnitude of the samples is code 127; what code 128 of 0 adds is taken off."""
 
     @I.ir_module
     class Expected:

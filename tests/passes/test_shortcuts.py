@@ -49,9 +49,7 @@ def test_a_pool_that_is_multiplied_or_overlaps_stays(strides):
             x: R.Tensor((1, 6, 6, 4), "float32"), z: R.Tensor((1, size, size, 4), "float32")
         ) -> R.Tensor((1, size, size, 4), "float32"):
             with R.dataflow():
-                p = R.nn.avg_pool2d(
-                    x, pool_size=[2, 2], strides=[strides, strides], layout="NHWC"
-                )
+                p = R.nn.avg_pool2d(x, pool_size=[2, 2], strides=[strides, strides], layout="NHWC")
                 y = R.multiply(z, p) if strides == 2 else R.add(z, p)
                 R.output(y)
             return y

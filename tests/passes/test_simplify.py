@@ -15,8 +15,9 @@ GAMMA, BETA, MEAN, VARIANCE = (
     const(np.array(v)) for v in ([2.0, 1.0], [0.5, 0.0], [1.0, -1.0], [4.0, 0.25])
 )
 # gamma / sqrt(variance + 0), and beta - mean * that
-ALPHA, OFFSET = const(np.array([1.0, 2.0]).reshape(1, 2, 1, 1)), const(
-    np.array([-0.5, 2.0]).reshape(1, 2, 1, 1)
+ALPHA, OFFSET = (
+    const(np.array([1.0, 2.0]).reshape(1, 2, 1, 1)),
+    const(np.array([-0.5, 2.0]).reshape(1, 2, 1, 1)),
 )
 TURNED, PLAIN = const(np.arange(6.0).reshape(2, 3)), const(np.arange(6.0).reshape(2, 3).T)
 
@@ -27,7 +28,9 @@ def test_batch_norm():
         @R.function
         def main(x: R.Tensor((1, 2, 4, 4), "float32")) -> R.Tensor((1, 2, 4, 4), "float32"):
             with R.dataflow():
-                n = R.nn.batch_norm(x, GAMMA, BETA, MEAN, VARIANCE, axis=1, epsilon=0.0, training=False)
+                n = R.nn.batch_norm(
+                    x, GAMMA, BETA, MEAN, VARIANCE, axis=1, epsilon=0.0, training=False
+                )
                 y = n[0]
                 R.output(y)
             return y
@@ -74,11 +77,13 @@ def test_statistics_of_the_batch_are_refused():
     @I.ir_module
     class Before:
         @R.function
-        def main(
-            x: R.Tensor((1, 2, 4, 4), "float32"), m: R.Tensor((2,), "float32")
-        ) -> R.Tensor((1, 2, 4, 4), "float32"):
+        def main(x: R.Tensor((1, 2, 4, 4), "float32"), m: R.Tensor((2,), "float32")) -> R.Tensor(
+            (1, 2, 4, 4), "float32"
+        ):
             with R.dataflow():
-                n = R.nn.batch_norm(x, GAMMA, BETA, m, VARIANCE, axis=1, epsilon=0.0, training=False)
+                n = R.nn.batch_norm(
+                    x, GAMMA, BETA, m, VARIANCE, axis=1, epsilon=0.0, training=False
+                )
                 y = n[0]
                 R.output(y)
             return y

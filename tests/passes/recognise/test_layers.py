@@ -137,5 +137,7 @@ def test_levels_in_front_of_real_weights_are_a_fault_of_the_compiler():
                 R.output(y)
             return y
 
-    with pytest.raises(ImportModelError, match="its weights are real-valued .* fault of the compiler"):
+    with pytest.raises(
+        ImportModelError, match=r"its weights are real-valued .* fault of the compiler"
+    ):
         recognise_layers(Before)
