@@ -22,7 +22,7 @@ from tvm_insta.frontend import import_torch
 from tvm_insta.passes.context import Context
 from tvm_insta.passes.kernels import kernels_of_layers
 from tvm_insta.passes.pipeline import Compiled, run_pipeline
-from tvm_insta.schedules import BinaryLayer, Measured, back_end
+from tvm_insta.schedules import CONVOLUTIONS, BinaryLayer, Measured, back_end
 from tvm_insta.target import InstaTarget, parse
 from tvm_insta.tuning import meta as metas
 from tvm_insta.tuning.log import TuningLog, folder_of, locked, new_meta
@@ -192,7 +192,7 @@ def _can_measure(runner: Runner, task: Task) -> bool:
     if task.tiles:
         return runner.unit == "seconds"
     # The model knows loops of multiply-accumulates.
-    return runner.unit != "cycles" or task.rule.startswith(("insta_bconv", "insta_fconv"))
+    return runner.unit != "cycles" or task.rule in CONVOLUTIONS
 
 
 _SHARE_OF_FORMS = 0.75

@@ -26,17 +26,9 @@ from tvm_insta.passes.fused_kernels import Plan, Writer
 from tvm_insta.passes.kernel_calls import MEAN, PACK, ROWS, KernelCalls, inner_calls, kernel, packs
 from tvm_insta.passes.module_pass import module_pass
 from tvm_insta.passes.rewriter import Expr, variables
+from tvm_insta.schedules import CONVOLUTIONS
 
-_CONVOLUTIONS = (
-    "insta_bconv",
-    "insta_bconv_bytes",
-    "insta_bconv_pairs",
-    "insta_bconv_signs",
-    "insta_fconv",
-)
-"""Kinds of kernels with an epilogue."""
-
-_TAKES_TILES = (*_CONVOLUTIONS, "elementwise")
+_TAKES_TILES = CONVOLUTIONS | {"elementwise"}
 """Kinds of kernels whose schedules compute moment_rows and threshold_pack along."""
 
 _SMALL = ("reshape", "insta.instance_threshold")
@@ -135,7 +127,7 @@ class _Choice:
         if name is None or self.calls.readers[var] != 1 or args.count(var) != 1:
             return
         function = self.calls.mod[name]
-        if isinstance(function, tirx.PrimFunc) or self.calls.kind(name) not in _CONVOLUTIONS:
+        if isinstance(function, tirx.PrimFunc) or self.calls.kind(name) not in CONVOLUTIONS:
             return
         parameter = function.params[args.index(var)]
         inner = inner_calls(function)
