@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import tvm
 from tvm import relax
@@ -19,10 +20,11 @@ from tvm.ir import Call
 
 from tvm_insta import ops
 from tvm_insta.ops import packing
+from tvm_insta.ops.bitserial_conv2d import BitserialConv2d
 from tvm_insta.passes.context import Context
 from tvm_insta.passes.images import DenseAsImages, block_width
 from tvm_insta.passes.module_pass import module_pass
-from tvm_insta.passes.rewriter import Array, Expr, array, const, ints, names, op_name
+from tvm_insta.passes.rewriter import Array, Expr, array, const, op_name
 from tvm_insta.passes.select_kernels import packed_image
 
 
@@ -68,59 +70,46 @@ class _LowerBinary(DenseAsImages):
         weight, image = array(call.args[1]), packed_image(self, call)
         if weight is None or image is None:
             return None
-        data, padding = call.args[0], ints(call.attrs["padding"])
-        if any(padding):
+        data, attributes = call.args[0], ops.bitserial_conv2d.of(call)
+        if any(attributes.padding):
             packed = self.calls[data]
-            kept = packed.attrs
-            data = self.emit(
-                ops.threshold_pack(
-                    *packed.args,
-                    bits=int(kept["bits"]),
-                    compare=str(kept["compare"]),
-                    nan=int(kept["nan"]),
-                    groups=int(kept["groups"]),
-                    pad=padding,
-                    site=str(kept["site"]),
-                )
-            )
-        return self._blocked(data, weight, image, padding, call)
+            padded = replace(ops.threshold_pack.of(packed), pad=attributes.padding)
+            data = self.emit(ops.threshold_pack.with_attributes(packed.args, padded))
+        return self._blocked(data, weight, image, attributes)
 
     def _bitserial_dense(self, call: Call) -> Expr | None:
         weight = array(call.args[1])
         if weight is None:
             return None
         image = self.as_image(call.args[0])
-        result = self._blocked(image, weight[:, None, None, :], [1, 1], [0, 0, 0, 0], call)
+        dense = ops.bitserial_dense.of(call)
+        attributes = BitserialConv2d(
+            in_channels=dense.in_channels,
+            bits=dense.bits,
+            encoding=dense.encoding,
+            layers=dense.layers,
+        )
+        result = self._blocked(image, weight[:, None, None, :], [1, 1], attributes)
         half = self.halves.get(result)
         if half is None:
             return self.as_vector(result)
         return self._doubled(self.as_vector(half), const(2, "int32"))
 
     def _blocked(
-        self,
-        data: Expr,
-        weight: Array,
-        image: Sequence[int],
-        padding: Sequence[int],
-        call: Call,
+        self, data: Expr, weight: Array, image: Sequence[int], attributes: BitserialConv2d
     ) -> Expr:
-        attrs = call.attrs
-        dense = op_name(call) == "relax.insta.bitserial_dense"
-        strides = [1, 1] if dense else ints(attrs["strides"])
-        dilation = [1, 1] if dense else ints(attrs["dilation"])
-        groups = 1 if dense else int(attrs["groups"])
-        bits, encoding = int(attrs["bits"]), str(attrs["encoding"])
+        groups, bits, encoding = attributes.groups, attributes.bits, attributes.encoding
+        channels = attributes.in_channels // groups
         base, row_class, col_class = packing.border_tables(
             weight,
             image,
-            strides=strides,
-            padding=padding,
-            dilation=dilation,
-            in_channels_per_group=int(attrs["in_channels"]) // groups,
+            strides=attributes.strides,
+            padding=attributes.padding,
+            dilation=attributes.dilation,
+            in_channels_per_group=channels,
             bits=bits,
             encoding=encoding,
         )
-        channels = int(attrs["in_channels"]) // groups
         blocked, byte_counts = self._block_bits(weight, channels, groups, bits)
         alpha = 2 if encoding == "bipolar" else 1
         halve = alpha == 2 and not (base % 2).any()
@@ -131,13 +120,13 @@ class _LowerBinary(DenseAsImages):
                 const(base // 2 if halve else base, "int32"),
                 const(row_class, "int32"),
                 const(col_class, "int32"),
-                strides=strides,
-                dilation=dilation,
+                strides=attributes.strides,
+                dilation=attributes.dilation,
                 groups=groups,
                 bits=bits,
                 alpha=1 if halve else alpha,
                 byte_counts=byte_counts,
-                layers=names(attrs["layers"]),
+                layers=attributes.layers,
             )
         )
         return self._doubled(result, const(2, "int32")) if halve else result

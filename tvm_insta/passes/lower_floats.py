@@ -10,7 +10,7 @@ from tvm_insta.ops import packing
 from tvm_insta.passes.context import Context
 from tvm_insta.passes.images import DenseAsImages, float_block
 from tvm_insta.passes.module_pass import module_pass
-from tvm_insta.passes.rewriter import Array, Expr, array, const, ints, names, op_name
+from tvm_insta.passes.rewriter import Array, Expr, array, const, op_name
 
 
 @module_pass("LowerFloats")
@@ -31,21 +31,14 @@ class _LowerFloats(DenseAsImages):
         )
         if weight is None:
             return call
-        layers = names(call.attrs["layers"])
         if name == "relax.insta.dense":
             image, blocked = self.as_image(call.args[0]), self._blocked(weight.T[:, None, None, :])
-            result = self.emit(ops.conv2d_blocked(image, const(blocked), layers=layers))
-            return self.as_vector(result)
-        attrs = call.attrs
-        return ops.conv2d_blocked(
-            call.args[0],
-            const(self._blocked(weight)),
-            strides=ints(attrs["strides"]),
-            padding=ints(attrs["padding"]),
-            dilation=ints(attrs["dilation"]),
-            groups=int(attrs["groups"]),
-            layers=layers,
-        )
+            layers = ops.dense.of(call).layers
+            return self.as_vector(
+                self.emit(ops.conv2d_blocked(image, const(blocked), layers=layers))
+            )
+        args = [call.args[0], const(self._blocked(weight))]
+        return ops.conv2d_blocked.with_attributes(args, ops.conv2d.of(call))
 
     def _blocked(self, weight: Array) -> Array:
         return packing.block_weight(weight, float_block(weight.shape[0], self.context))

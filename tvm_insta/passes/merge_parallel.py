@@ -14,6 +14,7 @@ shortcut of its own for each branch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import tvm
@@ -31,8 +32,6 @@ from tvm_insta.passes.rewriter import (
     array,
     const,
     dtype_of,
-    ints,
-    names,
     op_name,
     rank,
     read_twice,
@@ -193,23 +192,13 @@ class _MergeParallel(Rewriter):
 
     def _merged(self, first: Call, weight: Array, convs: Sequence[Expr]) -> Call:
         """The convolution of all branches."""
-        attrs = first.attrs
-        layers = [name for conv in convs for name in names(self.calls[conv].attrs["layers"])]
+        each = [ops.bitserial_conv2d.of(self.calls[conv]) for conv in convs]
+        layers = [name for one in each for name in one.layers]
         for layer in self.report.named(layers):
             layer.notes += (NOTE,)
             layer.together = tuple(layers)
-        return ops.bitserial_conv2d(
-            first.args[0],
-            const(weight, "uint32"),
-            strides=ints(attrs["strides"]),
-            padding=ints(attrs["padding"]),
-            dilation=ints(attrs["dilation"]),
-            groups=int(attrs["groups"]),
-            in_channels=int(attrs["in_channels"]),
-            bits=int(attrs["bits"]),
-            encoding=str(attrs["encoding"]),
-            layers=layers,
-        )
+        args = [first.args[0], const(weight, "uint32")]
+        return ops.bitserial_conv2d.with_attributes(args, replace(each[0], layers=layers))
 
 
 def _same_attributes(one: Call, other: Call) -> bool:

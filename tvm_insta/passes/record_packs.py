@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import tvm
 
+from tvm_insta import ops
 from tvm_insta.passes.context import Context
 from tvm_insta.passes.module_pass import module_pass
 from tvm_insta.passes.report import Pack
-from tvm_insta.passes.rewriter import array, ints, op_name, shape_of
+from tvm_insta.passes.rewriter import array, op_name, shape_of
 
 
 @module_pass("RecordPacks")
@@ -23,16 +24,16 @@ def _packs(mod: tvm.IRModule) -> Iterator[Pack]:
     for block in mod["main"].body.blocks:
         for binding in block.bindings:
             if op_name(binding.value) == "relax.insta.threshold_pack":
-                (x, thresholds), attrs = binding.value.args, binding.value.attrs
+                (x, thresholds), said = binding.value.args, ops.threshold_pack.of(binding.value)
                 value = array(thresholds)
                 yield Pack(
                     channels=shape_of(x)[-1],
-                    bits=int(attrs["bits"]),
-                    compare=str(attrs["compare"]),
-                    nan=int(attrs["nan"]),
-                    groups=int(attrs["groups"]),
-                    pad=tuple(ints(attrs["pad"])),
-                    site=str(attrs["site"]),
+                    bits=said.bits,
+                    compare=said.compare,
+                    nan=said.nan,
+                    groups=said.groups,
+                    pad=tuple(said.pad),
+                    site=said.site,
                     thresholds=None if value is None else value.astype("<f4").tobytes().hex(),
                     threshold_shape=() if value is None else value.shape,
                 )

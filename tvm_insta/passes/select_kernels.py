@@ -22,7 +22,6 @@ from tvm_insta.passes.rewriter import (
     Rewriter,
     array,
     const,
-    ints,
     names,
     op_name,
     shape_of,
@@ -85,17 +84,17 @@ class _SelectKernels(Rewriter):
 
 def _binary_layer(weight: Array, image: Sequence[int], call: Call) -> BinaryLayer:
     """A binary convolution with a packed weight [O, KH, KW, Cw], as its form depends on it."""
-    attrs = call.attrs
-    (height, width), (stride_y, stride_x) = image, ints(attrs["strides"])
-    top, left, bottom, right = ints(attrs["padding"])
+    said = ops.bitserial_conv2d.of(call)
+    (height, width), (stride_y, stride_x) = image, said.strides
+    top, left, bottom, right = said.padding
     return BinaryLayer(
         image=(height, width),
-        channels=int(attrs["in_channels"]),
+        channels=said.in_channels,
         out_channels=weight.shape[0],
         kernel=(weight.shape[1], weight.shape[2]),
         strides=(stride_y, stride_x),
         padding=(top, left, bottom, right),
-        plain=int(attrs["bits"]) == int(attrs["groups"]) == 1
-        and str(attrs["encoding"]) == "bipolar"
-        and ints(attrs["dilation"]) == [1, 1],
+        plain=said.bits == said.groups == 1
+        and said.encoding == "bipolar"
+        and tuple(said.dilation) == (1, 1),
     )

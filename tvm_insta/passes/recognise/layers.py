@@ -20,7 +20,6 @@ from tvm_insta.passes.rewriter import (
     Expr,
     array,
     const,
-    ints,
     names,
     op_name,
     rank,
@@ -71,18 +70,14 @@ class _RecogniseLayers(MergesReshapes):
         if layer is None:
             return None
         levels, signs, scale, encoding = layer
-        groups = int(call.attrs["groups"])
+        window = ops.conv2d.of(call)
         result = ops.bitserial_conv2d(
-            self._pack(levels, encoding.bits, groups),
+            self._pack(levels, encoding.bits, window.groups),
             const(packing.pack_bits(signs), "uint32"),
-            strides=ints(call.attrs["strides"]),
-            padding=ints(call.attrs["padding"]),
-            dilation=ints(call.attrs["dilation"]),
-            groups=groups,
+            **vars(window),
             in_channels=shape_of(data)[3],
             bits=encoding.bits,
             encoding=encoding.name,
-            layers=names(call.attrs["layers"]),
         )
         return self._scaled(result, scale * np.float32(encoding.factor))
 
