@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from tests.passes.scripts import CONV, RELU, check, module, with_labels
+from tests.passes.scripts import RELU, check, module, with_labels
 from tvm_insta.passes.context import Context
+from tvm_insta.passes.labels import legalise
 from tvm_insta.passes.schedule import schedule
 from tvm_insta.schedules import ConvTiles, ScheduleRecord
 from tvm_insta.target import parse
@@ -43,20 +42,33 @@ def test_an_elementwise_kernel_in_vectors():
     assert context.report.schedules == [ScheduleRecord("relu", "elementwise")]
 
 
+CONV = """
+@R.function
+def main(
+    x: R.Tensor((1, 2, 2, 4), "float32"), w: R.Tensor((1, 1, 1, 4, 4), "float32")
+) -> R.Tensor((1, 2, 2, 4), "float32"):
+    with R.dataflow():
+        y = R.insta.conv2d_blocked(x, w)
+        R.output(y)
+    return y
+"""
+
+
 def test_tiles_are_chosen_for_the_module_as_it_comes():
-    main = MAIN.replace("cls.relu, (x,)", "cls.conv, (x, w)").replace(
-        '"float32")) ->', '"float32"), w: R.Tensor((4, 4), "float32")) ->'
-    )
-    mod, seen = module(CONV, main), []
+    mod, seen, wish = legalise(module(CONV)), [], ConvTiles(width_tile=1, out_tile=1, row_band=1)
 
     def choose(given):
         seen.append(given)
-        return {"conv": ConvTiles(width_tile=2, out_tile=1, row_band=1)}
+        return {"conv2d_blocked": wish}
 
-    for context in (Context(TARGET, choose_tiles=choose), Context(TARGET)):
+    found = {}
+    for name, context in (
+        ("tuned", Context(TARGET, choose_tiles=choose)),
+        ("own", Context(TARGET)),
+    ):
         schedule(mod, context)
         (record,) = context.report.schedules
-        assert record.rule == "insta_fconv" or record.reason
-        if context.choose_tiles is not None and not record.reason:
-            assert record.tiles == replace(record.tiles, width_tile=2, row_band=1)
+        assert (record.rule, record.reason) == ("insta_fconv", "")
+        found[name] = record.tiles
+    assert found["tuned"] == wish != found["own"]
     assert len(seen) == 1 and seen[0].same_as(mod)
