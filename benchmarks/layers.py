@@ -134,7 +134,7 @@ def measure(targets: Sequence[str], repeats: int) -> tuple[Peaks, list[Layer], d
 
     parsed = {text: parse(text) for text in dict.fromkeys(targets)}
     for text, target in parsed.items():
-        if target.kind != "llvm" or not target.is_native:
+        if target.host is not None or not target.is_native:
             lacking = ", ".join(cpu.missing(target.needs)) or f"a processor of {target.arch}"
             raise InputError(
                 f"--target {text} does not run here, it needs {lacking}; choose one that does"

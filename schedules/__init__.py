@@ -11,11 +11,13 @@ from __future__ import annotations
 from tvm_insta.schedules.backend import BackEnd, ScheduleRecord
 from tvm_insta.schedules.base import SCHEDULE_VERSION, Blocking, ConvTiles
 from tvm_insta.schedules.driver import schedule_module
-from tvm_insta.schedules.generic.kinds import kind_of
+from tvm_insta.schedules.generic.kinds import BINARY_CONVOLUTIONS, CONVOLUTIONS, kind_of
 from tvm_insta.schedules.registry import able, back_end
 from tvm_insta.schedules.variants import BinaryLayer, Measured, UsesTiles
 
 __all__ = [
+    "BINARY_CONVOLUTIONS",
+    "CONVOLUTIONS",
     "SCHEDULE_VERSION",
     "BackEnd",
     "BinaryLayer",

@@ -93,6 +93,8 @@ class BackEnd(ABC):
     Attributes:
         title: what a person calls its targets.
         abilities: the restricted values of options that some of its targets can serve.
+        device_code: whether kernels are code for a device beside the CPU, which a compiler of its
+            own makes; only a CPU has the plain-C form, bundles, counters and parameters to tune.
         fuses_consumers: whether its rules compute moments and packed bits inside of the kernel that
             makes their tensor.
         features: of this target, in LLVM's names.
@@ -101,6 +103,7 @@ class BackEnd(ABC):
 
     title: ClassVar[str]
     abilities: ClassVar[tuple[Ability, ...]] = ()
+    device_code: ClassVar[bool] = False
     fuses_consumers: ClassVar[bool] = True
 
     def __init__(self, target: tvm.target.Target, features: frozenset[str]) -> None:

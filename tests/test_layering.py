@@ -31,7 +31,7 @@ KNOWS: dict[str, set[str]] = {
     "schedules": {"tvm", "tvm_ffi"},  # PrimFuncs and TVM's targets, nothing of ours
     "frontend": {"torch", "tvm", "ops"},  # what it imports into: our operators
     "passes": {"tvm", "tvm_ffi", "ops", "frontend", "schedules", "target"},
-    "codegen": {"tvm", "tvm_ffi", "runtime", "cuda_emulator", "target"},
+    "codegen": {"tvm", "tvm_ffi", "runtime", "cuda_emulator", "target", "schedules"},
     "validate": {"torch", "tvm", "ops", "frontend", "codegen", "runtime", "target"},
     "tuning": {
         "tvm",

@@ -43,6 +43,10 @@ class InputError(InstaError, ValueError):
     """An input tensor of the wrong shape, dtype, layout or device."""
 
 
+class VerifyError(InstaError):
+    """A phase of the compiler yielded a module that it must not: a fault of the compiler."""
+
+
 class ValidationError(InstaError):
     """The artefact and PyTorch disagree by more than is promised."""
 

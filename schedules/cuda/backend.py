@@ -18,6 +18,7 @@ class CudaBackEnd(BackEnd):
     """One kernel for each function, see `bind`."""
 
     title = "CUDA"
+    device_code = True
     fuses_consumers = False
 
     @classmethod

@@ -337,9 +337,13 @@ def vectorise_tile(schedule: Any, output: Any, lanes: int, *, vectors_first: boo
         schedule.vectorize(lane)
 
 
+_PADS = ("pad", "narrow_pad")
+"""Names of the blocks in which our float convolutions pad their input."""
+
+
 def _schedule_pad(schedule: Any, pad: Any, lanes: int) -> None:
     """Padding of one band: zeros first, then the rows as contiguous copies, if TVM can split it."""
-    if not name_of(schedule, pad).endswith("pad"):
+    if name_of(schedule, pad) not in _PADS:
         return
     loops = schedule.get_loops(pad)[-len(schedule.get(pad).iter_vars) :]
     try:

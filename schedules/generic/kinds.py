@@ -7,16 +7,15 @@ from tvm import tirx
 from tvm_insta.schedules.base import blocks, is_reduction, name_of, rule_of, start
 from tvm_insta.schedules.generic.float_ops import reduction_kind
 
-MARKED = frozenset(
-    {
-        "insta_bconv",
-        "insta_bconv_bytes",
-        "insta_bconv_pairs",
-        "insta_bconv_signs",
-        "insta_fconv",
-        "insta_pack",
-    }
+BINARY_CONVOLUTIONS = frozenset(
+    {"insta_bconv", "insta_bconv_bytes", "insta_bconv_pairs", "insta_bconv_signs"}
 )
+"""The kinds of functions that are binary convolutions, and the rules that schedule them."""
+
+CONVOLUTIONS = BINARY_CONVOLUTIONS | {"insta_fconv"}
+"""The same of all convolutions."""
+
+MARKED = CONVOLUTIONS | {"insta_pack"}
 """Our operators' values of a block's `schedule_rule`; TVM's own operators have others."""
 
 

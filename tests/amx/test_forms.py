@@ -10,8 +10,9 @@ import torch
 from tests.tuning import tiny
 from tvm_insta import build, nn
 from tvm_insta.compiler import tuner
-from tvm_insta.compiler.kernel_variants import compare
+from tvm_insta.compiler.kernel_variants import measured_figures
 from tvm_insta.errors import ArtefactError
+from tvm_insta.passes.context import Context
 from tvm_insta.passes.pipeline import run_pipeline
 from tvm_insta.runtime import amx
 from tvm_insta.schedules import Measured, back_end
@@ -125,7 +126,8 @@ def test_half_a_comparison_is_none(logs, tmp_path):
     assert not any(state.task.tiles for state in tuned.states)
     assert tuned.forms == () and says == []
     imported = tuner.Network(network(), EXAMPLE, SERVER).imported
-    found = run_pipeline(imported, SERVER, last="fuse", compare=compare(SERVER, tmp_path))
+    assert measured_figures(imported, Context(SERVER), tmp_path) == {}
+    found = run_pipeline(imported, Context(SERVER), last="fuse")
     notes = [layer.notes[-1] for layer in found.report.layers if layer.shape]
     assert [note.endswith("(by rule)") for note in notes] == [True] * 4
 
@@ -133,7 +135,7 @@ def test_half_a_comparison_is_none(logs, tmp_path):
 def test_figures_decide_before_the_rule():
     rule = back_end(SERVER.tvm).uses_tiles()
     imported = tuner.Network(network(), EXAMPLE, SERVER).imported
-    layers = run_pipeline(imported, SERVER, last="lower").report.layers
+    layers = run_pipeline(imported, Context(SERVER), last="lower").report.layers
     shapes = [layer.shape for layer in layers if layer.shape]
     assert [rule(shape) for shape in shapes] == [True, True, False, True]
     figures = {shape: Measured(1.0, 1.0 + rule(shape) - 0.5) for shape in shapes}
@@ -164,7 +166,7 @@ def test_choices_are_legal_and_exact(library, monkeypatch, target):
     monkeypatch.setenv("LD_PRELOAD", str(library))
     target = replace(target, is_native=True)
     made = tuner.Network(network(), EXAMPLE, target)
-    task = next(task for task in made.tasks("amx") if task.tiles)
+    task = next(task for task in made.tasks(made.kernels("amx")) if task.tiles)
     listed = back_end(target.tvm).space(task.mod["main"], target.lanes)
     assert tuple(listed) == task.choices and task.default in listed
     some = [listed[0], listed[len(listed) // 2], listed[-1], task.default]

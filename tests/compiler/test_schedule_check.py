@@ -11,6 +11,7 @@ from tvm_insta import nn
 from tvm_insta.compiler.schedule_check import check_schedules
 from tvm_insta.errors import InstaError
 from tvm_insta.frontend import import_torch
+from tvm_insta.passes.context import Context
 from tvm_insta.passes.pipeline import run_pipeline
 from tvm_insta.schedules import ScheduleRecord
 from tvm_insta.target import parse
@@ -65,4 +66,4 @@ def test_no_kernel_of_ours_falls_back_on_any_preset(name):
         make().eval(), [torch.zeros(1, 3, size, size)], max_batch=4, dynamic=True
     )
     for target in TARGETS.values():
-        check_schedules(run_pipeline(imported, target).schedules, strict=True)
+        check_schedules(run_pipeline(imported, Context(target)).schedules, strict=True)

@@ -22,6 +22,7 @@ from tvm_insta.codegen.program import extract
 from tvm_insta.codegen.relax_vm import build_executable
 from tvm_insta.cuda_emulator import EmulatorError, fatbin
 from tvm_insta.frontend import import_torch
+from tvm_insta.passes.context import Context
 from tvm_insta.passes.pipeline import run_pipeline
 from tvm_insta.target import parse, toolchain
 
@@ -62,7 +63,7 @@ def test_every_kernel_becomes_device_code(model, tmp_path):
     target = parse(H100)
     example = torch.zeros(1, 3, 32, 32)  # the kernels are those of larger images
     imported = import_torch(network, [example], max_batch=4, dynamic=True)
-    compiled = run_pipeline(imported, target)
+    compiled = run_pipeline(imported, Context(target))
     called = {call.symbol for call in extract(compiled.mod).calls}
     assert len(called) > 20
     assert [name for name in called if not runs_on_the_device(compiled.mod[name])] == []

@@ -27,8 +27,8 @@ from tvm_insta.codegen.bundle import write_bundle
 from tvm_insta.codegen.plain_c import c_form
 from tvm_insta.codegen.program import CodegenError
 from tvm_insta.errors import ArtefactError
-from tvm_insta.passes.pipeline import fuse, lower_for
-from tvm_insta.passes.report import Report
+from tvm_insta.passes.context import Context
+from tvm_insta.passes.pipeline import fuse, run_phase
 from tvm_insta.schedules import schedule_module
 from tvm_insta.target import parse
 from tvm_insta.target.toolchain import find_linker
@@ -124,7 +124,7 @@ def test_a_wasm_artefact_has_no_shared_library(tmp_path):
         wasm.visible(source)
     mod, _, _ = convolution_network(CONVOLUTIONS["1x1"], np.random.default_rng(0))
     target = parse(WASM32.target)
-    kernels = fuse(lower_for(mod, Report(), target))
+    kernels = fuse(run_phase("lower", mod, Context(target)))
     scheduled, _ = schedule_module(kernels, target.tvm, lanes=target.lanes)
     assert c_form(scheduled, target, tmp_path / "out").files == ("model.a", "model.h")
 

@@ -12,8 +12,8 @@ from tests.cross.machines import A76, ARM, ARMV7, X86
 from tvm_insta import ops
 from tvm_insta.codegen.plain_c import c_form
 from tvm_insta.ops import packing, reference
-from tvm_insta.passes.pipeline import fuse, lower_for
-from tvm_insta.passes.report import Report
+from tvm_insta.passes.context import Context
+from tvm_insta.passes.pipeline import fuse, run_phase
 from tvm_insta.runtime import cpu
 from tvm_insta.schedules import schedule_module
 from tvm_insta.target import parse
@@ -142,7 +142,7 @@ def neon_rule(machine, case):
 
 def run_compiled(machine, target, mod, x, expected, folder, wanted, *, consumers=False):
     """Compile with the project's own passes and schedules, and run; returns `expected`'s like."""
-    kernels = fuse(lower_for(mod, Report(), target), consumers=consumers)
+    kernels = fuse(run_phase("lower", mod, Context(target)), consumers=consumers)
     if consumers:
         assert any("conv2d" in v.name_hint and "pack" in v.name_hint for v in kernels.functions)
     scheduled, records = schedule_module(kernels, target.tvm, lanes=target.lanes)

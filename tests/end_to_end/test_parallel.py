@@ -7,10 +7,11 @@ import torch
 from torch import nn as torch_nn
 
 import tvm_insta
+from tests.passes.networks import without
 from tvm_insta import nn, runtime
 from tvm_insta.nn.blocks import LayerFactory, MobileNetBlock
-from tvm_insta.passes import pipeline
-from tvm_insta.passes.merge_parallel import NOTE
+from tvm_insta.passes.merge_parallel import NOTE, merge_parallel
+from tvm_insta.passes.shortcuts import pool_shortcuts
 from tvm_insta.validate import validate
 
 SEED = 5
@@ -78,7 +79,6 @@ def test_forms_and_threads_give_the_bytes_of_the_network_with_branches(
         assert all(layer.weight == (out, 1, 1, out) for layer in pair)
     assert layers["smaller.conv2.0"].notes == ()
 
-    monkeypatch.setattr(pipeline, "merge_parallel", lambda mod, report: mod)
-    monkeypatch.setattr(pipeline, "pool_shortcuts", lambda mod: mod)
+    without(monkeypatch, merge_parallel, pool_shortcuts)
     apart = tvm_insta.build(network, images, "native")
     assert apart(images.numpy()).tobytes() == expected.tobytes()

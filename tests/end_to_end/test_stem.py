@@ -112,12 +112,15 @@ def test_refusals(arguments, words, capsys, tmp_path):
 def test_ranges_come_from_the_images():
     """A network whose input is ten times as large in one image gets codes for that image."""
     from tvm_insta.frontend import import_torch
+    from tvm_insta.passes.context import Context
     from tvm_insta.passes.pipeline import run_pipeline
 
     imported = import_torch(Stem().eval(), [torch.zeros(1, 3, 8, 8)], max_batch=4, dynamic=True)
     samples = np.zeros((2, 3, 8, 8), np.float32)
     samples[1, 2, 3, 4] = -10.0
-    compiled = run_pipeline(imported, parse("avx512"), stem="int8", samples=[samples], last="lower")
+    compiled = run_pipeline(
+        imported, Context(parse("avx512"), float_dtype="int8", samples=[samples]), last="lower"
+    )
     scales = [
         float(binding.value.attrs["scale"])
         for block in compiled.mod["main"].body.blocks

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,15 +14,11 @@ from tvm import relax
 from tvm_insta.frontend import import_torch
 from tvm_insta.nn.options import ModelOptions
 from tvm_insta.nn.resnet import BinaryResNet
-from tvm_insta.passes.fold_scales import fold_scales
-from tvm_insta.passes.lower import lower
-from tvm_insta.passes.merge_parallel import merge_parallel
-from tvm_insta.passes.recognise import recognise
-from tvm_insta.passes.report import Report
+from tvm_insta.passes import pipeline
+from tvm_insta.passes.context import Context
+from tvm_insta.passes.pipeline import run_pipeline
 from tvm_insta.passes.rewriter import op_name
-from tvm_insta.passes.shortcuts import pool_shortcuts
-from tvm_insta.passes.simplify import simplify
-from tvm_insta.passes.to_nhwc import to_nhwc
+from tvm_insta.target import parse
 
 
 def signs(shape, seed):
@@ -96,19 +94,31 @@ def tiny_resnet(variant="insta", seed=0, **options):
 def phases(module, *inputs, last="lower", lanes=8, max_batch=4, dynamic=True):
     """Run the phases up to ``last``; returns the module and the report."""
     imported = import_torch(module, list(inputs), max_batch=max_batch, dynamic=dynamic)
-    report = Report.of(imported.layers)
-    mod = imported.mod
-    for name, step in (
-        ("simplify", simplify),
-        ("to_nhwc", to_nhwc),
-        ("recognise", lambda m: recognise(m, report)),
-        ("fold_scales", lambda m: merge_parallel(fold_scales(m), report)),
-        ("lower", lambda m: lower(pool_shortcuts(m), report, lanes)),
-    ):
-        mod = step(mod)
-        if name == last:
-            break
-    return mod, report
+    done = run_pipeline(imported, Context(generic(lanes)), last=last)
+    return done.mod, done.report
+
+
+def generic(lanes):
+    """A CPU without layouts of its own, with vectors of so many 32-bit lanes."""
+    return replace(parse("llvm -mtriple=riscv64-linux-gnu"), lanes=lanes, vector_bits=32 * lanes)
+
+
+def without(monkeypatch, *passes):
+    """Take passes out of the pipeline."""
+    _edit(monkeypatch, lambda each: [] if each in passes else [each])
+
+
+def insert(monkeypatch, behind, new):
+    """Put a pass into the pipeline, behind another."""
+    _edit(monkeypatch, lambda each: [each, new] if each is behind else [each])
+
+
+def _edit(monkeypatch, change):
+    edited = [
+        replace(phase, passes=tuple(new for each in phase.passes for new in change(each)))
+        for phase in pipeline.PIPELINE
+    ]
+    monkeypatch.setattr(pipeline, "PIPELINE", tuple(edited))
 
 
 def execute(mod, *inputs):

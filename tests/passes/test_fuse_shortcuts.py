@@ -12,12 +12,14 @@ import tvm
 from torch import nn
 from tvm import relax
 
-from tests.passes.networks import Halving, agree, calls, execute, phases
+from tests.passes.networks import Halving, agree, calls, execute, phases, without
 from tests.passes.test_fuse_consumers import kernels
 from tvm_insta.frontend import import_torch
-from tvm_insta.passes import pipeline
+from tvm_insta.passes.context import Context
 from tvm_insta.passes.kernels import kernels_of_layers
+from tvm_insta.passes.merge_parallel import merge_parallel
 from tvm_insta.passes.pipeline import fuse, run_pipeline
+from tvm_insta.passes.shortcuts import pool_shortcuts
 from tvm_insta.runtime import cpu
 from tvm_insta.target import parse
 
@@ -32,7 +34,7 @@ def image(channels, batch=2):
 def compiled(module, x, target):
     """Run through our passes and schedules; returns what executes the network, and the records."""
     imported = import_torch(module, [x[:1]], max_batch=4, dynamic=True)
-    done = run_pipeline(imported, target)
+    done = run_pipeline(imported, Context(target))
     machine = relax.VirtualMachine(tvm.compile(done.mod, target=target.tvm), tvm.cpu())
     run = machine["main"]
     return lambda images: run(tvm.runtime.tensor(images.numpy())).numpy(), done
@@ -71,8 +73,7 @@ def test_scheduled_kernels_compute_what_the_network_as_it_stands_computes(name, 
     for at in range(3):
         assert run(x[at : at + 1]).tobytes() == result[at : at + 1].tobytes()
 
-    monkeypatch.setattr(pipeline, "merge_parallel", lambda mod, report: mod)
-    monkeypatch.setattr(pipeline, "pool_shortcuts", lambda mod: mod)
+    without(monkeypatch, merge_parallel, pool_shortcuts)
     apart, done = compiled(module, x, target)
     assert {"concatenate", "avg_pool2d"} <= {record.function for record in done.schedules}
     assert apart(x).tobytes() == result.tobytes()
@@ -90,7 +91,7 @@ def test_epilogues_load_vectors(name):
         imported = import_torch(
             Halving(channels).eval(), [image(channels)[:1]], max_batch=1, dynamic=False
         )
-        done = run_pipeline(imported, target)
+        done = run_pipeline(imported, Context(target))
         convs = {
             variable: function.with_attr("global_symbol", variable.name_hint)
             for variable, function in done.mod.functions.items()
@@ -155,7 +156,7 @@ def test_kernels_for_cuda_stand_alone():
     """Nothing is fused there: the shortcuts are kernels, spread over threads like all others."""
     imported = import_torch(Halving(8).eval(), [image(8)[:1]], max_batch=4, dynamic=True)
     target = parse("cuda -arch=sm_80")
-    done = run_pipeline(imported, target)
+    done = run_pipeline(imported, Context(target))
     functions = {record.function for record in done.schedules}
     assert {"halving_pool", "repeat_channels"} <= functions
     assert not [record for record in done.schedules if record.rule == "unscheduled"]

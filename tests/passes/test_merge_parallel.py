@@ -10,7 +10,7 @@ from torch import nn
 from tests.passes import networks
 from tests.passes.networks import agree, calls, execute, phases, signs
 from tvm_insta.passes.kernels import kernels_of_layers
-from tvm_insta.passes.merge_parallel import NOTE
+from tvm_insta.passes.merge_parallel import NOTE, merge_parallel
 from tvm_insta.passes.pipeline import fuse
 
 TOLERANCE = 4e-6
@@ -107,7 +107,7 @@ def test_parallel_convolutions_are_one(case, monkeypatch):
     assert len(together) == 1
     assert all(NOTE in layer.notes for layer in report.layers)
 
-    monkeypatch.setattr(networks, "merge_parallel", lambda mod, report: mod)
+    networks.without(monkeypatch, merge_parallel)
     apart, _ = phases(module, x)
     assert calls(apart).count("relax.insta.bitserial_conv2d_blocked") == len(outs)
     expected = execute(fuse(apart), x.numpy())

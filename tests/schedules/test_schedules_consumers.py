@@ -38,7 +38,7 @@ def read(emit, y, threshold, readers, pad):
     """The readers of y, and y."""
     results = [y]
     if readers in ("rows", "both"):
-        results.append(emit(ops.moment_rows(y, [3])))
+        results.append(emit(ops.moment_rows(y, orders=[3])))
     if readers in ("words", "both"):
         results.append(emit(ops.threshold_pack(y, threshold, pad=pad)))
     return results

@@ -28,7 +28,7 @@ def unary(shape, function):
 @pytest.mark.parametrize("shape", [(1, 9, 7, 64), (None, 13, 1, 33), (2, 1, 13, 1), (1, 3, 3, 48)])
 def test_moments(rng, shape, orders, target):
     shape = [symbolic(shape[0]), *shape[1:]]
-    mod = unary(shape, lambda x: ops.moments(x, orders))
+    mod = unary(shape, lambda x: ops.moments(x, orders=orders))
     check_equal_bits(mod, "moments", rng, target)
 
 

@@ -51,7 +51,7 @@ def layer(target, channels=128, out=64, *, whole=False):
             return y
         y = emit(relax.op.add(emit(relax.op.astype(y, "float32")), args[5]))
         packed = ops.threshold_pack(y, args[6], pad=[1, 1, 1, 1])
-        return relax.Tuple([y, emit(ops.moment_rows(y, [3])), emit(packed)])
+        return relax.Tuple([y, emit(ops.moment_rows(y, orders=[3])), emit(packed)])
 
     return only_primfunc(fuse(module(specs, body), consumers=whole))
 

@@ -51,7 +51,7 @@ NHWC = {"layout": "NHWC"}
 
 def moments():
     specs = [("x", [1, 14, 14, 64], "float32")]
-    return module(specs, lambda emit, x: emit(ops.moments(x, [3])))
+    return module(specs, lambda emit, x: emit(ops.moments(x, orders=[3])))
 
 
 def max_pool():

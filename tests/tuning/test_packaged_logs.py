@@ -9,6 +9,7 @@ import torch
 
 from tvm_insta import nn
 from tvm_insta.frontend import import_torch
+from tvm_insta.passes.context import Context
 from tvm_insta.passes.kernels import kernels_of_layers
 from tvm_insta.passes.pipeline import run_pipeline
 from tvm_insta.schedules import SCHEDULE_VERSION
@@ -58,7 +59,7 @@ def test_a_log_is_sound_and_small(name):
 def test_every_convolution_is_tuned(model, name):
     """Another form of a network, or another schedule version, needs new logs."""
     target = parse(name)
-    fused = run_pipeline(imported(model), target, last="fuse")
+    fused = run_pipeline(imported(model), Context(target), last="fuse")
     found = lookup.look_up(fused.mod, target)
     states = {
         (layer.name, symbol): found.states.get(symbol)

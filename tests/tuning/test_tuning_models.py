@@ -13,6 +13,7 @@ from tvm_insta import nn
 from tvm_insta.cli import tune
 from tvm_insta.compiler import tuner
 from tvm_insta.errors import TuneError
+from tvm_insta.passes.context import Context
 from tvm_insta.passes.pipeline import run_pipeline
 from tvm_insta.target import parse
 from tvm_insta.tuning import llvm_mca, lookup
@@ -124,7 +125,7 @@ def test_every_layer_of_an_arm_network_is_a_task(tmp_path):
     assert [s.task.rule for s in tuned.states] == ["insta_fconv", "insta_pack", "insta_bconv"]
     assert tuned.states[2].task.default.width_tile == 4
     assert all(state.describe().failed == 0 and state.best for state in tuned.states)
-    fused = run_pipeline(made.imported, target, last="fuse").mod
+    fused = run_pipeline(made.imported, Context(target), last="fuse").mod
     assert list(lookup.look_up(fused, target, tmp_path).states.values()) == [lookup.TUNED] * 3
 
 

@@ -12,6 +12,7 @@ from tests.tuning import tiny
 from tvm_insta import nn
 from tvm_insta.compiler import tuner
 from tvm_insta.errors import InstaError, TuneError
+from tvm_insta.passes.context import Context
 from tvm_insta.passes.pipeline import run_pipeline
 from tvm_insta.target import parse
 from tvm_insta.tuning import lookup
@@ -36,7 +37,9 @@ def network(stem, target=SERVER):
 
 
 def stem_task(stem, target=SERVER):
-    (task,) = (t for t in network(stem, target).tasks("popcount") if t.rule == "insta_fconv")
+    made = network(stem, target)
+    every = made.tasks(made.kernels("popcount"))
+    (task,) = (t for t in every if t.rule == "insta_fconv")
     return task
 
 
@@ -60,13 +63,15 @@ def test_records_count_whatever_images_calibrated(tmp_path):
         samples = [np.full((2, *EXAMPLE.shape[1:]), largest, np.float32)]
         imported = made.imported
         fused = run_pipeline(
-            imported, SERVER, last="fuse", stem="int8", samples=samples, binary="popcount"
+            imported,
+            Context(SERVER, float_dtype="int8", samples=samples, binary="popcount"),
+            last="fuse",
         )
         seen.append(fused.mod.script())
         found = lookup.look_up(fused.mod, SERVER, tmp_path)
         assert sorted(found.states.values()) == [lookup.TUNED] * 3
     assert seen[0] != seen[1]  # other scales
-    fused = run_pipeline(made.imported, SERVER, last="fuse", binary="popcount")
+    fused = run_pipeline(made.imported, Context(SERVER, binary="popcount"), last="fuse")
     found = lookup.look_up(fused.mod, SERVER, tmp_path)
     assert list(found.states.values()) == [lookup.TUNED] * 2  # all but the fp32 stem
 

@@ -11,12 +11,18 @@ import tvm
 from tvm import relax
 
 import tvm_insta
+from tests.passes.networks import insert
 from tests.validate.networks import SHAPE, Everything
 from tvm_insta.compiler import driver
 from tvm_insta.errors import ValidationError
 from tvm_insta.ops import packing
-from tvm_insta.passes import pipeline
+from tvm_insta.passes import narrow_floats
+from tvm_insta.passes.fold_scales import fold_scales
+from tvm_insta.passes.module_pass import module_pass
+from tvm_insta.passes.recognise import recognise_layers
 from tvm_insta.passes.rewriter import Rewriter, array, const, op_name, rank
+from tvm_insta.passes.simplify import simplify
+from tvm_insta.passes.to_nhwc import to_nhwc
 from tvm_insta.runtime import c_backend, vm_backend
 from tvm_insta.target import parse
 
@@ -129,52 +135,52 @@ PACK = op("insta.threshold_pack")
 FAULTS = {
     # fault: (the pass behind which it is planted, the call, what becomes of it, which of them)
     "flipped sign of a threshold": (
-        "recognise",
+        recognise_layers,
         lambda call: PACK(call) and call.attrs["bits"] == 2,
         lambda _, call: with_constant(call, np.negative),
     ),
     "greater or equal in place of greater": (
-        "recognise",
+        recognise_layers,
         lambda call: PACK(call) and call.attrs["compare"] == "gt",
         lambda _, call: with_attrs(call, compare="ge"),
     ),
-    "swapped scales of channels": ("fold_scales", scaled_vector, roll_vector),
+    "swapped scales of channels": (fold_scales, scaled_vector, roll_vector),
     "swapped slopes of a PReLU": (
-        "fold_scales",
+        fold_scales,
         lambda call: scaled_vector(call) and array(call.args[0]) is not None,
         roll_vector,
     ),
-    "lost divisor of a pool": ("simplify", op("divide"), lambda _, call: call.args[0]),
-    "lost bias": ("simplify", op("add"), lambda _, call: call.args[0]),
+    "lost divisor of a pool": (simplify, op("divide"), lambda _, call: call.args[0]),
+    "lost bias": (simplify, op("add"), lambda _, call: call.args[0]),
     "padding on the wrong side": (
-        "to_nhwc",
+        to_nhwc,
         op("insta.conv2d"),
         lambda _, call: with_attrs(call, padding=[1, 1, 0, 0]),
     ),
     "padding on the wrong side of a packed image": (
-        "recognise",
+        recognise_layers,
         CONV,
         lambda _, call: with_attrs(call, padding=[2, 1, 0, 1]),
     ),
     "swapped strides": (
-        "recognise",
+        recognise_layers,
         lambda call: CONV(call) and list(call.attrs["strides"]) == [2, 1],
         lambda _, call: with_attrs(call, strides=[1, 2]),
     ),
-    "moments of the wrong tensor": ("recognise", op("insta.moments"), of_another),
+    "moments of the wrong tensor": (recognise_layers, op("insta.moments"), of_another),
     "permuted channels of a float weight": (
-        "to_nhwc",
+        to_nhwc,
         op("insta.conv2d"),
         lambda _, call: with_constant(call, lambda w: np.roll(w, 1, axis=3)),
     ),
     "wrong order of the bits in a word": (
-        "recognise",
+        recognise_layers,
         CONV,
         lambda _, call: with_constant(call, reversed_words),
     ),
-    "one wrong weight": ("recognise", CONV, lambda _, call: with_constant(call, one_bit), 1),
-    "lost ReLU": ("simplify", op("nn.relu"), lambda _, call: call.args[0]),
-    "images of a batch exchanged": ("fold_scales", op("insta.dense"), turned_batch),
+    "one wrong weight": (recognise_layers, CONV, lambda _, call: with_constant(call, one_bit), 1),
+    "lost ReLU": (simplify, op("nn.relu"), lambda _, call: call.args[0]),
+    "images of a batch exchanged": (fold_scales, op("insta.dense"), turned_batch),
 }
 
 
@@ -187,13 +193,13 @@ def test_without_a_fault(tmp_path):
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_in_passes(fault, tmp_path, monkeypatch):
-    step, wanted, change, *number = FAULTS[fault]
-    original = getattr(pipeline, step)
+    behind, wanted, change, *number = FAULTS[fault]
 
-    def planted(mod, *args, **options):
-        return Change(original(mod, *args, **options), wanted, change, *number).applied()
+    @module_pass("Fault")
+    def planted(mod, _):
+        return Change(mod, wanted, change, *number).applied()
 
-    monkeypatch.setattr(pipeline, step, planted)
+    insert(monkeypatch, behind, planted)
     with pytest.raises(ValidationError, match=r"not what PyTorch computes|another output") as error:
         build(tmp_path)
     assert not (tmp_path / "out").exists(), "something was left behind"
@@ -223,13 +229,13 @@ def test_range_of_another_layer(tmp_path, monkeypatch):
     """8-bit integers of a range that is far from the layer's own."""
     if "avx512vnni" not in parse("llvm").features:
         pytest.skip("this CPU has no avx512vnni")
-    original = pipeline.calibrate
+    original = narrow_floats.calibrate
     build(tmp_path / "right", stem="int8", calibrate="random")
 
     def shifted(*args, **options):
         return {name: value / 4 for name, value in original(*args, **options).items()}
 
-    monkeypatch.setattr(pipeline, "calibrate", shifted)
+    monkeypatch.setattr(narrow_floats, "calibrate", shifted)
     with pytest.raises(ValidationError, match="int8"):
         build(tmp_path / "wrong", stem="int8", calibrate="random")
 

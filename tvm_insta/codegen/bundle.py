@@ -15,6 +15,7 @@ from pathlib import Path
 from tvm_insta.codegen.staging import staged
 from tvm_insta.errors import ArtefactError, ToolchainError
 from tvm_insta.runtime import manifest as manifests
+from tvm_insta.schedules import back_end
 from tvm_insta.target import InstaTarget
 from tvm_insta.target.llvm_info import host_triple
 from tvm_insta.target.toolchain import find_linker
@@ -58,7 +59,7 @@ def write_bundle(artefact: Path, out: Path, target: InstaTarget) -> list[str]:
     Raises:
         ArtefactError: the target is no CPU, or a file cannot be read or written.
     """
-    if target.kind != "llvm":
+    if back_end(target.tvm).device_code:
         raise ArtefactError(f"a bundle is for a CPU, not for {target.text}: choose an llvm target.")
     if target.arch == "wasm32":
         raise ArtefactError(

@@ -19,6 +19,7 @@ from tvm_insta.codegen.needs import all_needs
 from tvm_insta.codegen.plan import Plan, code_symbol, make_plan
 from tvm_insta.codegen.program import CodegenError, Parts, extract
 from tvm_insta.runtime.manifest import Memory
+from tvm_insta.schedules import back_end
 from tvm_insta.target import InstaTarget
 from tvm_insta.target.toolchain import Linker, find_linker
 
@@ -63,7 +64,7 @@ def require(target: InstaTarget, name: str) -> Linker:
         ToolchainError: there is no linker for the target.
     """
     driver.check_name(name)
-    if target.kind != "llvm":
+    if back_end(target.tvm).device_code:
         raise CodegenError(
             f"the plain-C form is for CPUs (kind llvm), not for {target.kind}; use the vm form"
         )

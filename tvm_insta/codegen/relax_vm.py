@@ -22,6 +22,7 @@ from tvm_insta.codegen.driver import check_name
 from tvm_insta.codegen.needs import all_needs
 from tvm_insta.codegen.program import CodegenError, Parts, Program, extract
 from tvm_insta.codegen.raw import keep_small_arrays_on_stack
+from tvm_insta.schedules import back_end
 from tvm_insta.target import InstaTarget
 from tvm_insta.target.toolchain import Linker, find_linker
 
@@ -53,7 +54,7 @@ def require(target: InstaTarget, name: str) -> Linker:
         raise CodegenError(
             "the vm form is a shared library, which wasm32 does not have; use --runtime c"
         )
-    if target.kind == "cuda":
+    if back_end(target.tvm).device_code:
         find_nvcc()
     return find_linker(target)
 
@@ -88,7 +89,7 @@ def vm_form(
     program = extract(mod, parts=parts)
     folder = Path(out_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    if profile and target.kind != "llvm":
+    if profile and back_end(target.tvm).device_code:
         raise CodegenError(
             f"got profile for {target.text}, but the counters are for CPUs: compile without it"
         )
@@ -115,17 +116,18 @@ def build_executable(mod: tvm.IRModule, target: InstaTarget) -> relax.VMExecutab
         mod: as in `vm_form`.
         target: a CPU or CUDA target.
     """
-    with device_compiler(target) if target.kind == "cuda" else nullcontext():
+    device = back_end(target.tvm).device_code
+    with device_compiler(target) if device else nullcontext():
         # Byte code, not compiled code: a trace needs the VM to call kernels one by one.
         executable = relax.build(
             mod,
             target=target.tvm,
             relax_pipeline=_lowering(),
             # The local arrays of a kernel's host half are memory of the device, never the stack's.
-            tir_pipeline=TIR_PIPELINE if target.kind == "llvm" else "s_tir",
+            tir_pipeline="s_tir" if device else TIR_PIPELINE,
             exec_mode="bytecode",
         )
-    if target.kind == "cuda" and not device_modules(executable.mod):
+    if device and not device_modules(executable.mod):
         raise CodegenError("no kernel was compiled to device code: the module calls none")
     return executable
 

@@ -22,7 +22,7 @@ from torch import nn  # noqa: E402
 from tvm_insta import runtime  # noqa: E402
 from tvm_insta.codegen import plain_c, relax_vm  # noqa: E402
 from tvm_insta.codegen.staging import staged  # noqa: E402
-from tvm_insta.compiler.kernel_variants import compare  # noqa: E402
+from tvm_insta.compiler.kernel_variants import measured_figures  # noqa: E402
 from tvm_insta.compiler.manifest_builder import Source, build_manifest  # noqa: E402
 from tvm_insta.compiler.model_inputs import samples, take_bytes  # noqa: E402
 from tvm_insta.compiler.option_checks import check_options  # noqa: E402
@@ -31,6 +31,7 @@ from tvm_insta.compiler.schedule_check import check_schedules  # noqa: E402
 from tvm_insta.compiler.self_check import Checked, check_compiled  # noqa: E402
 from tvm_insta.errors import InstaError  # noqa: E402
 from tvm_insta.frontend import import_torch  # noqa: E402
+from tvm_insta.passes.context import Context  # noqa: E402
 from tvm_insta.passes.pipeline import PHASES, AfterPhase, run_pipeline  # noqa: E402
 from tvm_insta.passes.report import Report  # noqa: E402
 from tvm_insta.report.explain_command import explained  # noqa: E402
@@ -205,19 +206,23 @@ def compile_module(
         tuned = look_up(mod, target, options.log_dir)
         return tuned.parameters
 
-    begin(PHASES[0])
-    compiled = run_pipeline(
-        imported,
+    context = Context(
         target,
         batch=1 if options.runtime == "c" else None,
-        dump_ir=options.dump_ir,
-        after_phase=after_phase,
-        choose=choose,
-        stem=options.stem,
+        float_dtype=options.stem,
         storage=options.storage,
         samples=images,
         binary=options.binary,
-        compare=compare(target, options.log_dir),
+        choose_tiles=choose,
+    )
+    begin(PHASES[0])
+    context = replace(context, measured=measured_figures(imported, context, options.log_dir))
+    compiled = run_pipeline(
+        imported,
+        context,
+        dump_ir=options.dump_ir,
+        after_phase=after_phase,
+        verify_ir=options.verify_stages,
     )
     compiled.report.log()
     check_schedules(compiled.schedules, strict=options.strict_schedules)

@@ -77,7 +77,7 @@ def build_manifest(
         files=manifests.describe_files(folder, form.files),
         target_text=target.text,
         target=target.canonical,
-        machine=target.arch if target.kind == "llvm" else platform.machine(),
+        machine=platform.machine() if target.host else target.arch,
         needs=form.needs,
         versions={
             "tvm": tvm.__version__,

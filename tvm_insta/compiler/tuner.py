@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,9 +19,10 @@ from tvm_insta.compiler.option_checks import check_options
 from tvm_insta.compiler.options import BINARY, STEMS
 from tvm_insta.errors import LogError, ToolchainError, TuneError
 from tvm_insta.frontend import import_torch
+from tvm_insta.passes.context import Context
 from tvm_insta.passes.kernels import kernels_of_layers
-from tvm_insta.passes.pipeline import Compare, Fused, run_pipeline
-from tvm_insta.schedules import BinaryLayer, Measured, back_end
+from tvm_insta.passes.pipeline import Compiled, run_pipeline
+from tvm_insta.schedules import CONVOLUTIONS, BinaryLayer, Measured, back_end
 from tvm_insta.target import InstaTarget, parse
 from tvm_insta.tuning import meta as metas
 from tvm_insta.tuning.log import TuningLog, folder_of, locked, new_meta
@@ -115,17 +116,21 @@ class Network:
         self.samples = random_samples(examples) if stem == "int8" else []
         self.imported = import_torch(module, examples, max_batch=max_batch, dynamic=True)
 
-    def tasks(self, binary: str = "auto", compare: Compare | None = None) -> list[Task]:
-        """The tasks with binary layers in certain forms, see `run_pipeline`."""
-        fused = run_pipeline(
-            self.imported,
+    def kernels(
+        self, binary: str = "auto", measured: Mapping[BinaryLayer, Measured] | None = None
+    ) -> Compiled:
+        """The kernels with binary layers in certain forms, see `Context`; not scheduled."""
+        context = Context(
             self.target,
-            last="fuse",
-            stem=self.stem,
+            float_dtype=self.stem,
             samples=self.samples,
             binary=binary,
-            compare=compare,
+            measured=measured or {},
         )
+        return run_pipeline(self.imported, context, last="fuse")
+
+    def tasks(self, fused: Compiled) -> list[Task]:
+        """The tasks of `kernels`."""
         layers: dict[str, list[LayerOf]] = {}
         macs = {layer.name: layer.source.macs for layer in fused.report.layers}
         for layer, symbols in kernels_of_layers(fused.mod, fused.report):
@@ -177,7 +182,8 @@ def tune_network(
         say(f"AMX tiles are left out: {runner.unit} of runner {runner.name} do not say their time")
     elif tiles and options.binary == "auto":
         return _tune_forms(network, runner, options, progress, say)
-    tasks = [task for task in network.tasks(options.binary) if _can_measure(runner, task)]
+    every = network.tasks(network.kernels(options.binary))
+    tasks = [task for task in every if _can_measure(runner, task)]
     return tune_tasks(select(tasks, options.layer), target, runner, options, progress, say=say)
 
 
@@ -186,7 +192,7 @@ def _can_measure(runner: Runner, task: Task) -> bool:
     if task.tiles:
         return runner.unit == "seconds"
     # The model knows loops of multiply-accumulates.
-    return runner.unit != "cycles" or task.rule.startswith(("insta_bconv", "insta_fconv"))
+    return runner.unit != "cycles" or task.rule in CONVOLUTIONS
 
 
 _SHARE_OF_FORMS = 0.75
@@ -200,7 +206,8 @@ def _tune_forms(
     """Tune every binary layer as popcounts and in tiles, then the network in the faster forms."""
     target, limits = network.target, options.sweep
     began = time.monotonic()
-    both = {task.key: task for form in ("popcount", "amx") for task in network.tasks(form)}
+    forms = [network.kernels(form) for form in ("popcount", "amx")]
+    both = {task.key: task for form in forms for task in network.tasks(form)}
     say("this target has AMX: binary layers are tuned as popcounts and in tiles")
     first = dataclasses.replace(
         limits,
@@ -211,13 +218,9 @@ def _tune_forms(
     found = tune_tasks(
         tasks, target, runner, dataclasses.replace(options, sweep=first), progress, say=say
     )
-    makers: list[Fused] = []
-
-    def compare(fused: Fused) -> dict[BinaryLayer, Measured]:
-        makers.append(fused)
-        return {f.shape: f.figures for f in measured_forms(fused, target, options.log_dir)}
-
-    faster = select(network.tasks(compare=compare), options.layer)
+    measured = measured_forms(forms[0], forms[1], target, options.log_dir)
+    figures = {form.shape: form.figures for form in measured}
+    faster = select(network.tasks(network.kernels(measured=figures)), options.layer)
     keys = {task.key for task in faster}
     gone = sum(state.tried for state in found.states if state.task.key not in keys)
     spent = (time.monotonic() - began) / 60
@@ -233,7 +236,7 @@ def _tune_forms(
     )
     # Once more, as the compiler will find them.
     return dataclasses.replace(
-        last, forms=tuple(measured_forms(makers[0], target, options.log_dir))
+        last, forms=tuple(measured_forms(forms[0], forms[1], target, options.log_dir))
     )
 
 

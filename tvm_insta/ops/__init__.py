@@ -1,9 +1,9 @@
 """The operators of binary networks with instance-aware thresholds, as Relax ops `relax.insta.*`.
 
 Importing this package registers every operator with TVM (type inference, legalisation) and with
-TVMScript (`R.insta.<name>`). One file per operator holds its meaning, builder function, type
-inference, TE compute and legalisation; `reference` holds numpy oracles of the same names, `packing`
-the numpy side of the packed layouts.
+TVMScript (`R.insta.<name>`). One file per operator holds its meaning, its declaration and its TE,
+from which builder, type inference and legalisation follow (`_declare`); `reference` holds numpy
+oracles of the same names, `packing` the numpy side of the packed layouts.
 """
 
 from __future__ import annotations

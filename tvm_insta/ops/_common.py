@@ -1,9 +1,8 @@
 """What every `relax.insta.*` operator shares: registration, attributes, argument checks.
 
 An operator is registered under `relax.insta.<name>` with its type inference and its legalisation,
-and its builder function is made known to TVMScript, so that a module prints and parses as
-`R.insta.<name>(...)`. Attributes live in a `DictAttrs` node that always holds every attribute of
-the operator, defaults included: what is printed is the whole meaning.
+and its builder is made known to TVMScript, so that a module prints and parses as
+`R.insta.<name>(...)`. `_declare` does that for each operator.
 """
 
 from __future__ import annotations
@@ -46,18 +45,19 @@ tvm.relax.script.parser.insta = _script
 
 
 def register(
+    name: str,
     builder: Callable[..., relax.Call],
     infer: Callable[[relax.Call, relax.BlockBuilder], relax.TensorType],
     legalise: Callable[[relax.BlockBuilder, relax.Call], relax.Expr],
 ) -> None:
-    """Register `relax.insta.<builder's name>` with TVM and with TVMScript.
+    """Register `relax.insta.<name>` with TVM and with TVMScript.
 
     Args:
+        name: of the operator.
         builder: the Python function that makes a call of the operator.
         infer: TVM's FInferType: (call, context) -> type of the result; raises `OpError`.
         legalise: TVM's FLegalize: (block builder, call) -> call of a PrimFunc.
     """
-    name = builder.__name__
     full = f"relax.insta.{name}"
     tvm.ir.register_op_attr(full, "FInferType", infer)
     tvm.ir.register_op_attr(full, "FLegalize", legalise)
@@ -81,7 +81,7 @@ def fail(call: relax.Call, sentence: str) -> NoReturn:
     raise OpError(f"{call.op.name.removeprefix('relax.')}: {sentence}")
 
 
-def integer(call: relax.Call, name: str, low: int, high: int | None = None) -> int:
+def read_integer(call: relax.Call, name: str, low: int, high: int | None = None) -> int:
     """Integer attribute `name`, checked to lie in low..high."""
     value = call.attrs[name]
     allowed = f"an integer of at least {low}" if high is None else f"an integer in {low}..{high}"
@@ -92,7 +92,7 @@ def integer(call: relax.Call, name: str, low: int, high: int | None = None) -> i
     return int(value)
 
 
-def integers(call: relax.Call, name: str, count: int, low: int) -> list[int]:
+def read_integers(call: relax.Call, name: str, count: int, low: int) -> list[int]:
     """List attribute `name` of `count` integers, each checked to be at least `low`."""
     values = list(call.attrs[name])
     good = all(isinstance(v, int) and not isinstance(v, bool) and v >= low for v in values)
@@ -101,7 +101,7 @@ def integers(call: relax.Call, name: str, count: int, low: int) -> list[int]:
     return [int(v) for v in values]
 
 
-def choice(call: relax.Call, name: str, allowed: Sequence[str]) -> str:
+def read_choice(call: relax.Call, name: str, allowed: Sequence[str]) -> str:
     """String attribute `name`, checked to be one of `allowed`."""
     value = str(call.attrs[name])
     if value not in allowed:
@@ -109,7 +109,9 @@ def choice(call: relax.Call, name: str, allowed: Sequence[str]) -> str:
     return value
 
 
-def dims(call: relax.Call, index: int, name: str, ranks: Sequence[int], dtype: str) -> list[Dim]:
+def dims(
+    call: relax.Call, index: int, name: str, ranks: Sequence[int], dtypes: Sequence[str]
+) -> list[Dim]:
     """The dimensions of argument `index`, checked for rank and dtype.
 
     Returns:
@@ -118,10 +120,11 @@ def dims(call: relax.Call, index: int, name: str, ranks: Sequence[int], dtype: s
     if index >= len(call.args):
         fail(call, f"argument {index} ({name}) is missing, got {len(call.args)} arguments")
     ty = call.args[index].ty
+    dtype = " or ".join(dtypes)
     wanted = f"a tensor of dtype {dtype} and rank {' or '.join(map(str, ranks))}"
     if not isinstance(ty, relax.TensorType):
         fail(call, f"argument {index} ({name}) is of type {ty}; pass {wanted}")
-    if ty.dtype is None or str(ty.dtype.dtype) != dtype:
+    if ty.dtype is None or str(ty.dtype.dtype) not in dtypes:
         fail(call, f"argument {index} ({name}) has dtype {ty.dtype}; pass {wanted}")
     if ty.ndim not in ranks:
         fail(call, f"argument {index} ({name}) has rank {ty.ndim}; pass {wanted}")

@@ -20,91 +20,49 @@ channels in a word,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tvm import relax, te, tirx
 
 from ._common import (
     OUT_ELEMENTWISE_FUSABLE,
     WORD,
-    choice,
-    dims,
+    Dim,
     expect_dim,
     expect_divisible,
     expect_int32,
-    expect_known,
     extent,
-    integer,
-    integers,
     known,
-    make_call,
     output_image,
-    primfunc,
     reduce_axis,
-    register,
     words_for,
 )
+from ._declare import Argument, Operator, choice, integer
+from ._window import GroupedWindow
 
 ENCODINGS = ("bipolar", "unsigned")
 
 
-def bitserial_conv2d(
-    data: relax.Expr,
-    weight: relax.Expr,
-    *,
-    strides: Sequence[int] = (1, 1),
-    padding: Sequence[int] = (0, 0, 0, 0),
-    dilation: Sequence[int] = (1, 1),
-    groups: int = 1,
-    in_channels: int,
-    bits: int = 1,
-    encoding: str = "bipolar",
-    layers: Sequence[str] = (),
-) -> relax.Call:
-    """Build the call; shapes and meaning are in the module's docstring.
+@dataclass(frozen=True, kw_only=True)
+class BitserialConv2d(GroupedWindow):
+    """See the module's docstring.
 
-    Args:
-        data: [N, H, W, bits * groups * Cwg] uint32, not padded.
-        weight: [O, KH, KW, Cwg] uint32.
-        strides: vertical, horizontal.
-        padding: top, left, bottom, right, in pixels of value 0.
-        dilation: vertical, horizontal.
-        groups: convolution groups; O and in_channels are multiples of it.
+    Attributes:
         in_channels: C, the input channels of all groups together.
-        bits: bits of an activation, 1..4.
+        bits: bits of an activation.
         encoding: "bipolar" or "unsigned".
-        layers: names of the layers that are computed.
-
-    Returns:
-        A call of type [N, OH, OW, O] int32.
     """
-    return make_call(
-        "bitserial_conv2d",
-        [data, weight],
-        strides=list(strides),
-        padding=list(padding),
-        dilation=list(dilation),
-        groups=groups,
-        in_channels=in_channels,
-        bits=bits,
-        encoding=encoding,
-        layers=list(layers),
-    )
+
+    in_channels: int = integer(low=1)
+    bits: int = integer(low=1, high=4, default=1)
+    encoding: str = choice(ENCODINGS, default="bipolar")
 
 
-def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
-    data = dims(call, 0, "data", (4,), "uint32")
-    weight = dims(call, 1, "weight", (4,), "uint32")
-    strides = integers(call, "strides", 2, 1)
-    padding = integers(call, "padding", 4, 0)
-    dilation = integers(call, "dilation", 2, 1)
-    groups = integer(call, "groups", 1)
-    channels = integer(call, "in_channels", 1)
-    bits = integer(call, "bits", 1, 4)
-    choice(call, "encoding", ENCODINGS)
-    expect_known(call, "data", data, (3,))
-    expect_known(call, "weight", weight, (0, 1, 2, 3))
-    out, kernel_h, kernel_w, _ = weight
+def _type_of(
+    call: relax.Call, attributes: BitserialConv2d, data: list[Dim], weight: list[Dim]
+) -> relax.TensorType:
+    out, kernel_h, kernel_w, _ = map(known, weight)
+    channels, groups, bits = attributes.in_channels, attributes.groups, attributes.bits
     expect_divisible(call, "input channels", channels, groups)
     expect_divisible(call, "output channels", out, groups)
     words = words_for(channels // groups)
@@ -114,10 +72,10 @@ def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
     image = output_image(
         call,
         data[1:3],
-        weight[1:3],
-        strides=strides,
-        padding=padding,
-        dilation=dilation,
+        (kernel_h, kernel_w),
+        strides=attributes.strides,
+        padding=attributes.padding,
+        dilation=attributes.dilation,
     )
     return relax.TensorType([data[0], *image, out], "int32")
 
@@ -125,22 +83,16 @@ def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
 def te_bitserial_conv2d(
     data: te.Tensor,
     weight: te.Tensor,
-    *,
-    strides: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    in_channels: int,
-    bits: int,
-    encoding: str,
+    attributes: BitserialConv2d,
 ) -> te.Tensor:
     """TE of the operator: one reduce block "bitserial_conv2d", written for meaning, not speed."""
     batch, height, width, _ = data.shape
     out, kernel_h, kernel_w, words = map(known, weight.shape)
-    top, left, bottom, right = padding
-    per_group = in_channels // groups
+    strides, dilation, groups = attributes.strides, attributes.dilation, attributes.groups
+    top, left, bottom, right = attributes.padding
+    per_group = attributes.in_channels // groups
     ky, kx = reduce_axis(kernel_h, "ky"), reduce_axis(kernel_w, "kx")
-    plane, word = reduce_axis(bits, "plane"), reduce_axis(words, "word")
+    plane, word = reduce_axis(attributes.bits, "plane"), reduce_axis(words, "word")
 
     def tap(n: tirx.Expr, y: tirx.Expr, x: tirx.Expr, o: tirx.Expr) -> tirx.Expr:
         row = y * strides[0] + ky * dilation[0] - top
@@ -150,7 +102,7 @@ def te_bitserial_conv2d(
         mine = weight(o, ky, kx, word)
         other = data(n, row, column, (plane * groups + group) * words + word)
         differ = tirx.popcount(other ^ mine).astype("int32")
-        if encoding == "bipolar":
+        if attributes.encoding == "bipolar":
             held = tirx.min(per_group - word.var * WORD, WORD).astype("int32")
             value = held - 2 * differ
         else:
@@ -164,21 +116,11 @@ def te_bitserial_conv2d(
     return te.compute([batch, out_h, out_w, extent(out)], tap, name="bitserial_conv2d")
 
 
-def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    def function(data: te.Tensor, weight: te.Tensor) -> te.Tensor:
-        return te_bitserial_conv2d(
-            data,
-            weight,
-            strides=integers(call, "strides", 2, 1),
-            padding=integers(call, "padding", 4, 0),
-            dilation=integers(call, "dilation", 2, 1),
-            groups=integer(call, "groups", 1),
-            in_channels=integer(call, "in_channels", 1),
-            bits=integer(call, "bits", 1, 4),
-            encoding=choice(call, "encoding", ENCODINGS),
-        )
-
-    return primfunc(bb, "bitserial_conv2d", OUT_ELEMENTWISE_FUSABLE, function, call.args)
-
-
-register(bitserial_conv2d, _infer, _legalise)
+bitserial_conv2d = Operator(
+    "bitserial_conv2d",
+    [Argument("data", "uint32", 4, known=[3]), Argument("weight", "uint32", 4, known=range(4))],
+    BitserialConv2d,
+    _type_of,
+    te_bitserial_conv2d,
+    pattern=OUT_ELEMENTWISE_FUSABLE,
+)

@@ -26,6 +26,7 @@ No partial sum leaves int32: type inference refuses shapes for which it could.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import relax, te, tirx
@@ -33,110 +34,77 @@ from tvm import relax, te, tirx
 from . import _byte_counts, _narrow_sums
 from ._common import (
     OUT_ELEMENTWISE_FUSABLE,
-    dims,
+    Dim,
     expect_dim,
     expect_divisible,
     expect_int32,
-    expect_known,
     extent,
     fail,
-    integer,
-    integers,
     known,
-    make_call,
     output_image,
-    primfunc,
     reduce_axis,
-    register,
 )
+from ._declare import Argument, LayerAttributes, Operator, flag, integer, integers
 from ._narrow_sums import PIECE_BITS, pairs_fit, pieces_fit
 
 
-def bitserial_conv2d_blocked(
-    data: relax.Expr,
-    weight: relax.Expr,
-    base: relax.Expr,
-    row_class: relax.Expr,
-    col_class: relax.Expr,
-    *,
-    strides: Sequence[int] = (1, 1),
-    dilation: Sequence[int] = (1, 1),
-    groups: int = 1,
-    bits: int = 1,
-    alpha: int = 2,
-    byte_counts: bool = False,
-    layers: Sequence[str] = (),
-) -> relax.Call:
-    """Build the call; shapes and meaning are in the module's docstring.
+@dataclass(frozen=True, kw_only=True)
+class BitserialConv2dBlocked(LayerAttributes):
+    """See the module's docstring.
 
-    Args:
-        data: [N, Hp, Wp, bits * groups * Cwg] uint32, padded with 0 words.
-        weight: [O / L, KH, KW, Cwg, L] uint32, or [O / L, KH, B, KW, L] uint8 or uint16: the B
-            pieces of a tap, those of Cwg words, or as many as have bits if they are less than one
-            word's.
-        base: [RC, CC, O] int32.
-        row_class: [OH] int32 in 0..RC-1.
-        col_class: [OW] int32 in 0..CC-1.
+    Attributes:
         strides: vertical, horizontal.
         dilation: vertical, horizontal.
         groups: convolution groups; a group need not be a multiple of L output channels.
-        bits: bits of an activation, 1..4.
+        bits: bits of an activation.
         alpha: 2 for bipolar activations, 1 for unsigned ones.
         byte_counts: sum the bit counts of bytes, for CPUs that count no others; the result is the
             same. Only for a weight of words.
-        layers: names of the layers that are computed.
-
-    Returns:
-        A call of type [N, OH, OW, O] int32.
     """
-    return make_call(
-        "bitserial_conv2d_blocked",
-        [data, weight, base, row_class, col_class],
-        strides=list(strides),
-        dilation=list(dilation),
-        groups=groups,
-        bits=bits,
-        alpha=alpha,
-        byte_counts=int(byte_counts),
-        layers=list(layers),
-    )
+
+    strides: Sequence[int] = integers(2, low=1, default=(1, 1))
+    dilation: Sequence[int] = integers(2, low=1, default=(1, 1))
+    groups: int = integer(low=1, default=1)
+    bits: int = integer(low=1, high=4, default=1)
+    alpha: int = integer(low=1, high=2, default=2)
+    byte_counts: bool = flag(default=False)
 
 
-def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
-    data = dims(call, 0, "data", (4,), "uint32")
-    given = str(getattr(getattr(call.args[1].ty, "dtype", None), "dtype", ""))
-    dtype = given if given in PIECE_BITS else "uint32"
-    weight = dims(call, 1, "weight", (5,), dtype)
-    base = dims(call, 2, "base", (3,), "int32")
-    (rows,) = dims(call, 3, "row_class", (1,), "int32")
-    (columns,) = dims(call, 4, "col_class", (1,), "int32")
-    strides = integers(call, "strides", 2, 1)
-    dilation = integers(call, "dilation", 2, 1)
-    groups = integer(call, "groups", 1)
-    bits = integer(call, "bits", 1, 4)
-    integer(call, "alpha", 1, 2)
-    if integer(call, "byte_counts", 0, 1) and dtype != "uint32":
+def _type_of(
+    call: relax.Call,
+    attributes: BitserialConv2dBlocked,
+    data: list[Dim],
+    weight: list[Dim],
+    base: list[Dim],
+    row_class: list[Dim],
+    col_class: list[Dim],
+) -> relax.TensorType:
+    dtype, groups, bits = str(call.args[1].ty.dtype.dtype), attributes.groups, attributes.bits
+    if attributes.byte_counts and dtype != "uint32":
         fail(call, f"byte_counts is for a weight of words; got one of dtype {dtype}")
-    expect_known(call, "data", data, (3,))
-    expect_known(call, "weight", weight, range(5))
-    expect_known(call, "base", base, range(3))
-    blocks, kernel_h, kernel_w, words, lanes = weight
+    blocks, kernel_h, kernel_w, words, lanes = map(known, weight)
     if dtype != "uint32":
-        words, kernel_w = _words(call, dtype, *weight[1:4]), words
+        words, kernel_w = _words(call, bits, dtype, kernel_h, kernel_w, words), words
     out = blocks * lanes
     expect_divisible(call, "output channels", out, groups)
     expect_dim(call, ("data", 3), data[3], bits * groups * words, "bits * groups * weight words")
     expect_dim(call, ("base", 2), base[2], out, "output channels of weight")
     expect_int32(call, bits, words, kernel_h * kernel_w)
     height, width = output_image(
-        call, data[1:3], (kernel_h, kernel_w), strides=strides, dilation=dilation
+        call,
+        data[1:3],
+        (kernel_h, kernel_w),
+        strides=attributes.strides,
+        dilation=attributes.dilation,
     )
-    expect_dim(call, ("row_class", 0), rows, height, "output height")
-    expect_dim(call, ("col_class", 0), columns, width, "output width")
+    expect_dim(call, ("row_class", 0), row_class[0], height, "output height")
+    expect_dim(call, ("col_class", 0), col_class[0], width, "output width")
     return relax.TensorType([data[0], height, width, out], "int32")
 
 
-def _words(call: relax.Call, dtype: str, kernel_h: int, count: int, kernel_w: int) -> int:
+def _words(
+    call: relax.Call, bits: int, dtype: str, kernel_h: int, count: int, kernel_w: int
+) -> int:
     """Words of a tap whose weight has `count` pieces, checked."""
     if not pieces_fit(dtype, count):
         fail(
@@ -144,7 +112,7 @@ def _words(call: relax.Call, dtype: str, kernel_h: int, count: int, kernel_w: in
             f"weight has {count} pieces of dtype {dtype} a tap; pass those of whole words, or less "
             "than one word has",
         )
-    if dtype == "uint16" and not pairs_fit(kernel_h, kernel_w, count, integer(call, "bits", 1, 4)):
+    if dtype == "uint16" and not pairs_fit(kernel_h, kernel_w, count, bits):
         fail(call, "weight of dtype uint16 takes 1 bit and sums below 65536; pass uint8 or uint32")
     return -(-count * PIECE_BITS[dtype] // 32)
 
@@ -155,15 +123,11 @@ def te_bitserial_conv2d_blocked(
     base: te.Tensor,
     row_class: te.Tensor,
     col_class: te.Tensor,
-    *,
-    strides: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    bits: int,
-    alpha: int,
-    byte_counts: bool,
+    attributes: BitserialConv2dBlocked,
 ) -> te.Tensor:
     """TE of the operator: reduce block "bconv" (popsum), then element-wise block "bconv_out"."""
+    strides, dilation = attributes.strides, attributes.dilation
+    groups, bits, alpha = attributes.groups, attributes.bits, attributes.alpha
     blocks, kernel_h, kernel_w, words, lanes = map(known, weight.shape)
     out = blocks * lanes
     ky, kx = reduce_axis(kernel_h, "ky"), reduce_axis(kernel_w, "kx")
@@ -187,7 +151,7 @@ def te_bitserial_conv2d_blocked(
     how: Any = {"strides": strides, "dilation": dilation, "groups": groups, "bits": bits}
     if str(weight.dtype) in PIECE_BITS:
         popsum = _narrow_sums.te_popsum(data, weight, image, **how)
-    elif byte_counts:
+    elif attributes.byte_counts:
         popsum = _byte_counts.te_popsum(data, weight, image, **how)
     else:
         popsum = te.compute(shape, differ, name="bconv", attrs={"schedule_rule": "insta_bconv"})
@@ -198,19 +162,17 @@ def te_bitserial_conv2d_blocked(
     return te.compute(shape, dot, name="bconv_out")
 
 
-def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    def function(*tensors: te.Tensor) -> te.Tensor:
-        return te_bitserial_conv2d_blocked(
-            *tensors,
-            strides=integers(call, "strides", 2, 1),
-            dilation=integers(call, "dilation", 2, 1),
-            groups=integer(call, "groups", 1),
-            bits=integer(call, "bits", 1, 4),
-            alpha=integer(call, "alpha", 1, 2),
-            byte_counts=bool(integer(call, "byte_counts", 0, 1)),
-        )
-
-    return primfunc(bb, "bitserial_conv2d_blocked", OUT_ELEMENTWISE_FUSABLE, function, call.args)
-
-
-register(bitserial_conv2d_blocked, _infer, _legalise)
+bitserial_conv2d_blocked = Operator(
+    "bitserial_conv2d_blocked",
+    [
+        Argument("data", "uint32", 4, known=[3]),
+        Argument("weight", ("uint32", *PIECE_BITS), 5, known=range(5)),
+        Argument("base", "int32", 3, known=range(3)),
+        Argument("row_class", "int32", 1),
+        Argument("col_class", "int32", 1),
+    ],
+    BitserialConv2dBlocked,
+    _type_of,
+    te_bitserial_conv2d_blocked,
+    pattern=OUT_ELEMENTWISE_FUSABLE,
+)

@@ -19,29 +19,25 @@ No sum leaves int32: it is at most KH * KW * C, which type inference checks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tvm import relax, te, tirx
 
 from ._common import (
     OUT_ELEMENTWISE_FUSABLE,
     WORD,
-    dims,
+    Dim,
     expect_dim,
     expect_int32,
-    expect_known,
     extent,
     fail,
-    integer,
-    integers,
     known,
-    make_call,
     output_image,
-    primfunc,
     reduce_axis,
-    register,
     words_for,
 )
+from ._declare import Argument, Operator, integer
+from ._window import Window
 
 CHANNELS = 16
 """Output channels of a tile."""
@@ -52,50 +48,24 @@ UNIT = 64
 RULE = "insta_bconv_signs"
 
 
-def bitserial_conv2d_signs(
-    data: relax.Expr,
-    weight: relax.Expr,
-    *,
-    in_channels: int,
-    kernel_width: int,
-    strides: Sequence[int] = (1, 1),
-    padding: Sequence[int] = (0, 0, 0, 0),
-    layers: Sequence[str] = (),
-) -> relax.Call:
-    """Build the call; shapes and meaning are in the module's docstring.
+@dataclass(frozen=True, kw_only=True)
+class BitserialConv2dSigns(Window):
+    """See the module's docstring.
 
-    Args:
-        data: [N, H, W, Cw] uint32.
-        weight: [O / 16, KH, U, 16, 2] uint32, see `packing.tile_weight`.
+    Attributes:
         in_channels: C, a multiple of 4.
         kernel_width: KW.
-        strides: vertical, horizontal.
-        padding: top, left, bottom, right, in pixels of value 0.
-        layers: names of the layers that are computed.
-
-    Returns:
-        A call of type [N, OH, OW, O] int32.
     """
-    return make_call(
-        "bitserial_conv2d_signs",
-        [data, weight],
-        in_channels=in_channels,
-        kernel_width=kernel_width,
-        strides=list(strides),
-        padding=list(padding),
-        layers=list(layers),
-    )
+
+    in_channels: int = integer(low=1)
+    kernel_width: int = integer(low=1)
 
 
-def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
-    data = dims(call, 0, "data", (4,), "uint32")
-    weight = dims(call, 1, "weight", (5,), "uint32")
-    channels = integer(call, "in_channels", 1)
-    width = integer(call, "kernel_width", 1)
-    strides = integers(call, "strides", 2, 1)
-    padding = integers(call, "padding", 4, 0)
-    expect_known(call, "data", data, (1, 2, 3))
-    expect_known(call, "weight", weight, range(5))
+def _type_of(
+    call: relax.Call, attributes: BitserialConv2dSigns, data: list[Dim], weight: list[Dim]
+) -> relax.TensorType:
+    channels, width = attributes.in_channels, attributes.kernel_width
+    blocks, height = known(weight[0]), known(weight[1])
     if channels % 4:
         fail(call, f"in_channels is {channels}; pass a multiple of 4")
     words = words_for(channels)
@@ -104,28 +74,26 @@ def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
     expect_dim(call, ("weight", 2), weight[2], units, "units of a kernel row")
     expect_dim(call, ("weight", 3), weight[3], UNIT // 4, "rows of a tile")
     expect_dim(call, ("weight", 4), weight[4], 2, "words of 64 bits")
-    expect_int32(call, 1, words, weight[1] * width)
+    expect_int32(call, 1, words, height * width)
     image = output_image(
         call,
         data[1:3],
-        (weight[1], width),
-        strides=strides,
-        padding=padding,
+        (height, width),
+        strides=attributes.strides,
+        padding=attributes.padding,
         dilation=[1, 1],
     )
-    return relax.TensorType([data[0], *image, weight[0] * CHANNELS], "int32")
+    return relax.TensorType([data[0], *image, blocks * CHANNELS], "int32")
 
 
 def te_bitserial_conv2d_signs(
     data: te.Tensor,
     weight: te.Tensor,
-    *,
-    in_channels: int,
-    kernel_width: int,
-    strides: Sequence[int],
-    padding: Sequence[int],
+    attributes: BitserialConv2dSigns,
 ) -> te.Tensor:
     """TE of the operator: block "bconv_signs" (the image of bytes), then reduce block "bconv"."""
+    in_channels, kernel_width = attributes.in_channels, attributes.kernel_width
+    strides, padding = attributes.strides, attributes.padding
     batch, *size, words = data.shape
     height, width = map(known, size)
     blocks, kernel_h, units, _, _ = map(known, weight.shape)
@@ -174,18 +142,14 @@ def te_bitserial_conv2d_signs(
     return te.compute(shape, product, name="bconv", attrs=attrs)
 
 
-def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    def function(data: te.Tensor, weight: te.Tensor) -> te.Tensor:
-        return te_bitserial_conv2d_signs(
-            data,
-            weight,
-            in_channels=integer(call, "in_channels", 1),
-            kernel_width=integer(call, "kernel_width", 1),
-            strides=integers(call, "strides", 2, 1),
-            padding=integers(call, "padding", 4, 0),
-        )
-
-    return primfunc(bb, "bitserial_conv2d_signs", OUT_ELEMENTWISE_FUSABLE, function, call.args)
-
-
-register(bitserial_conv2d_signs, _infer, _legalise)
+bitserial_conv2d_signs = Operator(
+    "bitserial_conv2d_signs",
+    [
+        Argument("data", "uint32", 4, known=[1, 2, 3]),
+        Argument("weight", "uint32", 5, known=range(5)),
+    ],
+    BitserialConv2dSigns,
+    _type_of,
+    te_bitserial_conv2d_signs,
+    pattern=OUT_ELEMENTWISE_FUSABLE,
+)

@@ -21,92 +21,70 @@ Bits beyond the last channel are 0 in both, and count nothing in any of the thre
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tvm import relax, te, tirx
 
 from ._common import (
     OUT_ELEMENTWISE_FUSABLE,
     WORD,
-    choice,
+    Dim,
     expect_dim,
     expect_int32,
     extent,
     fail,
-    integer,
-    make_call,
-    primfunc,
     reduce_axis,
-    register,
     words_for,
 )
-from .product import factors
+from ._declare import LayerAttributes, Operator, choice, integer
+from .product import expect_same_batch, factors
 
 PRODUCT_ENCODINGS = ("bipolar", "unsigned", "ternary")
 
 
-def bitserial_product(
-    left: relax.Expr,
-    right: relax.Expr,
-    *,
-    in_channels: int,
-    left_bits: int = 1,
-    right_bits: int = 1,
-    left_encoding: str = "bipolar",
-    right_encoding: str = "bipolar",
-    layers: Sequence[str] = (),
-) -> relax.Call:
-    """Build the call; shapes and meaning are in the module's docstring.
+@dataclass(frozen=True, kw_only=True)
+class BitserialProduct(LayerAttributes):
+    """See the module's docstring.
 
-    Args:
-        left: [N, G, M, left_bits * Kw] uint32.
-        right: [N, G, O, right_bits * Kw] uint32.
+    Attributes:
         in_channels: K, the numbers of a row.
-        left_bits: of a code of left, 1..4.
-        right_bits: of a code of right, 1..4.
+        left_bits: of a code of left.
+        right_bits: of a code of right.
         left_encoding: "bipolar", "unsigned" or "ternary".
         right_encoding: the same of right.
-        layers: names of the layers that are computed.
-
-    Returns:
-        A call of type [N, G, M, O] int32.
     """
-    return make_call(
-        "bitserial_product",
-        [left, right],
-        in_channels=in_channels,
-        left_bits=left_bits,
-        right_bits=right_bits,
-        left_encoding=left_encoding,
-        right_encoding=right_encoding,
-        layers=list(layers),
-    )
+
+    in_channels: int = integer(low=1)
+    left_bits: int = integer(low=1, high=4, default=1)
+    right_bits: int = integer(low=1, high=4, default=1)
+    left_encoding: str = choice(PRODUCT_ENCODINGS, default="bipolar")
+    right_encoding: str = choice(PRODUCT_ENCODINGS, default="bipolar")
 
 
-def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
-    shapes = factors(call, "uint32")
-    words, together = words_for(integer(call, "in_channels", 1)), 0
-    for name, shape in zip(("left", "right"), shapes, strict=True):
-        bits = integer(call, f"{name}_bits", 1, 4)
-        encoding = choice(call, f"{name}_encoding", PRODUCT_ENCODINGS)
+def _type_of(
+    call: relax.Call, attributes: BitserialProduct, left: list[Dim], right: list[Dim]
+) -> relax.TensorType:
+    expect_same_batch(call, left, right)
+    words = words_for(attributes.in_channels)
+    for name, shape, bits, encoding in (
+        ("left", left, attributes.left_bits, attributes.left_encoding),
+        ("right", right, attributes.right_bits, attributes.right_encoding),
+    ):
         if encoding == "ternary" and bits != 2:
             fail(call, f"{name}_bits is {bits}; pass 2 for ternary codes")
         expect_dim(call, (name, 3), shape[3], bits * words, "bits * words of in_channels")
-        together += bits
-    expect_int32(call, together, words, 1)
-    left, right = shapes
+    expect_int32(call, attributes.left_bits + attributes.right_bits, words, 1)
     return relax.TensorType([*left[:3], right[2]], "int32")
 
 
 def te_bitserial_product(
     left: te.Tensor,
     right: te.Tensor,
-    *,
-    in_channels: int,
-    bits: Sequence[int],
-    encodings: Sequence[str],
+    attributes: BitserialProduct,
 ) -> te.Tensor:
     """TE of the operator: one reduce block "bitserial_product"."""
+    in_channels, bits = attributes.in_channels, (attributes.left_bits, attributes.right_bits)
+    encodings = (attributes.left_encoding, attributes.right_encoding)
     words = words_for(in_channels)
     word = reduce_axis(words, "word")
     valid = tirx.min(in_channels - word.var * WORD, WORD).astype("int32")
@@ -151,19 +129,11 @@ def _dot(a: tirx.Expr, b: tirx.Expr, unsigned: tuple[bool, bool], valid: tirx.Ex
     return 2 * count(a & b) - count(a if unsigned[0] else b)
 
 
-def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    def function(left: te.Tensor, right: te.Tensor) -> te.Tensor:
-        return te_bitserial_product(
-            left,
-            right,
-            in_channels=integer(call, "in_channels", 1),
-            bits=[integer(call, f"{name}_bits", 1, 4) for name in ("left", "right")],
-            encodings=[
-                choice(call, f"{name}_encoding", PRODUCT_ENCODINGS) for name in ("left", "right")
-            ],
-        )
-
-    return primfunc(bb, "bitserial_product", OUT_ELEMENTWISE_FUSABLE, function, call.args)
-
-
-register(bitserial_product, _infer, _legalise)
+bitserial_product = Operator(
+    "bitserial_product",
+    factors("uint32"),
+    BitserialProduct,
+    _type_of,
+    te_bitserial_product,
+    pattern=OUT_ELEMENTWISE_FUSABLE,
+)

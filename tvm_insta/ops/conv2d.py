@@ -8,106 +8,37 @@ c; whether a product is rounded before it is added (fused multiply-add) is up to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tvm import relax, te, tirx
 
 from ._common import (
     OUT_ELEMENTWISE_FUSABLE,
-    dims,
+    Dim,
     expect_dim,
     expect_divisible,
-    expect_known,
     extent,
-    integer,
-    integers,
     known,
-    make_call,
     output_image,
-    primfunc,
     reduce_axis,
-    register,
 )
+from ._declare import Argument, Operator
+from ._window import GroupedWindow
 
 
-def conv2d(
-    data: relax.Expr,
-    weight: relax.Expr,
-    *,
-    strides: Sequence[int] = (1, 1),
-    padding: Sequence[int] = (0, 0, 0, 0),
-    dilation: Sequence[int] = (1, 1),
-    groups: int = 1,
-    layers: Sequence[str] = (),
-) -> relax.Call:
-    """Build the canonical call.
-
-    Args:
-        data: [N, H, W, C] float32.
-        weight: [O, KH, KW, C / groups] float32.
-        strides: vertical, horizontal.
-        padding: top, left, bottom, right, in pixels of value 0.
-        dilation: vertical, horizontal.
-        groups: convolution groups; O and C are multiples of it.
-        layers: names of the layers that are computed.
-
-    Returns:
-        A call of type [N, OH, OW, O] float32.
-    """
-    return make_call(
-        "conv2d",
-        [data, weight],
-        strides=list(strides),
-        padding=list(padding),
-        dilation=list(dilation),
-        groups=groups,
-        layers=list(layers),
-    )
-
-
-def conv2d_blocked(
-    data: relax.Expr,
-    weight: relax.Expr,
-    *,
-    strides: Sequence[int] = (1, 1),
-    padding: Sequence[int] = (0, 0, 0, 0),
-    dilation: Sequence[int] = (1, 1),
-    groups: int = 1,
-    layers: Sequence[str] = (),
-) -> relax.Call:
-    """Build the blocked call: as `conv2d`, but weight is [O / L, KH, KW, C / groups, L] float32."""
-    return make_call(
-        "conv2d_blocked",
-        [data, weight],
-        strides=list(strides),
-        padding=list(padding),
-        dilation=list(dilation),
-        groups=groups,
-        layers=list(layers),
-    )
-
-
-def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
-    blocked = call.op.name.endswith("_blocked")
-    data = dims(call, 0, "data", (4,), "float32")
-    weight = dims(call, 1, "weight", (5 if blocked else 4,), "float32")
-    strides = integers(call, "strides", 2, 1)
-    padding = integers(call, "padding", 4, 0)
-    dilation = integers(call, "dilation", 2, 1)
-    groups = integer(call, "groups", 1)
-    expect_known(call, "data", data, (3,))
-    expect_known(call, "weight", weight, range(len(weight)))
-    out = weight[0] * (weight[4] if blocked else 1)
-    expect_divisible(call, "input channels", data[3], groups)
+def _type_of(
+    call: relax.Call, attributes: GroupedWindow, data: list[Dim], weight: list[Dim]
+) -> relax.TensorType:
+    out = known(weight[0]) * (known(weight[4]) if len(weight) == 5 else 1)
+    channels, groups = known(data[3]), attributes.groups
+    expect_divisible(call, "input channels", channels, groups)
     expect_divisible(call, "output channels", out, groups)
-    expect_dim(call, ("weight", 3), weight[3], data[3] // groups, "input channels of a group")
+    expect_dim(call, ("weight", 3), weight[3], channels // groups, "input channels of a group")
     image = output_image(
         call,
         data[1:3],
-        weight[1:3],
-        strides=strides,
-        padding=padding,
-        dilation=dilation,
+        [known(size) for size in weight[1:3]],
+        strides=attributes.strides,
+        padding=attributes.padding,
+        dilation=attributes.dilation,
     )
     return relax.TensorType([data[0], *image, out], "float32")
 
@@ -115,22 +46,19 @@ def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
 def te_conv2d(
     data: te.Tensor,
     weight: te.Tensor,
-    *,
-    strides: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    attributes: GroupedWindow,
 ) -> te.Tensor:
     """TE of both forms: block "pad" where there is padding, then the reduction.
 
     The reduce block is "conv2d" for a canonical weight and "fconv" for a blocked one.
     """
     blocked = len(weight.shape) == 5
+    strides, dilation, groups = attributes.strides, attributes.dilation, attributes.groups
     blocks, kernel_h, kernel_w, per_group = map(known, weight.shape[:4])
     lanes = known(weight.shape[4]) if blocked else 1
     out = blocks * lanes
     batch, height, width, channels = data.shape
-    top, left, bottom, right = padding
+    top, left, bottom, right = attributes.padding
     padded_h, padded_w = height + top + bottom, width + left + right
 
     def surround(n: tirx.Expr, y: tirx.Expr, x: tirx.Expr, c: tirx.Expr) -> tirx.Expr:
@@ -139,7 +67,7 @@ def te_conv2d(
         return tirx.if_then_else(inside, data(n, y - top, x - left, c), zero)
 
     padded = data
-    if any(padding):
+    if any(attributes.padding):
         padded = te.compute([batch, padded_h, padded_w, channels], surround, name="pad")
     ky, kx = reduce_axis(kernel_h, "ky"), reduce_axis(kernel_w, "kx")
     c = reduce_axis(per_group, "c")
@@ -160,20 +88,22 @@ def te_conv2d(
     )
 
 
-def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    def function(data: te.Tensor, weight: te.Tensor) -> te.Tensor:
-        return te_conv2d(
-            data,
-            weight,
-            strides=integers(call, "strides", 2, 1),
-            padding=integers(call, "padding", 4, 0),
-            dilation=integers(call, "dilation", 2, 1),
-            groups=integer(call, "groups", 1),
-        )
+_DATA = Argument("data", "float32", 4, known=[3])
 
-    name = call.op.name.removeprefix("relax.insta.")
-    return primfunc(bb, name, OUT_ELEMENTWISE_FUSABLE, function, call.args)
+conv2d = Operator(
+    "conv2d",
+    [_DATA, Argument("weight", "float32", 4, known=range(4))],
+    GroupedWindow,
+    _type_of,
+    te_conv2d,
+    pattern=OUT_ELEMENTWISE_FUSABLE,
+)
 
-
-register(conv2d, _infer, _legalise)
-register(conv2d_blocked, _infer, _legalise)
+conv2d_blocked = Operator(
+    "conv2d_blocked",
+    [_DATA, Argument("weight", "float32", 5, known=range(5))],
+    GroupedWindow,
+    _type_of,
+    te_conv2d,
+    pattern=OUT_ELEMENTWISE_FUSABLE,
+)

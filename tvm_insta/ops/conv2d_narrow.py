@@ -17,128 +17,80 @@ KH * KW * C * (zero + 127) * 127 has to stay below 2**31.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tvm import relax, te, tirx
 
 from . import _dot
 from ._common import (
     OUT_ELEMENTWISE_FUSABLE,
-    choice,
-    dims,
+    Dim,
     expect_dim,
-    expect_known,
     extent,
     fail,
-    integer,
-    integers,
     known,
-    make_call,
     output_image,
-    primfunc,
     reduce_axis,
-    register,
 )
+from ._declare import Argument, Operator, choice, integer, number
+from ._window import Window
 from .packing import LARGEST_CODE, NUMBERS, ZERO_CODE
 
 
-def conv2d_narrow(
-    data: relax.Expr,
-    weight: relax.Expr,
-    *,
-    kind: str,
-    kernel_width: int,
-    strides: Sequence[int] = (1, 1),
-    padding: Sequence[int] = (0, 0, 0, 0),
-    scale: float = 1.0,
-    zero: int = ZERO_CODE,
-    layers: Sequence[str] = (),
-) -> relax.Call:
-    """Build the call; shapes and meaning are in the module's docstring.
+@dataclass(frozen=True, kw_only=True)
+class Conv2dNarrow(Window):
+    """See the module's docstring.
 
-    Args:
-        data: [N, H, W, C] float32.
-        weight: [O / L, KH, 1, U, L] uint32.
+    Attributes:
         kind: "bf16" or "int8".
         kernel_width: KW.
-        strides: vertical, horizontal.
-        padding: top, left, bottom, right, in pixels of value 0.
         scale: steps of a code per unit of data, for kind "int8".
         zero: the code of 0, for kind "int8": 128 (codes are uint8) or 0 (codes are int8).
-        layers: names of the layers that are computed.
-
-    Returns:
-        A call of type [N, OH, OW, O], float32 or int32.
     """
-    return make_call(
-        "conv2d_narrow",
-        [data, weight],
-        kind=kind,
-        kernel_width=kernel_width,
-        strides=list(strides),
-        padding=list(padding),
-        scale=float(scale),
-        zero=zero,
-        layers=list(layers),
-    )
+
+    kind: str = choice(tuple(NUMBERS))
+    kernel_width: int = integer(low=1)
+    scale: float = number(above=0, default=1.0)
+    zero: int = integer(low=0, default=ZERO_CODE)
 
 
-def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
-    kind = choice(call, "kind", tuple(NUMBERS))
-    data = dims(call, 0, "data", (4,), "float32")
-    weight = dims(call, 1, "weight", (5,), "uint32")
-    strides = integers(call, "strides", 2, 1)
-    padding = integers(call, "padding", 4, 0)
-    width = integer(call, "kernel_width", 1)
-    expect_known(call, "data", data, (2, 3))
-    expect_known(call, "weight", weight, range(5))
-    if not _scale(call) > 0:
-        fail(call, f"scale is {_scale(call)}; pass a number above 0")
-    zero = _zero(call)
+def _type_of(
+    call: relax.Call, attributes: Conv2dNarrow, data: list[Dim], weight: list[Dim]
+) -> relax.TensorType:
+    kind, zero, width = attributes.kind, attributes.zero, attributes.kernel_width
+    blocks, height, channels = known(weight[0]), known(weight[1]), known(data[3])
     if zero not in (0, ZERO_CODE):
         fail(call, f"zero is {zero}; pass {ZERO_CODE} for uint8 codes or 0 for int8 codes")
-    units = -(-width * data[3] // NUMBERS[kind])
+    units = -(-width * channels // NUMBERS[kind])
     expect_dim(call, ("weight", 2), weight[2], 1, "a kernel row is one run of units")
     expect_dim(call, ("weight", 3), weight[3], units, "units of a kernel row")
     most = (zero + LARGEST_CODE) * LARGEST_CODE  # the largest product of a code and a weight
-    if kind == "int8" and weight[1] * width * data[3] * most >= 2**31:
-        fail(call, f"{weight[1]} x {width} taps of {data[3]} channels may overflow int32; use bf16")
+    if kind == "int8" and height * width * channels * most >= 2**31:
+        fail(call, f"{height} x {width} taps of {channels} channels may overflow int32; use bf16")
     image = output_image(
         call,
         data[1:3],
-        (weight[1], width),
-        strides=strides,
-        padding=padding,
+        (height, width),
+        strides=attributes.strides,
+        padding=attributes.padding,
         dilation=[1, 1],
     )
     dtype = "float32" if kind == "bf16" else "int32"
-    return relax.TensorType([data[0], *image, weight[0] * weight[4]], dtype)
-
-
-def _scale(call: relax.Call) -> float:
-    return float(call.attrs["scale"])
-
-
-def _zero(call: relax.Call) -> int:
-    return integer(call, "zero", 0)
+    return relax.TensorType([data[0], *image, blocks * known(weight[4])], dtype)
 
 
 def te_conv2d_narrow(
     data: te.Tensor,
     weight: te.Tensor,
-    *,
-    kind: str,
-    kernel_width: int,
-    strides: Sequence[int],
-    padding: Sequence[int],
-    scale: float,
-    zero: int,
+    attributes: Conv2dNarrow,
 ) -> te.Tensor:
     """TE of the operator: block "narrow_pad" (codes of the padded rows), then "fconv"."""
+    kind, zero, strides = attributes.kind, attributes.zero, attributes.strides
+    kernel_width = attributes.kernel_width
     batch, height, image_width, channels = data.shape
     width, depth = known(image_width), known(channels)
     blocks, kernel_h, _, units, lanes = map(known, weight.shape)
-    top, left, bottom, right = padding
+    top, left, bottom, right = attributes.padding
     numbers = NUMBERS[kind]
     padded_h, padded_w = height + top + bottom, width + left + right
     out_h = (padded_h - kernel_h) // strides[0] + 1
@@ -151,7 +103,7 @@ def te_conv2d_narrow(
         inside = tirx.all(y >= top, y < top + height, e >= left * depth, e < (left + width) * depth)
         at = e - left * depth
         value = data(n, y - top, at // depth, at % depth)
-        return tirx.if_then_else(inside, _code(value, kind, scale, zero), nothing)
+        return tirx.if_then_else(inside, _code(value, kind, attributes.scale, zero), nothing)
 
     codes = te.compute([batch, padded_h, extent(row)], code, name="narrow_pad")
     ky, unit = reduce_axis(kernel_h, "ky"), reduce_axis(units, "unit")
@@ -186,21 +138,12 @@ def _code(value: tirx.Expr, kind: str, scale: float, zero: int) -> tirx.Expr:
     return ((bits + half + ((bits >> by) & tirx.const(1, "uint32"))) >> by).astype("uint16")
 
 
-def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    def function(data: te.Tensor, weight: te.Tensor) -> te.Tensor:
-        return te_conv2d_narrow(
-            data,
-            weight,
-            kind=choice(call, "kind", tuple(NUMBERS)),
-            kernel_width=integer(call, "kernel_width", 1),
-            strides=integers(call, "strides", 2, 1),
-            padding=integers(call, "padding", 4, 0),
-            scale=_scale(call),
-            zero=_zero(call),
-        )
-
-    pattern, finish = OUT_ELEMENTWISE_FUSABLE, _dot.sum_products
-    return primfunc(bb, "conv2d_narrow", pattern, function, call.args, finish)
-
-
-register(conv2d_narrow, _infer, _legalise)
+conv2d_narrow = Operator(
+    "conv2d_narrow",
+    [Argument("data", "float32", 4, known=[2, 3]), Argument("weight", "uint32", 5, known=range(5))],
+    Conv2dNarrow,
+    _type_of,
+    te_conv2d_narrow,
+    pattern=OUT_ELEMENTWISE_FUSABLE,
+    finish=_dot.sum_products,
+)

@@ -6,91 +6,54 @@ The meaning of all attributes is that of `insta.conv2d`. Its kernel is TVM's own
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tvm import relax, topi
 
-from ._common import (
-    dims,
-    expect_dim,
-    expect_divisible,
-    expect_known,
-    integer,
-    integers,
-    make_call,
-    output_image,
-    register,
-)
+from ._common import Dim, expect_dim, expect_divisible, known, output_image
+from ._declare import Argument, Operator
+from ._window import GroupedWindow
 
 
-def convolution(
-    data: relax.Expr,
-    weight: relax.Expr,
-    *,
-    strides: Sequence[int] = (1, 1),
-    padding: Sequence[int] = (0, 0, 0, 0),
-    dilation: Sequence[int] = (1, 1),
-    groups: int = 1,
-    layers: Sequence[str] = (),
-) -> relax.Call:
-    """Build the call; see `conv2d.conv2d` for the attributes.
-
-    Args:
-        data: [N, C, H, W] float32.
-        weight: [O, C / groups, KH, KW] float32.
-        strides: vertical, horizontal.
-        padding: top, left, bottom, right, in pixels of value 0.
-        dilation: vertical, horizontal.
-        groups: convolution groups; O and C are multiples of it.
-        layers: names of the layers that are computed.
-
-    Returns:
-        A call of type [N, O, OH, OW] float32.
-    """
-    return make_call(
-        "convolution",
-        [data, weight],
-        strides=list(strides),
-        padding=list(padding),
-        dilation=list(dilation),
-        groups=groups,
-        layers=list(layers),
-    )
-
-
-def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
-    data = dims(call, 0, "data", (4,), "float32")
-    weight = dims(call, 1, "weight", (4,), "float32")
-    groups = integer(call, "groups", 1)
-    expect_known(call, "data", data, (1,))
-    expect_known(call, "weight", weight, range(4))
-    expect_divisible(call, "input channels", data[1], groups)
-    expect_divisible(call, "output channels", weight[0], groups)
-    expect_dim(call, ("weight", 1), weight[1], data[1] // groups, "input channels of a group")
+def _type_of(
+    call: relax.Call, attributes: GroupedWindow, data: list[Dim], weight: list[Dim]
+) -> relax.TensorType:
+    channels, out, groups = known(data[1]), known(weight[0]), attributes.groups
+    expect_divisible(call, "input channels", channels, groups)
+    expect_divisible(call, "output channels", out, groups)
+    expect_dim(call, ("weight", 1), weight[1], channels // groups, "input channels of a group")
     image = output_image(
         call,
         data[2:],
-        weight[2:],
-        strides=integers(call, "strides", 2, 1),
-        padding=integers(call, "padding", 4, 0),
-        dilation=integers(call, "dilation", 2, 1),
+        [known(size) for size in weight[2:]],
+        strides=attributes.strides,
+        padding=attributes.padding,
+        dilation=attributes.dilation,
     )
-    return relax.TensorType([data[0], weight[0], *image], "float32")
+    return relax.TensorType([data[0], out, *image], "float32")
 
 
-def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    return bb.call_te(
+def _legalise(
+    builder: relax.BlockBuilder, call: relax.Call, attributes: GroupedWindow
+) -> relax.Expr:
+    return builder.call_te(
         topi.nn.conv,
-        call.args[0],
-        call.args[1],
-        integers(call, "strides", 2, 1),
-        integers(call, "padding", 4, 0),
-        integers(call, "dilation", 2, 1),
-        integer(call, "groups", 1),
+        *call.args,
+        list(attributes.strides),
+        list(attributes.padding),
+        list(attributes.dilation),
+        attributes.groups,
         "NCHW",
         "OIHW",
         primfunc_name_hint="convolution",
     )
 
 
-register(convolution, _infer, _legalise)
+convolution = Operator(
+    "convolution",
+    [
+        Argument("data", "float32", 4, known=[1]),
+        Argument("weight", "float32", 4, known=range(4)),
+    ],
+    GroupedWindow,
+    _type_of,
+    legalise=_legalise,
+)

@@ -13,38 +13,15 @@ from __future__ import annotations
 
 from tvm import relax, te, tirx
 
-from ._common import (
-    INJECTIVE,
-    dims,
-    expect_known,
-    extent,
-    fail,
-    known,
-    make_call,
-    primfunc,
-    register,
-)
+from ._common import INJECTIVE, Dim, extent, fail, known
+from ._declare import Argument, Attributes, Operator
 
 
-def halving_pool(data: relax.Expr) -> relax.Call:
-    """Build the call; shapes and meaning are in the module's docstring.
-
-    Args:
-        data: [N, H, W, C] float32; an odd last row or column is left out.
-
-    Returns:
-        A call of type [N, H // 2, W // 2, C] float32.
-    """
-    return make_call("halving_pool", [data])
-
-
-def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
-    data = dims(call, 0, "data", (4,), "float32")
-    expect_known(call, "data", data, (1, 2, 3))
-    batch, height, width, channels = data
+def _type_of(call: relax.Call, _: Attributes, data: list[Dim]) -> relax.TensorType:
+    height, width = known(data[1]), known(data[2])
     if height < 2 or width < 2:
         fail(call, f"data has {height} rows of {width} pixels; pass at least 2 of each")
-    return relax.TensorType([batch, height // 2, width // 2, channels], "float32")
+    return relax.TensorType([data[0], height // 2, width // 2, data[3]], "float32")
 
 
 def te_halving_pool(data: te.Tensor) -> te.Tensor:
@@ -60,8 +37,11 @@ def te_halving_pool(data: te.Tensor) -> te.Tensor:
     return te.compute(shape, mean, name="halving_pool")
 
 
-def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    return primfunc(bb, "halving_pool", INJECTIVE, te_halving_pool, call.args)
-
-
-register(halving_pool, _infer, _legalise)
+halving_pool = Operator(
+    "halving_pool",
+    [Argument("data", "float32", 4, known=[1, 2, 3])],
+    Attributes,
+    _type_of,
+    te_halving_pool,
+    pattern=INJECTIVE,
+)

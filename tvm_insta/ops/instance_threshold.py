@@ -16,7 +16,6 @@ from __future__ import annotations
 from tvm import relax, te, tirx
 
 from ._common import (
-    OPAQUE,
     Dim,
     dims,
     expect_dim,
@@ -24,39 +23,18 @@ from ._common import (
     extent,
     fail,
     known,
-    make_call,
-    primfunc,
     reduce_axis,
-    register,
 )
+from ._declare import Argument, Attributes, Operator
 
 
-def instance_threshold(
-    m: relax.Expr, a: relax.Expr, b: relax.Expr, *excitation: relax.Expr
-) -> relax.Call:
-    """Build the call; shapes and meaning are in the module's docstring.
-
-    Args:
-        m: [N, C] float32.
-        a: [C] float32.
-        b: [C] float32.
-        excitation: nothing, or w1 [R, C], b1 [R], w2 [C, R], b2 [C], all float32.
-
-    Returns:
-        A call of type [N, C] float32.
-    """
-    return make_call("instance_threshold", [m, a, b, *excitation])
-
-
-def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
+def _type_of(call: relax.Call, _: Attributes, m: list[Dim]) -> relax.TensorType:
     if len(call.args) not in (3, 7):
         fail(call, f"got {len(call.args)} arguments; pass m, a, b or m, a, b, w1, b1, w2, b2")
-    m = dims(call, 0, "m", (2,), "float32")
-    expect_known(call, "m", m, (1,))
     channels, why = m[1], f"m has {m[1]} channels"
     wanted: list[tuple[str, list[Dim]]] = [("a", [channels]), ("b", [channels])]
     if len(call.args) == 7:
-        w1 = dims(call, 3, "w1", (2,), "float32")
+        w1 = dims(call, 3, "w1", (2,), ("float32",))
         expect_known(call, "w1", w1, (0,))
         hidden = w1[0]
         why += f", w1 has {hidden} rows"
@@ -67,7 +45,7 @@ def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
             ("b2", [channels]),
         ]
     for index, (name, shape) in enumerate(wanted, start=1):
-        got = dims(call, index, name, (len(shape),), "float32")
+        got = dims(call, index, name, (len(shape),), ("float32",))
         for axis, (extent_got, extent_wanted) in enumerate(zip(got, shape, strict=True)):
             expect_dim(call, (name, axis), extent_got, extent_wanted, why)
     return relax.TensorType(m, "float32")
@@ -102,8 +80,10 @@ def te_instance_threshold(
     )
 
 
-def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    return primfunc(bb, "instance_threshold", OPAQUE, te_instance_threshold, call.args)
-
-
-register(instance_threshold, _infer, _legalise)
+instance_threshold = Operator(
+    "instance_threshold",
+    [Argument("m", "float32", 2, known=[1])],
+    Attributes,
+    _type_of,
+    te_instance_threshold,
+)

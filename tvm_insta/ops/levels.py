@@ -9,57 +9,44 @@ front end writes it in front of binary layers; `passes.recognise` packs it with
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tvm import relax
 
-from ._common import choice, dims, fail, integer, make_call, register
+from ._common import Dim, dims, fail
+from ._declare import Argument, Attributes, Operator, choice, integer, number, text
 from .threshold_pack import COMPARE, OPPOSITE
 
 
-def levels(
-    x: relax.Expr,
-    *thresholds: relax.Expr,
-    base: float,
-    step: float,
-    compare: str = "ge",
-    layout: str = "NHWC",
-    nan: int = 0,
-    site: str = "",
-) -> relax.Call:
-    """Build the call.
+@dataclass(frozen=True, kw_only=True)
+class Levels(Attributes):
+    """See the module's docstring.
 
-    Args:
-        x: rank 2 or 4, float32.
-        thresholds: one per level, each broadcastable to x.
+    Attributes:
         base: the value where no comparison holds.
         step: what each comparison that holds adds, above 0.
         compare: "ge", "gt", "le" or "lt".
         layout: of a rank-4 tensor, "NCHW" or "NHWC"; `passes.to_nhwc` leaves only the latter.
-        nan: how many comparisons count as held for NaN, 0..len(thresholds).
+        nan: how many comparisons count as held for NaN, 0..number of thresholds.
         site: which level tensor of the imported graph it is, a key of `Imported.sites`.
     """
-    return make_call(
-        "levels",
-        [x, *thresholds],
-        base=float(base),
-        step=float(step),
-        compare=compare,
-        layout=layout,
-        nan=nan,
-        site=site,
-    )
+
+    base: float = number()
+    step: float = number(above=0)
+    compare: str = choice(tuple(COMPARE), default="ge")
+    layout: str = choice(("NCHW", "NHWC"), default="NHWC")
+    nan: int = integer(low=0, default=0)
+    site: str = text(default="")
 
 
-def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
-    x = dims(call, 0, "x", (2, 4), "float32")
-    for at in range(1, len(call.args)):
-        dims(call, at, f"threshold {at - 1}", range(len(x) + 1), "float32")
-    if len(call.args) < 2:
+def _type_of(call: relax.Call, attributes: Levels, x: list[Dim]) -> relax.TensorType:
+    count = len(call.args) - 1
+    for at in range(count):
+        dims(call, at + 1, f"threshold {at}", range(len(x) + 1), ("float32",))
+    if not count:
         fail(call, "there is no threshold; pass one per level")
-    choice(call, "compare", tuple(COMPARE))
-    choice(call, "layout", ("NCHW", "NHWC"))
-    integer(call, "nan", 0, len(call.args) - 1)
-    if not float(call.attrs["step"]) > 0:
-        fail(call, f"step is {call.attrs['step']}; pass a number above 0")
+    if attributes.nan > count:
+        fail(call, f"nan is {attributes.nan}; pass an integer in 0..{count}")
     return relax.TensorType(x, "float32")
 
 
@@ -71,10 +58,10 @@ _RELAX = {
 }
 
 
-def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+def _legalise(bb: relax.BlockBuilder, call: relax.Call, attributes: Levels) -> relax.Expr:
     x, *thresholds = call.args
-    name = choice(call, "compare", tuple(COMPARE))
-    nan, (one, zero) = integer(call, "nan", 0), (relax.const(v, "float32") for v in (1.0, 0.0))
+    name, nan = attributes.compare, attributes.nan
+    one, zero = (relax.const(v, "float32") for v in (1.0, 0.0))
     count = None
     for at, threshold in enumerate(thresholds):
         if at < nan:
@@ -83,9 +70,11 @@ def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         else:
             holds = bb.emit(relax.op.astype(bb.emit(_RELAX[name](x, threshold)), "float32"))
         count = holds if count is None else bb.emit(relax.op.add(count, holds))
-    step = relax.const(float(call.attrs["step"]), "float32")
-    base = relax.const(float(call.attrs["base"]), "float32")
+    step = relax.const(attributes.step, "float32")
+    base = relax.const(attributes.base, "float32")
     return relax.op.add(bb.emit(relax.op.multiply(count, step)), base)
 
 
-register(levels, _infer, _legalise)
+levels = Operator(
+    "levels", [Argument("x", "float32", (2, 4))], Levels, _type_of, legalise=_legalise
+)

@@ -18,88 +18,48 @@ finishes, and threads may share the rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import tvm
 from tvm import relax, s_tir, te, tirx
 from tvm_ffi import structural_map
 
-from ._common import (
-    OPAQUE,
-    dims,
-    expect_known,
-    extent,
-    fail,
-    integer,
-    make_call,
-    primfunc,
-    register,
-)
+from ._common import Dim, extent
+from ._declare import Argument, Attributes, Operator, different, integer
 
 
-def moments(x: relax.Expr, orders: Sequence[int] = (3,)) -> relax.Call:
-    """Build the call; shapes and meaning are in the module's docstring.
+@dataclass(frozen=True, kw_only=True)
+class Moments(Attributes):
+    """Of `moments` and `moment_rows`.
 
-    Args:
-        x: [N, H, W, C] float32.
+    Attributes:
         orders: different integers from 1..4, in any order.
-
-    Returns:
-        A call of type [N, len(orders), C] float32.
     """
-    return make_call("moments", [x], orders=list(orders))
+
+    orders: Sequence[int] = different(low=1, high=4, default=(3,))
 
 
-def moment_rows(x: relax.Expr, orders: Sequence[int] = (3,)) -> relax.Call:
-    """Build the call that sums the powers of each row.
+@dataclass(frozen=True, kw_only=True)
+class MomentMean(Attributes):
+    """Of `moment_mean`.
 
-    Args:
-        x: [N, H, W, C] float32.
-        orders: as for `moments`.
-
-    Returns:
-        A call of type [N, H, len(orders), C] float32.
-    """
-    return make_call("moment_rows", [x], orders=list(orders))
-
-
-def moment_mean(rows: relax.Expr, width: int) -> relax.Call:
-    """Build the call that makes moments of the sums of the rows.
-
-    Args:
-        rows: [N, H, J, C] float32, from `moment_rows`.
+    Attributes:
         width: pixels of a row.
-
-    Returns:
-        A call of type [N, J, C] float32.
     """
-    return make_call("moment_mean", [rows], width=width)
+
+    width: int = integer(low=1)
 
 
-def _orders(call: relax.Call) -> list[int]:
-    orders = list(call.attrs["orders"])
-    good = all(isinstance(k, int) and 1 <= k <= 4 for k in orders)
-    if not orders or not good or len(set(orders)) != len(orders):
-        fail(call, f"orders is {orders}; pass one or more different integers from 1..4")
-    return orders
+def _type_of(_: relax.Call, attributes: Moments, x: list[Dim]) -> relax.TensorType:
+    return relax.TensorType([x[0], len(attributes.orders), x[3]], "float32")
 
 
-def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
-    x = dims(call, 0, "x", (4,), "float32")
-    expect_known(call, "x", x, (3,))
-    return relax.TensorType([x[0], len(_orders(call)), x[3]], "float32")
+def _type_of_rows(_: relax.Call, attributes: Moments, x: list[Dim]) -> relax.TensorType:
+    return relax.TensorType([x[0], x[1], len(attributes.orders), x[3]], "float32")
 
 
-def _infer_rows(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
-    x = dims(call, 0, "x", (4,), "float32")
-    expect_known(call, "x", x, (3,))
-    return relax.TensorType([x[0], x[1], len(_orders(call)), x[3]], "float32")
-
-
-def _infer_mean(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
-    rows = dims(call, 0, "rows", (4,), "float32")
-    expect_known(call, "rows", rows, (2, 3))
-    integer(call, "width", 1)
+def _type_of_mean(_: relax.Call, __: MomentMean, rows: list[Dim]) -> relax.TensorType:
     return relax.TensorType([rows[0], *rows[2:]], "float32")
 
 
@@ -144,20 +104,6 @@ def te_moment_mean(rows: te.Tensor, width: tirx.Expr) -> te.Tensor:
     )
 
 
-def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    orders = _orders(call)
-    return primfunc(
-        bb, "moments", OPAQUE, lambda x: te_moments(x, orders), call.args, fuse_products
-    )
-
-
-def _legalise_rows(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    orders = _orders(call)
-    return primfunc(
-        bb, "moment_rows", OPAQUE, lambda x: te_moment_rows(x, orders), call.args, fuse_products
-    )
-
-
 def fuse_products(function: tirx.PrimFunc) -> tirx.PrimFunc:
     """``sum + a * b`` becomes ``fma(a, b, sum)`` in "moment_rows", which TE has no sum for."""
 
@@ -183,17 +129,38 @@ def fuse_products(function: tirx.PrimFunc) -> tirx.PrimFunc:
     return structural_map(function, [(s_tir.SBlock, update)])
 
 
-def _legalise_mean(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    width = extent(integer(call, "width", 1))
-    return primfunc(bb, "moment_mean", OPAQUE, lambda rows: te_moment_mean(rows, width), call.args)
-
-
 tirx.register_intrin_lowering(
     "tirx.fma",
     target="cuda",
     f=lambda call: tirx.call_pure_extern("float32", "fmaf", *call.args),
     level=99,
 )
-register(moments, _infer, _legalise)
-register(moment_rows, _infer_rows, _legalise_rows)
-register(moment_mean, _infer_mean, _legalise_mean)
+
+moments = Operator(
+    "moments",
+    [Argument("x", "float32", 4, known=[3])],
+    Moments,
+    _type_of,
+    lambda x, attributes: te_moments(x, attributes.orders),
+    finish=fuse_products,
+)
+"""[N, H, W, C] float32 -> [N, len(orders), C] float32."""
+
+moment_rows = Operator(
+    "moment_rows",
+    [Argument("x", "float32", 4, known=[3])],
+    Moments,
+    _type_of_rows,
+    lambda x, attributes: te_moment_rows(x, attributes.orders),
+    finish=fuse_products,
+)
+"""The powers of each row, summed: [N, H, W, C] float32 -> [N, H, len(orders), C] float32."""
+
+moment_mean = Operator(
+    "moment_mean",
+    [Argument("rows", "float32", 4, known=[2, 3])],
+    MomentMean,
+    _type_of_mean,
+    lambda rows, attributes: te_moment_mean(rows, extent(attributes.width)),
+)
+"""Moments of the sums of the rows: [N, H, J, C] float32 -> [N, J, C] float32."""

@@ -7,55 +7,32 @@ packs them and makes `insta.bitserial_product` of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tvm import relax, te
 
-from ._common import (
-    OUT_ELEMENTWISE_FUSABLE,
-    Dim,
-    dims,
-    expect_dim,
-    expect_known,
-    known,
-    make_call,
-    primfunc,
-    reduce_axis,
-    register,
-)
+from ._common import OUT_ELEMENTWISE_FUSABLE, Dim, expect_dim, known, reduce_axis
+from ._declare import Argument, LayerAttributes, Operator
 
 
-def product(left: relax.Expr, right: relax.Expr, *, layers: Sequence[str] = ()) -> relax.Call:
-    """Build the call.
-
-    Args:
-        left: [N, G, M, K] float32.
-        right: [N, G, O, K] float32.
-        layers: names of the layers that are computed.
-
-    Returns:
-        A call of type [N, G, M, O] float32.
-    """
-    return make_call("product", [left, right], layers=list(layers))
+def factors(dtype: str) -> list[Argument]:
+    """The declarations of both factors."""
+    return [Argument(name, dtype, 4, known=[2, 3]) for name in ("left", "right")]
 
 
-def factors(call: relax.Call, dtype: str) -> tuple[list[Dim], list[Dim]]:
-    """The shapes of both factors; N, G and the last dimension's meaning are checked to agree."""
-    left, right = dims(call, 0, "left", (4,), dtype), dims(call, 1, "right", (4,), dtype)
+def expect_same_batch(call: relax.Call, left: list[Dim], right: list[Dim]) -> None:
+    """Check that N and G agree."""
     for axis in (0, 1):
         expect_dim(call, ("right", axis), right[axis], left[axis], "as of left")
-    for name, shape in (("left", left), ("right", right)):
-        expect_known(call, name, shape, (2, 3))
-    return left, right
 
 
-def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
-    left, right = factors(call, "float32")
+def _type_of(
+    call: relax.Call, _: LayerAttributes, left: list[Dim], right: list[Dim]
+) -> relax.TensorType:
+    expect_same_batch(call, left, right)
     expect_dim(call, ("right", 3), right[3], left[3], "as of left")
     return relax.TensorType([*left[:3], right[2]], "float32")
 
 
-def te_product(left: te.Tensor, right: te.Tensor) -> te.Tensor:
+def te_product(left: te.Tensor, right: te.Tensor, _: LayerAttributes) -> te.Tensor:
     """TE of the operator: one reduce block "product"."""
     k = reduce_axis(known(left.shape[3]), "k")
     return te.compute(
@@ -65,8 +42,11 @@ def te_product(left: te.Tensor, right: te.Tensor) -> te.Tensor:
     )
 
 
-def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    return primfunc(bb, "product", OUT_ELEMENTWISE_FUSABLE, te_product, call.args)
-
-
-register(product, _infer, _legalise)
+product = Operator(
+    "product",
+    factors("float32"),
+    LayerAttributes,
+    _type_of,
+    te_product,
+    pattern=OUT_ELEMENTWISE_FUSABLE,
+)

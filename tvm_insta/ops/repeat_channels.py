@@ -10,57 +10,45 @@ never meant to be a tensor: fused into an epilogue it is a load.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from tvm import relax, te
 
-from ._common import (
-    INJECTIVE,
-    dims,
-    expect_known,
-    extent,
-    integer,
-    known,
-    make_call,
-    primfunc,
-    register,
-)
+from ._common import INJECTIVE, Dim, extent, known
+from ._declare import Argument, Attributes, Operator, integer
 
 
-def repeat_channels(data: relax.Expr, *, times: int) -> relax.Call:
-    """Build the call; shapes and meaning are in the module's docstring.
+@dataclass(frozen=True, kw_only=True)
+class RepeatChannels(Attributes):
+    """See the module's docstring.
 
-    Args:
-        data: [N, H, W, C] float32.
-        times: how often the channels are repeated, 1 or more.
-
-    Returns:
-        A call of type [N, H, W, times * C] float32.
+    Attributes:
+        times: how often the channels are repeated.
     """
-    return make_call("repeat_channels", [data], times=times)
+
+    times: int = integer(low=1)
 
 
-def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
-    data = dims(call, 0, "data", (4,), "float32")
-    expect_known(call, "data", data, (3,))
-    times = integer(call, "times", 1)
-    return relax.TensorType([*data[:3], data[3] * times], "float32")
+def _type_of(_: relax.Call, attributes: RepeatChannels, data: list[Dim]) -> relax.TensorType:
+    return relax.TensorType([*data[:3], known(data[3]) * attributes.times], "float32")
 
 
-def te_repeat_channels(data: te.Tensor, *, times: int) -> te.Tensor:
+def te_repeat_channels(data: te.Tensor, attributes: RepeatChannels) -> te.Tensor:
     """TE of the operator: one block, "repeat_channels"."""
     *image, channels = data.shape
     count = known(channels)
     return te.compute(
-        [*image, extent(count * times)],
+        [*image, extent(count * attributes.times)],
         lambda n, y, x, o: data(n, y, x, o % count),
         name="repeat_channels",
     )
 
 
-def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    def function(data: te.Tensor) -> te.Tensor:
-        return te_repeat_channels(data, times=integer(call, "times", 1))
-
-    return primfunc(bb, "repeat_channels", INJECTIVE, function, call.args)
-
-
-register(repeat_channels, _infer, _legalise)
+repeat_channels = Operator(
+    "repeat_channels",
+    [Argument("data", "float32", 4, known=[3])],
+    RepeatChannels,
+    _type_of,
+    te_repeat_channels,
+    pattern=INJECTIVE,
+)

@@ -19,29 +19,23 @@ are the words of the padding, which `bitserial_conv2d_blocked` relies on.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from tvm import relax, te, tirx
 
 from ._common import (
-    OPAQUE,
     WORD,
-    choice,
-    dims,
+    Dim,
     expect_dim,
     expect_divisible,
-    expect_known,
     extent,
     fail,
-    integer,
-    integers,
     known,
-    make_call,
-    primfunc,
     reduce_axis,
-    register,
     same,
     words_for,
 )
+from ._declare import Argument, Attributes, Operator, choice, integer, integers, text
 
 COMPARE: dict[str, Callable[[tirx.Expr, tirx.Expr], tirx.Expr]] = {
     "ge": lambda a, b: a >= b,
@@ -53,56 +47,38 @@ OPPOSITE = {"ge": "lt", "gt": "le", "le": "gt", "lt": "ge"}
 """By name, the comparison that holds where another does not, NaN excepted."""
 
 
-def threshold_pack(
-    x: relax.Expr,
-    thresholds: relax.Expr,
-    *,
-    bits: int = 1,
-    compare: str = "ge",
-    groups: int = 1,
-    pad: Sequence[int] = (0, 0, 0, 0),
-    nan: int = 0,
-    site: str = "",
-) -> relax.Call:
-    """Build the call; shapes and meaning are in the module's docstring.
+@dataclass(frozen=True, kw_only=True)
+class ThresholdPack(Attributes):
+    """See the module's docstring.
 
-    Args:
-        x: [N, H, W, C] or [N, C] float32.
-        thresholds: [2**bits - 1, *B] float32, B broadcasts to x.
-        bits: bits of an activation, 1..4.
+    Attributes:
+        bits: bits of an activation.
         compare: "ge", "gt", "le" or "lt": x <compare> threshold sets a level.
         groups: channel groups of the convolution that reads the result; each starts a new word.
         pad: zero words around the image: top, left, bottom, right.
         nan: the code of NaN, 0..2**bits - 1.
         site: which level tensor of the imported graph is packed, a key of `Imported.sites`.
-
-    Returns:
-        A call of type [N, H + top + bottom, W + left + right, bits * groups * Cwg] uint32.
     """
-    return make_call(
-        "threshold_pack",
-        [x, thresholds],
-        bits=bits,
-        compare=compare,
-        groups=groups,
-        pad=list(pad),
-        nan=nan,
-        site=site,
-    )
+
+    bits: int = integer(low=1, high=4, default=1)
+    compare: str = choice(tuple(COMPARE), default="ge")
+    groups: int = integer(low=1, default=1)
+    pad: Sequence[int] = integers(4, low=0, default=(0, 0, 0, 0))
+    nan: int = integer(low=0, default=0)
+    site: str = text(default="")
 
 
-def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
-    x = dims(call, 0, "x", (2, 4), "float32")
-    rank = len(x)
-    thresholds = dims(call, 1, "thresholds", (rank + 1,), "float32")
-    bits = integer(call, "bits", 1, 4)
-    choice(call, "compare", tuple(COMPARE))
-    integer(call, "nan", 0, 2**bits - 1)
-    groups = integer(call, "groups", 1)
-    top, left, bottom, right = pad = integers(call, "pad", 4, 0)
-    expect_known(call, "x", x, (rank - 1,))
-    expect_divisible(call, "channels of x", x[-1], groups)
-    expect_dim(call, ("thresholds", 0), thresholds[0], 2**bits - 1, f"2**bits - 1 for bits={bits}")
+def _type_of(
+    call: relax.Call, attributes: ThresholdPack, x: list[Dim], thresholds: list[Dim]
+) -> relax.TensorType:
+    bits, groups = attributes.bits, attributes.groups
+    channels, levels = known(x[-1]), 2**bits - 1
+    if len(thresholds) != len(x) + 1:
+        fail(call, f"thresholds has rank {len(thresholds)}; pass rank {len(x) + 1}, one above x")
+    if attributes.nan > levels:
+        fail(call, f"nan is {attributes.nan}; pass an integer in 0..{levels}")
+    expect_divisible(call, "channels of x", channels, groups)
+    expect_dim(call, ("thresholds", 0), thresholds[0], levels, f"2**bits - 1 for bits={bits}")
     for axis, (got, full) in enumerate(zip(thresholds[1:], x, strict=True), start=1):
         if not same(got, 1) and not same(got, full):
             fail(
@@ -110,10 +86,11 @@ def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
                 f"dimension {axis} of thresholds is {got}, but must be 1 or {full} "
                 f"(dimension {axis - 1} of x)",
             )
-    words = bits * groups * words_for(x[-1] // groups)
-    if rank == 2:
+    words = bits * groups * words_for(channels // groups)
+    top, left, bottom, right = pad = attributes.pad
+    if len(x) == 2:
         if any(pad):
-            fail(call, f"pad is {pad}, but x has no image to pad; pass [0, 0, 0, 0]")
+            fail(call, f"pad is {list(pad)}, but x has no image to pad; pass [0, 0, 0, 0]")
         return relax.TensorType([x[0], words], "uint32")
     return relax.TensorType([x[0], x[1] + top + bottom, x[2] + left + right, words], "uint32")
 
@@ -121,18 +98,15 @@ def _infer(call: relax.Call, _: relax.BlockBuilder) -> relax.TensorType:
 def te_threshold_pack(
     x: te.Tensor,
     thresholds: te.Tensor,
-    *,
-    bits: int,
-    compare: str,
-    groups: int,
-    pad: Sequence[int],
-    nan: int = 0,
+    attributes: ThresholdPack,
 ) -> te.Tensor:
     """TE of the operator: reduce block "threshold_pack", then block "pack_pad" if there is padding.
 
     The padding is a block of its own, so that the reduction keeps a rectangular domain which a
     schedule can vectorise; the copied words are a 32nd of the input.
     """
+    bits, groups, pad = attributes.bits, attributes.groups, attributes.pad
+    compare, nan = attributes.compare, attributes.nan
     *outer_shape, channels = x.shape
     per_group = known(channels) // groups
     if per_group % WORD == 0:
@@ -192,19 +166,10 @@ def te_threshold_pack(
     )
 
 
-def _legalise(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    def function(x: te.Tensor, thresholds: te.Tensor) -> te.Tensor:
-        return te_threshold_pack(
-            x,
-            thresholds,
-            bits=integer(call, "bits", 1, 4),
-            compare=choice(call, "compare", tuple(COMPARE)),
-            groups=integer(call, "groups", 1),
-            pad=integers(call, "pad", 4, 0),
-            nan=integer(call, "nan", 0),
-        )
-
-    return primfunc(bb, "threshold_pack", OPAQUE, function, call.args)
-
-
-register(threshold_pack, _infer, _legalise)
+threshold_pack = Operator(
+    "threshold_pack",
+    [Argument("x", "float32", (2, 4), known=[-1]), Argument("thresholds", "float32", (3, 5))],
+    ThresholdPack,
+    _type_of,
+    te_threshold_pack,
+)

@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tvm
 from tvm import relax
 from tvm.ir import Call
 
+from tvm_insta.passes.context import Context
+from tvm_insta.passes.lowering import FUSE, LOWER
+from tvm_insta.passes.module_pass import run_passes
 from tvm_insta.passes.rewriter import Array, Expr, Rewriter, names, op_name
+from tvm_insta.passes.schedule import schedule
 
-Prepare = Callable[[tvm.IRModule], tvm.IRModule]
 
-
-def calibrate(
-    mod: tvm.IRModule,
-    samples: Sequence[Array],
-    prepare: Prepare,
-    target: tvm.target.Target,
-) -> dict[str, float]:
-    """Run the network and record the largest magnitude of each float layer's input.
+def calibrate(mod: tvm.IRModule, samples: Sequence[Array]) -> dict[str, float]:
+    """Run the network in float32 on this machine; record the largest input of each float layer.
 
     Args:
         mod: after `fold_scales`.
         samples: one array per input, ``[images, ...]``.
-        prepare: the rest of the pipeline, in float32, for this machine.
-        target: this machine.
 
     Returns:
-        The number of each layer, by its name.
+        The largest magnitude of each layer's input, by its name.
     """
     probe = _Probe(mod)
     probed = probe.run()
     if not probe.inputs:
         return {}
-    machine = relax.VirtualMachine(tvm.compile(prepare(probed), target), tvm.cpu())
+    here = Context(binary="popcount", fuse_consumers=False)
+    kernels = run_passes(probed, (*LOWER, *FUSE, schedule), here)
+    machine = relax.VirtualMachine(tvm.compile(kernels, here.target.tvm), tvm.cpu())
     largest = np.zeros(len(probe.inputs))
     for index in range(len(samples[0])):
         image = [tvm.runtime.tensor(each[index : index + 1]) for each in samples]

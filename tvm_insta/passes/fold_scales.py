@@ -14,6 +14,8 @@ import tvm
 from tvm import relax
 from tvm.ir import Call
 
+from tvm_insta.passes.context import Context
+from tvm_insta.passes.module_pass import module_pass
 from tvm_insta.passes.rewriter import (
     Array,
     Expr,
@@ -32,7 +34,8 @@ _INTEGER_LAYERS = (
 )
 
 
-def fold_scales(mod: tvm.IRModule) -> tvm.IRModule:
+@module_pass("FoldScales")
+def fold_scales(mod: tvm.IRModule, _: Context) -> tvm.IRModule:
     """Merge constant factors and offsets behind each layer."""
     return _FoldScales(mod).run()
 

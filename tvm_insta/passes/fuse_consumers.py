@@ -16,30 +16,24 @@ The fused kernel returns the tensor itself too: a shortcut reads it, and `valida
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import tvm
 from tvm import relax, tirx
 
+from tvm_insta.passes.context import Context
 from tvm_insta.passes.fused_kernels import Plan, Writer
-from tvm_insta.passes.kernel_calls import KernelCalls, inner_calls, kernel, packs
+from tvm_insta.passes.kernel_calls import MEAN, PACK, ROWS, KernelCalls, inner_calls, kernel, packs
+from tvm_insta.passes.module_pass import module_pass
 from tvm_insta.passes.rewriter import Expr, variables
+from tvm_insta.schedules import CONVOLUTIONS
 
-_CONVOLUTIONS = (
-    "insta_bconv",
-    "insta_bconv_bytes",
-    "insta_bconv_pairs",
-    "insta_bconv_signs",
-    "insta_fconv",
-)
-"""Kinds of kernels with an epilogue."""
-
-_TAKES_TILES = (*_CONVOLUTIONS, "elementwise")
+_TAKES_TILES = CONVOLUTIONS | {"elementwise"}
 """Kinds of kernels whose schedules compute moment_rows and threshold_pack along."""
 
-_SMALL = ("reshape", "instance_threshold")
+_SMALL = ("reshape", "insta.instance_threshold")
 
-_SHORTCUTS = ("repeat_channels", "halving_pool")
+_SHORTCUTS = ("insta.repeat_channels", "insta.halving_pool")
 
 
 @dataclass(frozen=True)
@@ -59,24 +53,25 @@ class PackSite:
     threshold: str
 
 
-def fuse_consumers(
-    mod: tvm.IRModule, *, consumers: bool = True, tiles: bool = True
-) -> tuple[tvm.IRModule, list[PackSite]]:
-    """Join kernels; `mod` is between TVM's FuseOps and FuseTIR.
+@module_pass("FuseConsumers")
+def fuse_consumers(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
+    """Fuse consumers into kernels, between TVM's FuseOps and FuseTIR; packs learn where they are.
 
-    Args:
-        mod: `main` calls fused functions and PrimFuncs.
-        consumers: False leaves the kernels as they are.
-        tiles: whether the target's schedules compute consumers and shortcuts along with a kernel;
-            else only the small kernels of thresholds are fused.
-
-    Returns:
-        The module, and one site per `threshold_pack`, in the order of the calls in `mod`.
+    ``main`` calls fused functions and PrimFuncs. `Context.fuse_consumers` False leaves the kernels
+    as they are. Where the target's schedules do not compute consumers and shortcuts along with a
+    kernel (`BackEnd.fuses_consumers`), only the small kernels of thresholds are fused.
     """
     calls = KernelCalls(mod)
-    plan = _Choice(calls, tiles).plan() if consumers else Plan()
+    tiles = context.back_end.fuses_consumers
+    plan = _Choice(calls, tiles).plan() if context.fuse_consumers else Plan()
     writer = Writer(calls, plan)
-    return writer.run(), _sites(calls, plan, writer)
+    made, report = writer.run(), context.report
+    if report.packs:
+        sites = _sites(calls, plan, writer)
+        report.packs = [
+            replace(pack, **asdict(site)) for pack, site in zip(report.packs, sites, strict=True)
+        ]
+    return made
 
 
 def _sites(calls: KernelCalls, plan: Plan, writer: Writer) -> list[PackSite]:
@@ -132,7 +127,7 @@ class _Choice:
         if name is None or self.calls.readers[var] != 1 or args.count(var) != 1:
             return
         function = self.calls.mod[name]
-        if isinstance(function, tirx.PrimFunc) or self.calls.kind(name) not in _CONVOLUTIONS:
+        if isinstance(function, tirx.PrimFunc) or self.calls.kind(name) not in CONVOLUTIONS:
             return
         parameter = function.params[args.index(var)]
         inner = inner_calls(function)
@@ -145,14 +140,14 @@ class _Choice:
     def _choose_reader(self, var: Expr, args: list[Expr]) -> None:
         """`var` is fused into the kernel that makes its first argument."""
         source, operator = args[0], self.calls.operator(var)
-        if operator in ("moment_rows", "threshold_pack"):
+        if operator in (ROWS, PACK):
             leader = source
             fits = (
                 self.tiles and self._takes_tiles(leader) and operator not in self._operators(leader)
             )
         elif operator in _SMALL:
             leader = self.made.leader.get(source, source)
-            fits = self._operators(leader)[0] == "moment_mean"
+            fits = self._operators(leader)[0] == MEAN
         else:
             return
         if fits and leader not in self.moved and self._can_move(args[1:], leader):

@@ -21,6 +21,13 @@ from tvm_insta.passes.kernel_calls import (
 from tvm_insta.passes.labels import Label
 from tvm_insta.passes.rewriter import Expr, variables
 
+HINTS = {
+    "insta.instance_threshold": "instance_threshold",
+    "insta.moment_rows": "moment_rows",
+    "insta.threshold_pack": "threshold_pack",
+}
+"""What the name of a fused kernel says of the consumers in it; of reshapes nothing."""
+
 
 @dataclass
 class Plan:
@@ -147,10 +154,9 @@ class Writer:
     ) -> GlobalVar:
         """A primitive function that makes the steps, producers where they are first read."""
         params = [relax.Var(f"a{at}", ty) for at, ty in enumerate(types)]
-        behind = [operator(name) for name, _ in wiring[leader + 1 :]]
-        hint = "_".join(
-            [wiring[leader][0].name_hint, *(name for name in behind if "reshape" not in name)]
-        )
+        behind = [operator(self.calls.bindings[step]) for step in steps[leader + 1 :]]
+        names = [HINTS[name] for name in behind if name in HINTS]
+        hint = "_".join([wiring[leader][0].name_hint, *names])
         inner = relax.BlockBuilder(self.calls.mod)
         values: dict[int, Expr] = {}
 

@@ -9,8 +9,12 @@ import tvm
 from tvm import relax, tirx
 from tvm.ir import Call, GlobalVar
 
+from tvm_insta.passes.labels import Label
 from tvm_insta.passes.rewriter import Expr, op_name, variables
 from tvm_insta.schedules import kind_of
+
+PACK, ROWS, MEAN = "insta.threshold_pack", "insta.moment_rows", "insta.moment_mean"
+"""Operators that are fused into the kernels that make their arguments, or with each other."""
 
 _BROADCAST = 1
 """TVM's operator pattern up to which an element-wise kernel reads its input pixel on pixel."""
@@ -46,8 +50,8 @@ class KernelCalls:
         self._kinds: dict[GlobalVar, str] = {}
 
     def operator(self, var: Expr) -> str:
-        """The operator of the kernel that makes `var`."""
-        return operator(kernel(self.bindings[var])[0])
+        """The operator that makes `var`, by its label; "" where there are several."""
+        return operator(self.bindings[var])
 
     def kind(self, name: GlobalVar) -> str:
         """The kind of a kernel: that of its convolution, or element-wise if all of it is."""
@@ -90,16 +94,15 @@ def kernel(value: Expr) -> tuple[Any, list[Expr]]:
     return None, []
 
 
-def operator(name: Any) -> str:
-    """The operator of an unfused kernel: its name without the number that tells twins apart."""
-    text = getattr(name, "name_hint", name)
-    return str(text).rstrip("0123456789")
+def operator(value: Expr) -> str:
+    """The operator of the call of an unfused kernel, as of its label; "" for anything else."""
+    operators = Label.of(value).operators if kernel(value)[0] is not None else ()
+    return operators[0] if len(operators) == 1 else ""
 
 
 def packs(value: Expr) -> bool:
     """Whether a call is a `threshold_pack` of its own."""
-    name, _ = kernel(value)
-    return name is not None and operator(name) == "threshold_pack"
+    return operator(value) == PACK
 
 
 def substitute(expr: Expr, env: dict[Expr, Expr]) -> Expr:

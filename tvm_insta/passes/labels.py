@@ -17,6 +17,8 @@ from tvm import relax
 from tvm.ir import Call, GlobalVar, Op
 
 from tvm_insta.ops.legalise import LEGALISATIONS
+from tvm_insta.passes.context import Context
+from tvm_insta.passes.module_pass import module_pass
 from tvm_insta.passes.rewriter import Expr, names, op_name
 
 _LAYERS, _OPERATORS = "layers", "operators"
@@ -56,7 +58,8 @@ class Label:
         return Call(call.op, list(call.args), attrs, call.ty_args)
 
 
-def legalise(mod: tvm.IRModule) -> tvm.IRModule:
+@module_pass("Legalise")
+def legalise(mod: tvm.IRModule, _: Context) -> tvm.IRModule:
     """`relax.transform.LegalizeOps`; every kernel call gets a label."""
     found = {op_name(binding.value) for binding in _bindings(mod["main"])} - {"", "relax.call_tir"}
     table = {
@@ -65,6 +68,13 @@ def legalise(mod: tvm.IRModule) -> tvm.IRModule:
         if (rule := LEGALISATIONS.get(name) or Op.get(name).get_attr("FLegalize")) is not None
     }
     return relax.transform.LegalizeOps(table)(mod)
+
+
+def kernel_calls(mod: tvm.IRModule) -> Iterator[Call]:
+    """The calls of kernels in ``main``, in order."""
+    for binding in _bindings(mod["main"]):
+        if _is_kernel_call(binding.value):
+            yield binding.value
 
 
 def without_labels(mod: tvm.IRModule) -> tvm.IRModule:

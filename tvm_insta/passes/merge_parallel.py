@@ -14,6 +14,7 @@ shortcut of its own for each branch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import tvm
@@ -21,6 +22,8 @@ import tvm_ffi
 from tvm.ir import Call
 
 from tvm_insta import ops
+from tvm_insta.passes.context import Context
+from tvm_insta.passes.module_pass import module_pass
 from tvm_insta.passes.report import Report
 from tvm_insta.passes.rewriter import (
     Array,
@@ -29,8 +32,6 @@ from tvm_insta.passes.rewriter import (
     array,
     const,
     dtype_of,
-    ints,
-    names,
     op_name,
     rank,
     read_twice,
@@ -57,14 +58,10 @@ _ELEMENTWISE = {
 NOTE = "computed in one kernel with the convolutions beside it"
 
 
-def merge_parallel(mod: tvm.IRModule, report: Report) -> tvm.IRModule:
-    """Merge parallel binary convolutions with constant weights.
-
-    Args:
-        mod: after `fold_scales`.
-        report: the layers of merged convolutions get a note.
-    """
-    return _MergeParallel(mod, report).run()
+@module_pass("MergeParallel")
+def merge_parallel(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
+    """Merge parallel binary convolutions with constant weights; their layers get a note."""
+    return _MergeParallel(mod, context.report).run()
 
 
 class _MergeParallel(Rewriter):
@@ -195,23 +192,13 @@ class _MergeParallel(Rewriter):
 
     def _merged(self, first: Call, weight: Array, convs: Sequence[Expr]) -> Call:
         """The convolution of all branches."""
-        attrs = first.attrs
-        layers = [name for conv in convs for name in names(self.calls[conv].attrs["layers"])]
+        each = [ops.bitserial_conv2d.of(self.calls[conv]) for conv in convs]
+        layers = [name for one in each for name in one.layers]
         for layer in self.report.named(layers):
             layer.notes += (NOTE,)
             layer.together = tuple(layers)
-        return ops.bitserial_conv2d(
-            first.args[0],
-            const(weight, "uint32"),
-            strides=ints(attrs["strides"]),
-            padding=ints(attrs["padding"]),
-            dilation=ints(attrs["dilation"]),
-            groups=int(attrs["groups"]),
-            in_channels=int(attrs["in_channels"]),
-            bits=int(attrs["bits"]),
-            encoding=str(attrs["encoding"]),
-            layers=layers,
-        )
+        args = [first.args[0], const(weight, "uint32")]
+        return ops.bitserial_conv2d.with_attributes(args, replace(each[0], layers=layers))
 
 
 def _same_attributes(one: Call, other: Call) -> bool:

@@ -1,76 +1,73 @@
-"""The one way from an imported model to scheduled kernels, in numbered phases.
+"""The pipeline, as data: phases, each a list of passes, from an imported model to its kernels.
 
-0 imported     plain Relax, as PyTorch had it
-1 simplify     constants computed, batch norm = one factor and one offset
-2 to_nhwc      channels last
-3 recognise    comparisons and constant signs -> relax.insta.* on packed bits
-4 fold_scales  one factor and one offset behind each layer; parallel convolutions are one
-5 lower        border tables, blocked weights
-6 fuse         TIR kernels, each with its epilogue and the consumers fused into it; images between
-               them in float16 where that is asked for
-7 schedule     every kernel scheduled for the target
+`--dump-ir` writes the module after each phase, `--verify-stages` checks and executes it there. The
+compiler, the tuner and the tests run these phases, all of them or up to one.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tvm
-from tvm import relax
 
 from tvm_insta.errors import ArtefactError
 from tvm_insta.frontend import Imported, Site
-from tvm_insta.ops._common import OPAQUE
-from tvm_insta.ops.packing import ZERO_CODE
-from tvm_insta.passes.calibrate import calibrate
+from tvm_insta.passes.context import Context
+from tvm_insta.passes.fix_batch import fix_batch
 from tvm_insta.passes.fold_scales import fold_scales
-from tvm_insta.passes.fuse_consumers import fuse_consumers
-from tvm_insta.passes.labels import labelled, legalise, without_labels
-from tvm_insta.passes.lower import Narrow, lower
+from tvm_insta.passes.lowering import FUSE, LOWER
 from tvm_insta.passes.merge_parallel import merge_parallel
-from tvm_insta.passes.recognise import recognise
+from tvm_insta.passes.module_pass import Pass, run_passes
+from tvm_insta.passes.narrow_floats import narrow_floats
+from tvm_insta.passes.recognise import recognise_layers, recognise_moments, recognise_thresholds
 from tvm_insta.passes.report import Report
-from tvm_insta.passes.rewriter import Array
-from tvm_insta.passes.shortcuts import pool_shortcuts
+from tvm_insta.passes.schedule import schedule
 from tvm_insta.passes.simplify import simplify
 from tvm_insta.passes.storage import store_half
 from tvm_insta.passes.to_nhwc import to_nhwc
-from tvm_insta.schedules import (
-    BinaryLayer,
-    ConvTiles,
-    Measured,
-    ScheduleRecord,
-    UsesTiles,
-    back_end,
-    schedule_module,
-)
-from tvm_insta.target import InstaTarget, parse
+from tvm_insta.passes.verify import verify
+from tvm_insta.schedules import ScheduleRecord
 
 AfterPhase = Callable[[int, str, tvm.IRModule], None]
 """Called with number, name and module after each phase, e.g. to verify or to show progress."""
 
-Fused = Callable[[UsesTiles | None], tuple[tvm.IRModule, Report]]
-"""The network's kernels, not scheduled, with binary convolutions in certain forms; its report."""
 
-Compare = Callable[[Fused], Mapping[BinaryLayer, Measured]]
-"""Figures of binary convolutions in both their forms, for a network; see `schedules.UsesTiles`."""
+@dataclass(frozen=True)
+class Phase:
+    """Passes behind which the module is dumped and checked.
 
-Choose = Callable[[tvm.IRModule], Mapping[str, ConvTiles]]
-"""Parameters of the schedules by kernel, for a fused module; see `schedule_module`."""
+    Attributes:
+        name: for people, and of the dump's file.
+        passes: in order.
+    """
 
-PHASES = (
-    "imported",
-    "simplify",
-    "to_nhwc",
-    "recognise",
-    "fold_scales",
-    "lower",
-    "fuse",
-    "schedule",
+    name: str
+    passes: tuple[Pass, ...]
+
+
+PIPELINE: tuple[Phase, ...] = (
+    # Plain Relax, as PyTorch had it.
+    Phase("imported", ()),
+    # Constants are computed, batch norm is one factor and one offset.
+    Phase("simplify", (simplify,)),
+    # Images are channels last.
+    Phase("to_nhwc", (to_nhwc,)),
+    # Level tensors and the layers behind them are relax.insta.* on packed bits.
+    Phase("recognise", (recognise_moments, recognise_thresholds, recognise_layers)),
+    # One factor and one offset behind each layer; parallel convolutions are one.
+    Phase("fold_scales", (fold_scales, merge_parallel)),
+    # Border tables, blocked weights, narrow numbers.
+    Phase("lower", (narrow_floats, *LOWER, fix_batch)),
+    # TIR kernels with all that is fused into them; images in float16 where that is asked for.
+    Phase("fuse", (*FUSE, store_half)),
+    # Every kernel is scheduled for the target.
+    Phase("schedule", (schedule,)),
 )
+
+PHASES = tuple(phase.name for phase in PIPELINE)
 
 
 @dataclass(frozen=True)
@@ -79,184 +76,78 @@ class Compiled:
 
     Attributes:
         mod: scheduled module, ready for code generation.
-        report: one entry per layer.
-        schedules: one record per kernel.
+        report: what became of each layer, each pack and each kernel.
         sites: the level tensors that packs name.
     """
 
     mod: tvm.IRModule
     report: Report
-    schedules: list[ScheduleRecord]
     sites: Mapping[str, Site]
+
+    @property
+    def schedules(self) -> list[ScheduleRecord]:
+        """One record per kernel."""
+        return self.report.schedules
 
 
 def run_pipeline(
     imported: Imported,
-    target: InstaTarget,
+    context: Context,
     *,
-    batch: int | None = None,
+    last: str = PHASES[-1],
     dump_ir: Path | None = None,
     after_phase: AfterPhase | None = None,
-    choose: Choose | None = None,
-    last: str = PHASES[-1],
-    stem: str = "fp32",
-    storage: str = "fp32",
-    samples: Sequence[Array] = (),
-    binary: str = "auto",
-    compare: Compare | None = None,
+    verify_ir: bool = False,
 ) -> Compiled:
-    """Run every phase.
+    """Run the phases in order.
 
     Args:
         imported: from `frontend.import_torch`.
-        target: what to schedule for.
-        batch: fixes a symbolic batch to this size before the kernels are made (plain-C form).
+        context: the options. Its report is left alone: each run has its own.
+        last: the phase to stop behind; "fuse" gives the kernels as the tuner takes them.
         dump_ir: folder that receives one TVMScript file per phase, ``<number>_<name>.py``.
         after_phase: see `AfterPhase`.
-        choose: parameters of the schedules; None leaves them all to the schedules.
-        last: the phase to stop behind; "fuse" gives the kernels as the tuner takes them.
-        stem: numbers in which the float layers compute: "fp32", "bf16" or "int8".
-        storage: how images lie in memory between kernels, "fp32" or "fp16", see `storage`.
-        samples: for "int8", one array per input, ``[images, ...]``: they show how large the
-            activations become.
-        binary: how binary convolutions compute: "auto", "popcount" or "amx", see
-            `schedules.BackEnd.uses_tiles`.
-        compare: what was measured, for "auto" on targets with AMX; None for the rule.
+        verify_ir: check the module after each phase, see `verify`. The environment variable
+            TVM_INSTA_VERIFY_IR=1 asks for it everywhere, as the tests do.
 
     Raises:
-        InstaError: from a phase, or when ``dump_ir`` cannot be written.
+        InstaError: from a pass, from `verify`, or when ``dump_ir`` cannot be written.
     """
-    report = Report.of(imported.layers)
-    records: list[ScheduleRecord] = []
-    chosen = back_end(target.tvm)
-
-    def schedule(mod: tvm.IRModule) -> tvm.IRModule:
-        parameters = None if choose is None else choose(mod)
-        mod, made = schedule_module(mod, target.tvm, lanes=target.lanes, parameters=parameters)
-        records.extend(made)
-        return mod
-
-    def narrowed(mod: tvm.IRModule) -> Narrow | None:
-        if stem != "int8":
-            return None if stem == "fp32" else Narrow(stem)
-        host = parse("llvm")
-
-        def prepare(probed: tvm.IRModule) -> tvm.IRModule:
-            probed = fuse(lower_for(probed, Report(), host, binary="popcount"))
-            return schedule_module(probed, host.tvm, lanes=host.lanes)[0]
-
-        zero = 0 if target.arch == "aarch64" else ZERO_CODE
-        return Narrow(stem, calibrate(mod, samples, prepare, host.tvm), zero)
-
-    def stored(mod: tvm.IRModule) -> tvm.IRModule:
-        return store_half(mod) if storage == "fp16" else mod
-
-    def lowered(mod: tvm.IRModule) -> tvm.IRModule:
-        numbers = narrowed(mod)
-
-        def fused(tiles: UsesTiles | None) -> tuple[tvm.IRModule, Report]:
-            own = copy.deepcopy(report)
-            made = fuse(lower_for(mod, own, target, numbers, tiles=tiles), own, consumers=True)
-            return stored(made), own
-
-        tiles = chosen.uses_tiles(binary)
-        if tiles is not None and binary == "auto" and compare is not None:
-            tiles = chosen.uses_tiles(binary, compare(fused))
-        return _fix_batch(lower_for(mod, report, target, numbers, tiles=tiles), batch)
-
-    steps: dict[str, Callable[[tvm.IRModule], tvm.IRModule]] = {
-        "imported": lambda mod: mod,
-        "simplify": simplify,
-        "to_nhwc": to_nhwc,
-        "recognise": lambda mod: recognise(mod, report),
-        "fold_scales": lambda mod: merge_parallel(fold_scales(mod), report),
-        "lower": lowered,
-        "fuse": lambda mod: stored(fuse(mod, report, consumers=True, tiles=chosen.fuses_consumers)),
-        "schedule": schedule,
-    }
+    context = replace(context, report=Report.of(imported.layers))
+    verify_ir = verify_ir or os.environ.get("TVM_INSTA_VERIFY_IR") == "1"
     mod = imported.mod
-    for number, name in enumerate(PHASES[: PHASES.index(last) + 1]):
-        mod = steps[name](mod)
+    for number, phase in enumerate(up_to(last)):
+        mod = run_passes(mod, phase.passes, context)
         if dump_ir is not None:
-            _dump(mod, dump_ir, f"{number}_{name}.py")
+            _dump(mod, dump_ir, f"{number}_{phase.name}.py")
+        if verify_ir:
+            verify(mod, phase.name)
         if after_phase is not None:
-            after_phase(number, name, mod)
-    return Compiled(mod, report, records, imported.sites)
+            after_phase(number, phase.name, mod)
+    return Compiled(mod, context.report, imported.sites)
 
 
-def lower_for(
-    mod: tvm.IRModule,
-    report: Report,
-    target: InstaTarget,
-    narrow: Narrow | None = None,
-    *,
-    binary: str = "auto",
-    tiles: UsesTiles | None = None,
-) -> tvm.IRModule:
-    """`lower` with the layouts that are fast on a target; without `tiles`, those of `binary`."""
-    chosen = back_end(target.tvm)
-    return lower(
-        pool_shortcuts(mod),
-        report,
-        target.lanes,
-        chosen.binary_blocking,
-        narrow,
-        tiles or chosen.uses_tiles(binary),
-        chosen.float_block,
-    )
+def up_to(last: str) -> tuple[Phase, ...]:
+    """The phases up to one, inclusive."""
+    return PIPELINE[: PHASES.index(last) + 1]
+
+
+def run_phase(name: str, mod: tvm.IRModule, context: Context | None = None) -> tvm.IRModule:
+    """Run one phase on a module that is what the phase before it yields."""
+    return run_passes(mod, PIPELINE[PHASES.index(name)].passes, context or Context())
 
 
 def fuse(
-    mod: tvm.IRModule,
-    report: Report | None = None,
-    *,
-    consumers: bool = False,
-    tiles: bool = True,
+    mod: tvm.IRModule, report: Report | None = None, *, consumers: bool = False
 ) -> tvm.IRModule:
-    """Legalise to TIR and put what belongs to a kernel behind it.
+    """The kernels of a lowered module, for measurements and tests.
 
     Args:
-        mod: after `lower`.
+        mod: after phase "lower".
         report: its packs learn which kernel packs them.
         consumers: not only element-wise epilogues, but also what `fuse_consumers` describes.
-        tiles: whether that is more than the small kernels of thresholds, see `fuse_consumers`.
     """
-    transform = relax.transform
-    legal = _keep_concatenations(transform.AnnotateTIROpPattern()(legalise(mod)))
-    mod = labelled(transform.FuseOps()(without_labels(legal)), transform.FuseOps()(legal))
-    mod, sites = fuse_consumers(mod, consumers=consumers, tiles=tiles)
-    if report is not None:
-        report.packs = [
-            replace(pack, **asdict(site)) for pack, site in zip(report.packs, sites, strict=True)
-        ]
-    return tvm.transform.Sequential([transform.FuseTIR(), transform.DeadCodeElimination()])(mod)
-
-
-def _keep_concatenations(mod: tvm.IRModule) -> tvm.IRModule:
-    """Concatenations stay kernels of their own: a plain copy of vectors.
-
-    Fused into an epilogue that reads its input several times, a concatenation is evaluated that
-    often, with a condition for every element: over ten times slower at 112x112x64 than the copy.
-    """
-    result = tvm.IRModule(dict(mod.functions), attrs=mod.attrs)
-    for variable, function in mod.functions.items():
-        if variable.name_hint.startswith("concatenate"):
-            result.update_func(variable, function.with_attr("op_pattern", OPAQUE))
-    return result
-
-
-def _fix_batch(mod: tvm.IRModule, batch: int | None) -> tvm.IRModule:
-    function = mod["main"]
-    symbols = {
-        dim
-        for param in function.params
-        for dim in param.ty.shape.values
-        if not hasattr(dim, "value")
-    }
-    if batch is None or not symbols:
-        return mod
-    fixed = function.bind_symbolic_vars({symbol: batch for symbol in symbols})
-    return tvm.IRModule({"main": fixed.without_attr("tir_var_upper_bound")}, attrs=mod.attrs)
+    return run_phase("fuse", mod, Context(fuse_consumers=consumers, report=report or Report()))
 
 
 def _dump(mod: tvm.IRModule, folder: Path, name: str) -> None:

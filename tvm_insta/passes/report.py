@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tvm_insta.frontend import Reason, SourceLayer
-from tvm_insta.schedules import BinaryLayer
+from tvm_insta.schedules import BinaryLayer, ScheduleRecord
 
 _log = logging.getLogger("tvm_insta")
 
@@ -27,6 +27,11 @@ class Layer:
     notes: tuple[str, ...] = ()
     together: tuple[str, ...] = ()
     shape: BinaryLayer | None = None
+
+    def add_note(self, note: str) -> None:
+        """Add a note, once."""
+        if note not in self.notes:
+            self.notes += (note,)
 
     @property
     def name(self) -> str:
@@ -112,10 +117,12 @@ class Report:
     Attributes:
         layers: every convolution and matrix product.
         packs: every compare-and-pack call.
+        schedules: one record per kernel.
     """
 
     layers: list[Layer] = field(default_factory=list)
     packs: list[Pack] = field(default_factory=list)
+    schedules: list[ScheduleRecord] = field(default_factory=list)
 
     @staticmethod
     def of(layers: Iterable[SourceLayer]) -> Report:

@@ -128,14 +128,6 @@ def op_name(expr: Expr) -> str:
     return str(expr.op.name) if isinstance(expr, Call) and isinstance(expr.op, Op) else ""
 
 
-def is_layer(call: Call) -> bool:
-    """Whether the report has a layer for the call."""
-    name = op_name(call)
-    return name == "relax.insta.dense" or name.startswith(
-        ("relax.insta.conv2d", "relax.insta.bitserial_")
-    )
-
-
 def array(expr: Expr) -> Array | None:
     """The value of a constant, None for anything else."""
     return expr.value.numpy() if isinstance(expr, GenericConst) else None

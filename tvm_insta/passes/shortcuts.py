@@ -10,6 +10,8 @@ import tvm
 from tvm.ir import Call
 
 from tvm_insta import ops
+from tvm_insta.passes.context import Context
+from tvm_insta.passes.module_pass import module_pass
 from tvm_insta.passes.rewriter import (
     Expr,
     Rewriter,
@@ -22,7 +24,8 @@ from tvm_insta.passes.rewriter import (
 )
 
 
-def pool_shortcuts(mod: tvm.IRModule) -> tvm.IRModule:
+@module_pass("PoolShortcuts")
+def pool_shortcuts(mod: tvm.IRModule, _: Context) -> tvm.IRModule:
     """Write the average pools of shortcuts as expressions; `mod` is in NHWC."""
     return _PoolShortcuts(mod).run()
 

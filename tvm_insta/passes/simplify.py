@@ -14,10 +14,13 @@ from tvm import relax
 from tvm.ir import Call
 
 from tvm_insta.errors import ImportModelError
+from tvm_insta.passes.context import Context
+from tvm_insta.passes.module_pass import module_pass
 from tvm_insta.passes.rewriter import Array, Expr, Rewriter, array, const, ints, op_name, rank
 
 
-def simplify(mod: tvm.IRModule) -> tvm.IRModule:
+@module_pass("Simplify")
+def simplify(mod: tvm.IRModule, _: Context) -> tvm.IRModule:
     """Fold what is constant, replace batch norm, merge equal expressions."""
     return _Simplify(mod).run()
 

@@ -19,6 +19,8 @@ import tvm
 from tvm import relax, tirx
 from tvm.ir import Call
 
+from tvm_insta.passes.context import Context
+from tvm_insta.passes.module_pass import module_pass
 from tvm_insta.passes.rewriter import Expr, Rewriter, op_name, variables
 from tvm_insta.schedules.generic import fp16_storage as half
 
@@ -28,11 +30,11 @@ Tensor = tuple[Expr, int]
 _IMAGE = 4  # rank
 
 
-def store_half(mod: tvm.IRModule) -> tvm.IRModule:
+@module_pass("StoreHalf", when=lambda context: context.storage == "fp16")
+def store_half(mod: tvm.IRModule, _: Context) -> tvm.IRModule:
     """Store the images between the kernels of ``main`` as float16.
 
-    Args:
-        mod: after `pipeline.fuse`: ``main`` calls PrimFuncs that are not scheduled yet.
+    ``main`` calls PrimFuncs that are not scheduled yet.
     """
     work = _Storage(mod)
     work.choose()

@@ -7,6 +7,7 @@ no rule for: such an operator gets its NCHW arguments through a transposition an
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import tvm
@@ -14,13 +15,14 @@ from tvm import relax, tirx
 from tvm.ir import Call
 
 from tvm_insta import ops
+from tvm_insta.passes.context import Context
+from tvm_insta.passes.module_pass import module_pass
 from tvm_insta.passes.rewriter import (
     Expr,
     Rewriter,
     array,
     const,
     ints,
-    names,
     op_name,
     rank,
     shape_of,
@@ -44,7 +46,8 @@ _ELEMENTWISE = frozenset(
 _REDUCTIONS = frozenset(f"relax.{name}" for name in ("mean", "sum", "max", "min", "prod"))
 
 
-def to_nhwc(mod: tvm.IRModule) -> tvm.IRModule:
+@module_pass("ToNHWC")
+def to_nhwc(mod: tvm.IRModule, _: Context) -> tvm.IRModule:
     """Lay images out channels last; float convolutions become ``relax.insta.conv2d``."""
     return _ToNHWC(mod).run()
 
@@ -163,35 +166,16 @@ class _ToNHWC(Rewriter):
         return self.mark(result) if keepdims else result
 
     def _convolution(self, call: Call) -> Expr:
-        data, weight = call.args
-        attrs = call.attrs
-        return self.mark(
-            ops.conv2d(
-                self.last(data),
-                self.last(weight),
-                strides=ints(attrs["strides"]),
-                padding=ints(attrs["padding"]),
-                dilation=ints(attrs["dilation"]),
-                groups=int(attrs["groups"]),
-                layers=names(attrs["layers"]),
-            )
-        )
+        args = [self.last(arg) for arg in call.args]
+        return self.mark(ops.conv2d.with_attributes(args, ops.convolution.of(call)))
 
     def _levels(self, call: Call) -> Expr | None:
         x, *thresholds = call.args
-        if rank(x) != 4 or str(call.attrs["layout"]) == "NHWC":
+        attributes = ops.levels.of(call)
+        if rank(x) != 4 or attributes.layout == "NHWC":
             return None
-        return self.mark(
-            ops.levels(
-                self.last(x),
-                *[self._broadcastable(threshold) for threshold in thresholds],
-                base=float(call.attrs["base"]),
-                step=float(call.attrs["step"]),
-                compare=str(call.attrs["compare"]),
-                nan=int(call.attrs["nan"]),
-                site=str(call.attrs["site"]),
-            )
-        )
+        args = [self.last(x), *[self._broadcastable(threshold) for threshold in thresholds]]
+        return self.mark(ops.levels.with_attributes(args, replace(attributes, layout="NHWC")))
 
     def _pool(self, call: Call) -> Expr:
         attrs = call.attrs

@@ -8,6 +8,7 @@ from tvm_insta.report import svg
 from tvm_insta.report.compare import Comparison
 from tvm_insta.report.explanation import peak_of
 from tvm_insta.report.graph import graph, kind_of
+from tvm_insta.report.names import parse
 from tvm_insta.report.page import Cell, document, facts, plain_table, section, table
 from tvm_insta.report.rows import Explanation, KernelRow, LayerRow, Timing
 from tvm_insta.report.tables import percent, shape, size, time
@@ -199,7 +200,7 @@ def _kernel(row: KernelRow) -> list[Cell]:
     return [
         Cell(str(row.index), row.index),
         Cell(", ".join(row.layers) or "-"),
-        Cell(" + ".join(name.removeprefix("insta.") for name in row.operators), wide=True),
+        Cell(" + ".join(parse(name).short for name in row.operators), wide=True),
         Cell(row.rule),
         Cell(row.state),
         Cell(shape(row.shape)),

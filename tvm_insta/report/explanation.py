@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tvm_insta.errors import InputError
+from tvm_insta.report import names
 from tvm_insta.report.advice import advice_for
 from tvm_insta.report.layer_times import LayerTimes, Peaks
 from tvm_insta.report.missed import missed
@@ -123,8 +124,7 @@ def peak_of(operators: Sequence[str], peaks: Peaks) -> float | None:
     """
     if _AMX in operators or _NARROW in operators:
         return None
-    binary = any(name.startswith("insta.bitserial_") for name in operators)
-    return peaks.binary_gmacs if binary else peaks.float_gmacs
+    return peaks.binary_gmacs if names.any_binary(operators) else peaks.float_gmacs
 
 
 def _layer_row(

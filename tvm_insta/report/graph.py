@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from tvm_insta.report import names
 from tvm_insta.report.page import escape
 from tvm_insta.report.rows import KernelRow
 from tvm_insta.report.svg import COLOURS
@@ -154,6 +155,6 @@ def _box(kernel: KernelRow, x: float, y: float) -> str:
 
 def kind_of(kernel: KernelRow) -> str:
     """The colour of a kernel: "binary", "float", or "other" for one that computes no layer."""
-    if any(name.startswith("insta.bitserial_") for name in kernel.operators):
+    if names.any_binary(kernel.operators):
         return "binary"
     return "float" if kernel.layers else "other"

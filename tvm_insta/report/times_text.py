@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from tvm_insta.report import names
 from tvm_insta.report.tables import WIDTH, columns, cut, percent, shape, time
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def _kernel(row: KernelRow) -> tuple[str, ...]:
     return (
         str(row.index),
         cut(", ".join(row.layers) or " + ".join(map(short, row.operators)), 40),
-        row.rule.removeprefix("insta_"),
+        names.parse(row.rule).short,
         row.state + ("!" if row.fallback else ""),
         shape(row.shape),
         f"{row.macs / 1e6:.1f}" if row.macs else "-",
@@ -75,7 +76,7 @@ def run_lines(found: Explanation) -> Iterator[str]:
 
 def short(operator: str) -> str:
     """An operator without the name of its dialect."""
-    return operator.removeprefix("insta.").removeprefix("nn.")
+    return names.parse(operator).short
 
 
 def wrapped(text: str) -> list[str]:

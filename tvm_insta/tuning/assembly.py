@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm_insta.errors import TuneError
+from tvm_insta.schedules import BINARY_CONVOLUTIONS
 
 _LABEL = re.compile(r"^(\.L\w+):")
 _INSTRUCTION = re.compile(r"^\s+([a-z][\w.]*)\s*(.*?)\s*$")
@@ -65,7 +66,7 @@ def _innermost(lines: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def _loop(lines: Sequence[str], rule: str) -> Loop:
-    step, bits = (_XOR, 1) if rule.startswith("insta_bconv") else (_MULTIPLY, 32)
+    step, bits = (_XOR, 1) if rule in BINARY_CONVOLUTIONS else (_MULTIPLY, 32)
     own = []
     width = 0
     for line in lines:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from tvm_insta.errors import TuneError
 from tvm_insta.runtime import cpu
-from tvm_insta.schedules import ConvTiles
+from tvm_insta.schedules import ConvTiles, back_end
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning.process import Worker, WorkerFailure
 from tvm_insta.tuning.records import to_numbers
@@ -169,7 +169,7 @@ class LocalRunner:
         build_timeout: float = 60.0,
         run_timeout: float = 30.0,
     ) -> None:
-        if target.kind != "llvm" or not target.is_native:
+        if back_end(target.tvm).device_code or not target.is_native:
             raise TuneError(
                 f"this machine cannot run code for {target.text!r}, so it cannot measure it: use "
                 "--runner rpc with such a machine, or --runner icount or mca"

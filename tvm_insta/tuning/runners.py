@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tvm_insta.errors import TuneError
+from tvm_insta.schedules import back_end
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning.icount import IcountRunner
 from tvm_insta.tuning.mca import McaRunner
@@ -49,7 +50,7 @@ def make_runner(name: str, target: InstaTarget, options: RunnerOptions) -> Runne
         TuneError: it cannot measure code for the target, or lacks an option.
     """
     limits = {"build_timeout": options.build_timeout, "run_timeout": options.run_timeout}
-    if target.kind != "llvm":
+    if back_end(target.tvm).device_code:
         raise TuneError(f"got target {target.text!r}, but only CPU targets have parameters to tune")
     if name != "local" and options.threads != 1:
         raise TuneError(f"got {options.threads} threads, but runner {name} measures one: leave it")

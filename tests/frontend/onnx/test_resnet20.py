@@ -18,6 +18,7 @@ from tvm_insta.codegen.program import extract
 from tvm_insta.compiler import onnx_model
 from tvm_insta.frontend import import_torch
 from tvm_insta.frontend.onnx.write import export
+from tvm_insta.passes.context import Context
 from tvm_insta.passes.pipeline import run_pipeline
 from tvm_insta.runtime.preprocess import load_images
 from tvm_insta.target import parse
@@ -61,7 +62,9 @@ def test_classes_of_onnx_runtime(variant):
 
 def packed(imported):
     """What the compiler makes of the network: words of packed weights, and what packs the bits."""
-    fused = run_pipeline(imported, parse("llvm -mtriple=x86_64-linux-gnu"), batch=1, last="fuse")
+    fused = run_pipeline(
+        imported, Context(parse("llvm -mtriple=x86_64-linux-gnu"), batch=1), last="fuse"
+    )
     words = [c.tobytes() for c in extract(fused.mod).constants if c.dtype == np.uint32]
     kinds = [(layer.kind, layer.source.macs) for layer in fused.report.layers]
     return words, kinds, len(fused.report.packs)

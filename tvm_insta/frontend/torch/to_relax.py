@@ -138,12 +138,12 @@ def _levels(node: fx.Node, importer: Importer) -> relax.Expr:
     made = ops.levels(
         x,
         *args,
-        base=base,  # type: ignore[arg-type]
-        step=step,  # type: ignore[arg-type]
-        compare=compare,  # type: ignore[arg-type]
+        base=base,
+        step=step,
+        compare=compare,
         layout="NHWC" if last else "NCHW",
-        nan=nan,  # type: ignore[arg-type]
-        site=site,  # type: ignore[arg-type]
+        nan=nan,
+        site=site,
     )
     result = build.emit(made)
     return result if len(shape) == len(own) else build.emit(relax.op.reshape(result, own))
@@ -166,10 +166,10 @@ def _convolution(node: fx.Node, importer: Importer) -> relax.Expr:
         ops.convolution(
             importer.env[data],
             importer.env[weight],
-            strides=stride,  # type: ignore[arg-type]
-            padding=padding,  # type: ignore[arg-type]
-            dilation=dilation,  # type: ignore[arg-type]
-            groups=groups,  # type: ignore[arg-type]
+            strides=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
             layers=[str(layer)],
         )
     )

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from tvm.ir import Call
 
+from tvm_insta import ops
 from tvm_insta.passes.rewriter import Array, Expr
 
 _TOLERANCE = 1e-6  # relative; straight-through arithmetic (a - b) + b leaves rounding behind
@@ -53,6 +55,12 @@ class Levels:
     step: float
     nan: int = 0
     site: str = ""
+
+    @staticmethod
+    def of(call: Call) -> Levels:
+        """What a call of `insta.levels` says."""
+        (x, *thresholds), said = call.args, ops.levels.of(call)
+        return Levels(x, said.compare, tuple(thresholds), said.base, said.step, said.nan, said.site)
 
     def encoding(self) -> Encoding | str:
         """How the values are packed, or the reason why they cannot be."""
