@@ -12,11 +12,13 @@ from torch import nn
 
 import tvm_insta
 from tests.cross import small_network
+from tests.passes.networks import insert
 from tests.validate.test_planted_faults import Change, op, with_attrs
 from tvm_insta import cpu_emulator
 from tvm_insta.cpu_emulator import emulator
 from tvm_insta.errors import ArtefactError, EmulatorError, ValidationError
-from tvm_insta.passes import pipeline
+from tvm_insta.passes.module_pass import module_pass
+from tvm_insta.passes.recognise import recognise_layers
 from tvm_insta.validate import validate
 
 TARGETS = {"aarch64": "cortex-a72", "arm": "armv7"}
@@ -130,17 +132,16 @@ def test_a_cpu_that_lacks_a_feature_says_so(monkeypatch):
 def test_a_fault_of_the_compiler_is_found(artefact, monkeypatch, tmp_path):
     """A comparison turned round behind the import: the imported network is right."""
     arch, network, _ = artefact
-    original = pipeline.recognise
-
-    def turned(mod, *rest, **named):
-        mod = original(mod, *rest, **named)
-        return Change(mod, op("insta.threshold_pack"), lambda _, call: flipped(call)).applied()
 
     def flipped(call):
         other = {"ge": "lt", "lt": "ge", "gt": "le", "le": "gt"}[str(call.attrs["compare"])]
         return with_attrs(call, compare=other)
 
-    monkeypatch.setattr(pipeline, "recognise", turned)
+    @module_pass("Fault")
+    def planted(mod, context):
+        return Change(mod, op("insta.threshold_pack"), lambda _, call: flipped(call)).applied()
+
+    insert(monkeypatch, recognise_layers, planted)
     with pytest.raises(ValidationError, match="not what PyTorch computes"):
         tvm_insta.build(network, two(1), TARGETS[arch], runtime="c", out_dir=tmp_path / "out")
     assert not (tmp_path / "out").exists()

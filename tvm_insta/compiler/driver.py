@@ -247,11 +247,8 @@ def compile_module(
         if options.check:
             begin(CHECK)
             checked = check_compiled(stage, module, example_inputs, imported, manifest, images)
-        known: dict[str, Any] = {"checked": checked.state}
-        known["check_seconds"] = round(checked.seconds, 2)
-        if checked.notes:
-            known["check_notes"] = list(checked.notes)
-        manifests.write(stage, replace(manifest, options={**manifest.options, **known}))
+        options_and_check = {**manifest.options, **checked.described()}
+        manifests.write(stage, replace(manifest, options=options_and_check))
     return Artefact(out_dir, compiled.report)
 
 

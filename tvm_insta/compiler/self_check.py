@@ -49,6 +49,11 @@ class Checked:
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
 
+    def described(self) -> dict[str, Any]:
+        """What the manifest says of the check."""
+        known: dict[str, Any] = {"checked": self.state, "check_seconds": round(self.seconds, 2)}
+        return {**known, "check_notes": list(self.notes)} if self.notes else known
+
 
 def check_compiled(
     folder: Path,
