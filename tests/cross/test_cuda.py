@@ -55,6 +55,7 @@ def runs_on_the_device(function):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.cuda
 @pytest.mark.parametrize("model", nn.MODELS)
 def test_every_kernel_becomes_device_code(model, tmp_path):

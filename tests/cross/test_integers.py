@@ -153,6 +153,7 @@ def run_compiled(machine, target, mod, x, expected, folder, wanted, *, consumers
     return machine.run(machine.link(folder), x, expected.shape[1:], expected.dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.qemu
 @pytest.mark.parametrize("machine", [*X86, *ARM], ids=lambda machine: machine.name)
 def test_words_and_integers_are_those_of_the_oracle(machine, tmp_path):

@@ -44,6 +44,7 @@ def test_large_networks(model, variant, runtime):
     assert len(binary) == {"resnet18": 16, "mobilenet_v1": 31}[model]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["baseline", "insta", "insta_plus"])
 @pytest.mark.parametrize("statistic", ["mean", "variance", "third_central", "third_moment"])
 def test_statistics(variant, statistic):
@@ -88,6 +89,7 @@ def test_a_strangers_network():
     assert validate(artefact.load(), network, [x]).failures() == []
 
 
+@pytest.mark.slow
 def test_the_validator_finds_a_wrong_network():
     """It must be able to fail: one weight of one binary layer turned round."""
     network = create("resnet20", "insta")
@@ -100,6 +102,7 @@ def test_the_validator_finds_a_wrong_network():
     assert any("for the same bits" in failure for failure in failures)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["vm", "c"])
 def test_verify_stages_and_dump_ir(runtime, tmp_path, capsys):
     network = small_resnet("insta")
@@ -132,6 +135,7 @@ class MultiBit(nn.Module):
         return self.head(x.mean((2, 3)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["unsigned", "bipolar"])
 def test_multi_bit_activations(encoding):
     network = MultiBit(encoding).eval()
@@ -221,6 +225,7 @@ def test_moved_offsets_are_validated_in_both_forms(runtime):
     assert findings.bits == 2 * 2 * 16 * 9 * 8 * 3  # torch.sign has a third value: two bits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["vm", "c"])
 def test_the_validator_finds_wrong_constant_thresholds(runtime):
     """The artefact's own thresholds are judged too: with others its bits are wrong."""

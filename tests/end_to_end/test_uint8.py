@@ -52,6 +52,7 @@ def test_bits_of_the_normalised_image(digits, pixels_in, form, images):
     assert expected.tobytes() == pixels(noise).tobytes()
 
 
+@pytest.mark.slow
 def test_command_lines(digits, pixels_in, images, tmp_path, capsys):
     some = str(images / "7")
     said = set()

@@ -61,6 +61,7 @@ def test_kernels_of_a_block(variant, options, per_block, dynamic):
     assert not any(name.startswith("moments") or name.startswith("reshape") for name in names[:-4])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["baseline", "insta", "insta_plus"])
 @pytest.mark.parametrize("reuse", [False, True])
 @pytest.mark.parametrize("dynamic", [True, False], ids=["any batch", "batch 1"])

@@ -54,6 +54,7 @@ def test_a_log_is_sound_and_small(name):
     assert all(task.best.median <= task.default.median for task in about.tasks.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", SIDES)
 @pytest.mark.parametrize("name", (*ARM, *CLOCK))
 def test_every_convolution_is_tuned(model, name):

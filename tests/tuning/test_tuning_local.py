@@ -153,6 +153,7 @@ def record_lines(logs):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+@pytest.mark.slow
 def test_kill_9_in_the_middle_then_resume(tmp_path):
     """Nothing measured is measured again, the database loads, and the compiler uses it."""
     mark = uuid.uuid4().hex
@@ -190,6 +191,7 @@ def test_kill_9_in_the_middle_then_resume(tmp_path):
     assert set(found.states.values()) == {lookup.TUNED} and len(found.states) == 2
 
 
+@pytest.mark.slow
 def test_the_artefact_says_tuned_and_computes_the_same(tmp_path):
     """A network, tuned and compiled: the same bytes as untuned, and the manifest tells."""
     import numpy as np

@@ -106,6 +106,7 @@ def test_a_sweep_by_instructions_tunes_an_aarch64_compilation(counter, tmp_path)
     assert lookup.look_up(tiny.network(tiny.NATIVE), tiny.NATIVE, tmp_path) == lookup.Lookup()
 
 
+@pytest.mark.slow
 @pytest.mark.qemu
 def test_every_layer_of_an_arm_network_is_a_task(tmp_path):
     """Binary kernels of NEON too, with rows that are cut unevenly: 7 pixels are 4 + 3."""
@@ -134,6 +135,7 @@ def test_no_emulator_is_named():
         IcountRunner(parse("avx2"))
 
 
+@pytest.mark.slow
 @pytest.mark.qemu
 @needs_qemu
 @needs_mca
@@ -151,6 +153,7 @@ def test_modelled_cycles_prefer_what_fills_the_registers():
         runner.close()
 
 
+@pytest.mark.slow
 @pytest.mark.qemu
 @needs_qemu
 @needs_mca

@@ -173,8 +173,8 @@ def compile_module(
     if options.input == "uint8":
         module, example_inputs = take_bytes(module, example_inputs, source.preprocessing)
     # What code generation would refuse is refused before the minutes it takes to get there.
-    linker = (plain_c if options.runtime == "c" else relax_vm).require(target, options.name)
     check_options(target, stem=options.stem, binary=options.binary, storage=options.storage)
+    linker = (plain_c if options.runtime == "c" else relax_vm).require(target, options.name)
     images = samples(options, source.preprocessing, example_inputs)
     check_batch(module, example_inputs, max_batch=options.max_batch, form=options.runtime)
     steps = ["export", *PHASES, "generate code", *([CHECK] if options.check else [])]
