@@ -10,6 +10,7 @@ VERBS = {
     "validate": "tvm_insta.validate.__main__",
     "export": "tvm_insta.export",
     "run": "tvm_insta.run",
+    "explain": "tvm_insta.explain",
     "bench": "tvm_insta.bench",
     "tune": "tvm_insta.tune",
     "logs": "tvm_insta.logs",

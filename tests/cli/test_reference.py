@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tvm_insta import __main__ as command
 from tvm_insta.cli.reference import VERBS, reference
 
 ROOT = Path(__file__).parents[2]
@@ -19,3 +20,4 @@ def test_every_verb_is_on_it():
     package = ROOT / "tvm_insta"
     modules = {p.stem for p in package.glob("[a-z]*.py")} - {"errors"}
     assert modules | {p.parent.name for p in package.glob("*/__main__.py")} == set(VERBS)
+    assert set(command.VERBS) == set(VERBS)
