@@ -114,6 +114,30 @@ def running(*command):
         started.communicate()
 
 
+def test_nobody_has_to_read_what_it_prints(program, tmp_path, monkeypatch):
+    """Its standard output is a pipe that is full."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    tracker = Tracker()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    command = [program, "--tracker", tracker.address, "--key", KEY]
+    started = subprocess.Popen(command, stdout=writer)
+    try:
+        port, match = tracker.offers.get(timeout=60)
+        session = client.connect("127.0.0.1", port, match, 60)
+        session.upload(bytearray(b"some bytes"), target="file.bin")
+        assert session.download("file.bin") == b"some bytes"
+    finally:
+        started.kill()
+        started.wait()
+        os.close(reader)
+        os.close(writer)
+
+
 def test_sessions_are_guarded(program, tmp_path, monkeypatch):
     """Of files, keys, silence, time, and a tracker that goes away."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
