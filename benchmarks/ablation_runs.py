@@ -66,7 +66,8 @@ class Group:
             )
             words += ["reused statistics"] if recipe.reuse_statistics else []
             words += [f"only {' '.join(recipe.select)}"] if recipe.select is not None else []
-            words += [f"rate {recipe.instance_rate:g}"] if recipe.instance_rate != 1 else []
+            rate = recipe.instance_rate
+            words += [f"rate {rate:g}"] if rate != Recipe.instance_rate else []
         return ", ".join(words)
 
 

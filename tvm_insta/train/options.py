@@ -64,7 +64,7 @@ class Recipe:
     label_smoothing: float = 0.0
     teacher_weight: float = 0.0
     clip_norm: float = 5.0
-    instance_rate: float = 1.0
+    instance_rate: float = 0.1
     stored_size: int | None = None
     crop: str = "shift"
     padding: int = 4
