@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import tvm_insta
+from tvm_insta import cpu_emulator
 from tvm_insta.errors import ValidationError
 from tvm_insta.validate import validate
 
@@ -54,10 +55,13 @@ def test_what_is_compiled_all_the_same_is_not_called_valid():
     assert findings.failures() == [] and findings.verdict == "not validated"
 
 
-def test_for_another_machine_too():
+@pytest.mark.parametrize("runtime", ["vm", "c"])
+def test_for_another_machine_too(runtime, monkeypatch):
+    """Where the artefact cannot be run, by the imported network."""
+    monkeypatch.setattr(cpu_emulator.loader, "find", lambda *_: None)
     with pytest.raises(ValidationError, match="by rounding alone"):
         tvm_insta.build(
-            Cancelling(SCALES, behind=False).eval(), X[:1], target="cortex-a72", runtime="c"
+            Cancelling(SCALES, behind=False).eval(), X[:1], target="cortex-a72", runtime=runtime
         )
 
 

@@ -10,7 +10,6 @@ EMULATORS = {
     "aarch64": "qemu-aarch64",
     "arm": "qemu-arm",
     "riscv64": "qemu-riscv64",
-    "x86_64": "qemu-x86_64",
 }
 """The emulator's program by the architecture of a target."""
 

@@ -21,6 +21,7 @@ from typing import Any
 import tvm
 from tvm import relax, tirx
 from tvm.ir import Call, GlobalVar, Op
+from tvm.tirx.buffer import is_buffer_var
 
 from tvm_insta.errors import OpError, VerifyError
 from tvm_insta.ops._common import same
@@ -187,6 +188,8 @@ def _kernel(mod: tvm.IRModule, call: Call) -> Iterator[str]:
         )
         return
     for at, (parameter, ty) in enumerate(zip(function.params, types, strict=True)):
+        if not is_buffer_var(parameter):  # a size that the kernel is told
+            continue
         if str(parameter.dtype) != str(ty.dtype.dtype) or len(parameter.shape) != ty.ndim:
             yield (
                 f"parameter {at} of kernel {name.name_hint} is {parameter.dtype} of rank "

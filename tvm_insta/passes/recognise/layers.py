@@ -56,13 +56,12 @@ class _RecogniseLayers(MergesReshapes):
         self.levels[var] = Levels.of(call)
         return var
 
-    def _reshape(self, call: Call) -> Expr | None:
+    def _reshape(self, call: Call) -> Expr:
         """Reshapes are merged; one that gives a level tensor its own shape back is nothing."""
         merged = self.merged_reshape(call)
-        if merged is None:
-            return None
-        inner = self.calls[merged].args[0]
-        return inner if inner in self.levels and _same_shape(inner, merged) else merged
+        result = self.emit(call) if merged is None else merged  # another pass may have merged them
+        inner = self.calls[result].args[0]
+        return inner if inner in self.levels and _same_shape(inner, result) else result
 
     def _conv2d(self, call: Call) -> Expr | None:
         data, weight = call.args
