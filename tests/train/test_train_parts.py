@@ -135,17 +135,17 @@ def test_a_growing_statistic_keeps_its_part_of_the_threshold():
         threshold.a.copy_(torch.tensor([1.0, -2.0, 0.5, 0.0]))
     fresh = threshold.fc1.weight.detach().clone()
     root = torch.tensor([2.0, 4.0, 0.5, 1.0])
-    coefficients.begin()
+    kept = threshold.a.detach().clone()
     coefficients.set("0", root**2)
-    torch.testing.assert_close(threshold.fc1.weight, fresh / root)
+    assert torch.equal(threshold.a, kept) and torch.equal(threshold.fc1.weight, fresh)
+    grown = root * torch.tensor([3.0, 1.0, 0.1, 27.0])
+    coefficients.set("0", grown**2)
+    torch.testing.assert_close(threshold.a * grown, kept * root)
+    torch.testing.assert_close(threshold.fc1.weight * grown, fresh * root)
     coefficients.forget()
     kept = threshold.a.detach().clone()
     coefficients.set("0", root**2)
     assert torch.equal(threshold.a, kept)
-    grown = root * torch.tensor([3.0, 1.0, 0.1, 27.0])
-    coefficients.set("0", grown**2)
-    torch.testing.assert_close(threshold.a * grown, kept * root)
-    torch.testing.assert_close(threshold.fc1.weight * grown, fresh)
 
 
 def test_a_survey_measures_and_changes_nothing():

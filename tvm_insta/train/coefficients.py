@@ -60,10 +60,6 @@ class Coefficients:
         """
         return Watch(self, model)
 
-    def begin(self) -> None:
-        """Let the next measurement turn fresh parameters into alpha's: FC1 then reads m / r."""
-        self.divisors = {p: torch.ones(()) for all_ in self._parameters.values() for p in all_}
-
     def forget(self) -> None:
         """Forget what was measured: the next measurement leaves the parameters alone."""
         self.divisors = {}

@@ -117,7 +117,7 @@ class Learner:
             self.optimiser = adam(self.model, recipe.weight_decay[step])
         generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + epoch)
         # A run that goes on from a checkpoint knows no divisors: no epoch may build on the last's.
-        (self._coefficients.forget if epoch else self._coefficients.begin)()
+        self._coefficients.forget()
         with fused.uncompiled():
             dead = survey(self.model, self._survey_batches(generator), self._coefficients)
         self.model.train()
