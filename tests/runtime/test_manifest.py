@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import gc
 import json
 import os
 
@@ -20,6 +21,7 @@ from tvm_insta.runtime.manifest import (
     TensorInfo,
     sealed,
 )
+from tvm_insta.runtime.schema import SchemaError
 
 
 def example(**changes) -> Manifest:
@@ -217,3 +219,15 @@ def test_hash_and_size(tmp_path):
     (tmp_path / "model.so").unlink()
     with pytest.raises(ArtefactError, match="cannot read"):
         manifests.check_files(tmp_path, manifest)
+
+
+def test_reading_keeps_no_frames(tmp_path):
+    """An error of one alternative of a union would keep the caller's locals until Python collects."""
+    manifests.write(tmp_path, example())
+    gc.collect()
+    gc.disable()
+    try:
+        manifests.read(tmp_path / manifests.FILE_NAME)
+        assert not [found for found in gc.get_objects() if isinstance(found, SchemaError)]
+    finally:
+        gc.enable()

@@ -77,8 +77,9 @@ def _union(options: tuple[object, ...], data: object, at: str) -> object:
         try:
             return _value(option, data, at)
         except SchemaError as error:
-            failure = error
-    raise failure
+            # Not the error itself: it would keep this frame, and the caller's module with it.
+            failure = str(error)
+    raise SchemaError(failure)
 
 
 def _kind(data: object) -> str:
