@@ -222,7 +222,7 @@ def test_hash_and_size(tmp_path):
 
 
 def test_reading_keeps_no_frames(tmp_path):
-    """An error of one alternative of a union would keep the caller's locals until Python collects."""
+    """An error of a union's alternative would keep the caller's locals until Python collects."""
     manifests.write(tmp_path, example())
     gc.collect()
     gc.disable()
