@@ -231,3 +231,9 @@ def test_reading_keeps_no_frames(tmp_path):
         assert not [found for found in gc.get_objects() if isinstance(found, SchemaError)]
     finally:
         gc.enable()
+
+
+def test_a_layer_knows_its_schedule(tmp_path):
+    manifest = manifests.read(manifests.write(tmp_path, example()))
+    conv, dense = manifest.layers
+    assert conv.schedule == manifest.kernels[0].schedule is not None and dense.schedule is None

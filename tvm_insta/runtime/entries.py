@@ -57,6 +57,12 @@ class Layer:
     planes: int = 0
     """Kernels of +-1 weights that compute a binary layer."""
 
+    @property
+    def schedule(self) -> Schedule | None:
+        """What shaped the first kernel that computes it; None where it is not known."""
+        found: Schedule | None = vars(self).get("_schedule")
+        return found
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -194,6 +200,10 @@ class Manifest:
 
     def __post_init__(self) -> None:
         check(self)
+        for layer in self.layers:
+            if layer.calls:
+                # Not a field: the manifest has it at the kernels.
+                object.__setattr__(layer, "_schedule", self.kernels[layer.calls[0]].schedule)
 
     def kernels_of(self, layer: Layer) -> tuple[Kernel, ...]:
         """The kernel calls that compute a layer."""
