@@ -28,6 +28,7 @@ from tvm_insta.validate import __main__ as validate_command
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+@pytest.mark.slow
 @pytest.mark.qemu
 @pytest.mark.parametrize("machine", ARM, ids=lambda machine: machine.name)
 def test_real_images_get_the_classes_of_pytorch_and_of_this_machine(machine, digits, compiled):
@@ -144,6 +145,7 @@ def test_parallel_branches_and_their_shortcuts(machine, tmp_path):
             np.testing.assert_allclose(got, network(x), rtol=0, atol=4e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.qemu
 def test_vm_form_runs_on_arm(vm_bundle, digits, compiled, tmp_path):
     """The bundle as on a board: TVM's own libraries for aarch64, make, the C program. Its logits

@@ -91,6 +91,7 @@ def small(tmp_path_factory):
     return folders
 
 
+@pytest.mark.slow
 @pytest.mark.cuda
 @pytest.mark.parametrize("max_batch", [1, 4])
 def test_a_small_network_gives_the_bytes_of_the_cpu(max_batch, small):
@@ -176,6 +177,7 @@ def digits(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.cuda
 def test_the_validate_command(digits, capsys):
     argv = [str(digits), "--inputs", "2", "--device", "emulated"]

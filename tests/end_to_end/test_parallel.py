@@ -45,6 +45,7 @@ def images():
     return torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(SEED))
 
 
+@pytest.mark.slow
 def test_forms_and_threads_give_the_bytes_of_the_network_with_branches(
     images, tmp_path, monkeypatch
 ):

@@ -34,6 +34,7 @@ def images(pytestconfig):
     return pytestconfig.rootpath / "examples" / "digits" / "test"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["vm", "c"])
 def test_bits_of_the_normalised_image(digits, pixels_in, form, images):
     floats, pixels = runtime.load(digits / form), runtime.load(pixels_in / form)

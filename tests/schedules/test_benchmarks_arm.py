@@ -41,6 +41,7 @@ LIMITS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.qemu
 @pytest.mark.parametrize("name", LIMITS)
 def test_instructions_of_a_layer(name, tmp_path):

@@ -36,6 +36,7 @@ def soak(folder, what, count):
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["c", "vm"])
 @pytest.mark.parametrize("what", SHORT)
 def test_soak(artefacts, form, what, capsys):

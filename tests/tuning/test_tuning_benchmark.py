@@ -26,6 +26,7 @@ def valley(tiles):
     return 2e-3 * waiting * spilled * crowded * bands * narrow
 
 
+@pytest.mark.slow
 def test_the_evolutionary_search_beats_random_search(stem):
     task, target = stem
     table = [valley(tiles) for tiles in task.choices]

@@ -49,6 +49,7 @@ def test_a_sweep_prints_its_table_and_writes_its_report(arguments, tmp_path, cap
     assert sum(not record.final for record in records) == 6
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_measured(arguments, tmp_path):
     command = [sys.executable, "-m", "tvm_insta.tune", *arguments, "--minutes", "5"]
     process = subprocess.Popen(

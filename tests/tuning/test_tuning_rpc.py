@@ -58,6 +58,7 @@ def farm():
         assert started.wait(timeout=30) == 0
 
 
+@pytest.mark.slow
 def test_both_servers_measure_and_one_may_die(farm, tmp_path):
     """The log says which device measured what; the death of one costs no trial."""
     tracker, servers = farm
