@@ -12,6 +12,7 @@ from torch import nn
 
 import tvm_insta
 from tests.cross import small_network
+from tests.cross.machines import A72, A76, ARMV7
 from tests.passes.networks import insert
 from tests.validate.test_planted_faults import Change, op, with_attrs
 from tvm_insta import cpu_emulator
@@ -20,9 +21,6 @@ from tvm_insta.errors import ArtefactError, EmulatorError, ValidationError
 from tvm_insta.passes.module_pass import module_pass
 from tvm_insta.passes.recognise import recognise_layers
 from tvm_insta.validate import validate
-
-TARGETS = {"aarch64": "cortex-a72", "arm": "armv7"}
-GCC = {"aarch64": "aarch64-linux-gnu-gcc", "arm": "arm-linux-gnueabihf-gcc"}
 
 
 class TwoByTwo(nn.Module):
@@ -41,12 +39,6 @@ class TwoByTwo(nn.Module):
         return x.mean(dim=(2, 3)), x[:, :3] * 0.5
 
 
-def require(arch):
-    for tool in (emulator.EMULATORS[arch], GCC[arch]):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
-
-
 def two(count, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return [
@@ -55,14 +47,14 @@ def two(count, seed=0):
     ]
 
 
-@pytest.fixture(scope="module", params=sorted(TARGETS))
+@pytest.fixture(scope="module", params=[A72, ARMV7], ids=lambda machine: machine.name)
 def artefact(request, tmp_path_factory):
-    """Architecture, network and artefact."""
-    require(request.param)
+    """Machine, network and artefact."""
+    request.param.require()
     torch.manual_seed(1)
-    network, folder = TwoByTwo().eval(), tmp_path_factory.mktemp(request.param)
+    network, folder = TwoByTwo().eval(), tmp_path_factory.mktemp(request.param.name)
     built = tvm_insta.build(
-        network, two(1), TARGETS[request.param], runtime="c", out_dir=folder, max_batch=4
+        network, two(1), request.param.target, runtime="c", out_dir=folder, max_batch=4
     )
     return request.param, network, built
 
@@ -111,11 +103,11 @@ def test_its_time_is_none(artefact):
 
 @pytest.mark.qemu
 def test_a_cpu_that_lacks_a_feature_says_so(monkeypatch):
-    require("aarch64")
+    A76.require()
     dotprod = tvm_insta.build(
         small_network.make(),
         torch.zeros(1, *small_network.SHAPE),
-        "pixel",
+        A76.target,
         runtime="c",
         check=False,
     )
@@ -131,7 +123,7 @@ def test_a_cpu_that_lacks_a_feature_says_so(monkeypatch):
 @pytest.mark.qemu
 def test_a_fault_of_the_compiler_is_found(artefact, monkeypatch, tmp_path):
     """A comparison turned round behind the import: the imported network is right."""
-    arch, network, _ = artefact
+    machine, network, _ = artefact
 
     def flipped(call):
         other = {"ge": "lt", "lt": "ge", "gt": "le", "le": "gt"}[str(call.attrs["compare"])]
@@ -143,19 +135,19 @@ def test_a_fault_of_the_compiler_is_found(artefact, monkeypatch, tmp_path):
 
     insert(monkeypatch, recognise_layers, planted)
     with pytest.raises(ValidationError, match="not what PyTorch computes"):
-        tvm_insta.build(network, two(1), TARGETS[arch], runtime="c", out_dir=tmp_path / "out")
+        tvm_insta.build(network, two(1), machine.target, runtime="c", out_dir=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.qemu
 def test_without_an_emulator_the_imported_network_is_checked(artefact, monkeypatch, tmp_path):
-    arch, network, built = artefact
+    machine, network, built = artefact
     monkeypatch.setattr(cpu_emulator.loader, "find", lambda *_: None)
-    other = tvm_insta.build(network, two(1), TARGETS[arch], runtime="vm", out_dir=tmp_path / "vm")
+    other = tvm_insta.build(network, two(1), machine.target, runtime="vm", out_dir=tmp_path / "vm")
     assert other.manifest.options["checked"] == "imported network only"
     with pytest.raises(EmulatorError, match="--runtime c"):
         cpu_emulator.load(other.path)
-    with pytest.raises(EmulatorError, match=f"install {emulator.EMULATORS[arch]}"):
+    with pytest.raises(EmulatorError, match=f"install {machine.emulator[0]}"):
         cpu_emulator.load(built.path)
 
 

@@ -11,8 +11,8 @@ from tvm_insta.runtime import devices
 from tvm_insta.runtime import manifest as manifests
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.runtime.module import Module
-from tvm_insta.target import InstaTarget, parse
-from tvm_insta.target.toolchain import find_linker
+from tvm_insta.target import parse
+from tvm_insta.target.toolchain import Linker, find_linker
 
 
 def reason_against(manifest: Manifest) -> str | None:
@@ -21,25 +21,34 @@ def reason_against(manifest: Manifest) -> str | None:
     Args:
         manifest: of the artefact.
     """
-    if devices.architecture(manifest) is not None:
-        return "it is for CUDA, whose emulated device is another"
-    if manifest.form != "c" or not manifest.library.endswith(".so"):
-        return "only the plain-C form of a Linux target is emulated: compile with --runtime c"
-    target = parse(manifest.target)
-    if _command(target) is None:
-        name = EMULATORS.get(target.arch)
-        how = f"install {name} (package qemu-user on Debian)" if name else "there is none"
-        return f"no emulator of {target.arch} is here: {how}"
     try:
-        find_linker(target)
-    except ToolchainError as error:
+        _tools(manifest)
+    except (EmulatorError, ToolchainError) as error:
         return str(error)
     return None
 
 
-def _command(target: InstaTarget) -> tuple[str, ...] | None:
+def _tools(manifest: Manifest) -> tuple[tuple[str, ...], Linker]:
+    """The emulator's command and the linker for an artefact.
+
+    Raises:
+        EmulatorError: it cannot be emulated, or no emulator is here.
+        ToolchainError: there is no linker.
+    """
+    if devices.architecture(manifest) is not None:
+        raise EmulatorError("it is for CUDA, whose emulated device is another")
+    if manifest.form != "c" or not manifest.library.endswith(".so"):
+        raise EmulatorError(
+            "only the plain-C form of a Linux target is emulated: compile with --runtime c"
+        )
+    target = parse(manifest.target)
     # With features of its own choice it is no CPU that QEMU has a model of.
-    return find(target.arch, None if "mattr" in target.config else target.mcpu)
+    command = find(target.arch, None if "mattr" in target.config else target.mcpu)
+    if command is None:
+        name = EMULATORS.get(target.arch)
+        how = f"install {name} (package qemu-user on Debian)" if name else "there is none"
+        raise EmulatorError(f"no emulator of {target.arch} is here: {how}")
+    return command, find_linker(target)
 
 
 def load(path: str | Path, *, threads: int | None = None) -> Module:
@@ -60,11 +69,9 @@ def load(path: str | Path, *, threads: int | None = None) -> Module:
     folder = Path(path)
     manifest = manifests.read(folder / manifests.FILE_NAME)
     manifests.check_files(folder, manifest, list(manifest.files))
-    reason = reason_against(manifest)
-    if reason is not None:
-        raise EmulatorError(f"{folder} cannot be emulated: {reason}")
-    target = parse(manifest.target)
-    command = _command(target)
-    assert command is not None, "a reason against it otherwise"
-    backend = EmulatedBackend(folder, manifest, find_linker(target), command, threads=threads)
+    try:
+        command, linker = _tools(manifest)
+    except (EmulatorError, ToolchainError) as error:
+        raise EmulatorError(f"{folder} cannot be emulated: {error}") from error
+    backend = EmulatedBackend(folder, manifest, linker, command, threads=threads)
     return Module(folder, manifest, device=devices.Device.EMULATED, backend=backend)
