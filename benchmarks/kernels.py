@@ -43,7 +43,7 @@ def binary_layer(side: int, channels: int, target: InstaTarget, epilogue: bool) 
 
     def convolution(*params: relax.Var) -> relax.Expr:
         # alpha = 1: an even number of channels gives even dot products, see passes/lower_binary.py
-        return ops.bitserial_conv2d_blocked(*params, alpha=1, byte_counts=own.byte_counts)
+        return ops.bitserial_conv2d_blocked(*params, alpha=1, counts=own.counts)
 
     return _binary(integers, convolution, _floats(side, channels) if epilogue else [])
 

@@ -58,6 +58,7 @@ class BinarySum(Enum):
 
     WORDS = "a popcount of 32-bit lanes"
     BYTE_COUNTS = "counts of bytes, from table look-ups"
+    NIBBLES = "counts of four bits, from a table for each four bits of data"
     BYTES = "NEON: sums in bytes"
     PAIRS = "NEON: sums in pairs of bytes, for sixteen registers"
     DOT = "NEON: dot products with ones add the counts of four bytes"
@@ -75,6 +76,7 @@ class Family:
         word_mask: how `threshold_pack` gathers comparisons.
         binary: how a binary convolution sums.
         binary_sums: vector registers that a sum on NEON may fill.
+        nibble_lanes: bytes of the widest vector that looks up in a table of 16 bytes; 0 for none.
         float_block: output channels of a block of a float weight; 0 for one vector of them.
         lane_loads: numbers that a float convolution loads at a time to multiply by each, see
             `arm.lane_loads`; 0 where it broadcasts them.
@@ -89,6 +91,7 @@ class Family:
     word_mask: WordMask
     binary: BinarySum = BinarySum.WORDS
     binary_sums: int = 0
+    nibble_lanes: int = 0
     flushes_subnormals: bool = False
     float_block: int = 0
     lane_loads: int = 0
@@ -102,12 +105,13 @@ class Blocking:
     Attributes:
         dtype: "uint8" or "uint16" for pieces, "uint32" for words.
         lanes: output channels of a block.
-        byte_counts: whether words are summed as counts of their bytes.
+        counts: what is counted at a time: "pieces", "bytes" of words, or "nibbles" of bytes that
+            hold no more.
     """
 
     dtype: str
     lanes: int
-    byte_counts: bool = False
+    counts: str = "pieces"
 
 
 @dataclass(frozen=True)

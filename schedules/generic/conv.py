@@ -58,6 +58,8 @@ from tvm_insta.schedules.generic.pack import WORD
 
 RULES = ("insta_bconv", "insta_fconv")
 
+_NIBBLES_OF_A_WORD = 8
+
 # Rows of a band where the padded image is computed per band: neighbouring bands share KH - 1 padded
 # rows, which both compute.
 _PADDED_BAND = 16
@@ -76,6 +78,7 @@ class ConvolutionShape:
         width: output pixels of a row.
         out_blocks: vectors of `lanes` output channels.
         lanes: output channels of a vector: L of the blocked weight, or a part of it.
+        looks_up: whether four bits are counted at a time, by tables that the data choose.
         unrolled: steps that `unroll_taps` writes out: kernel columns, or of a layer in narrow
             numbers the units of a kernel row, which its channels make more.
     """
@@ -87,10 +90,11 @@ class ConvolutionShape:
     width: int
     out_blocks: int
     lanes: int
+    looks_up: bool = False
     unrolled: int = 1
 
 
-def convolution_shape(schedule: Schedule, lanes: int) -> ConvolutionShape:
+def convolution_shape(schedule: Schedule, lanes: int, nibble_lanes: int = 0) -> ConvolutionShape:
     """Find the convolution of a function that is not scheduled yet.
 
     Args:
@@ -112,7 +116,11 @@ def convolution_shape(schedule: Schedule, lanes: int) -> ConvolutionShape:
     consumer = _consumer(schedule, every[:at], conv)
     block_lanes = _weight_lanes(schedule, consumer)
     rule = rule_of(schedule, conv)
-    lanes = largest_divisor(block_lanes, lanes) if rule == "insta_fconv" else block_lanes
+    looks_up = _weight_dtype(schedule, consumer) == "uint8"
+    if looks_up:
+        lanes = largest_divisor(block_lanes, nibble_lanes)
+    else:
+        lanes = largest_divisor(block_lanes, lanes) if rule == "insta_fconv" else block_lanes
     return ConvolutionShape(
         rule=rule,
         at=at,
@@ -121,6 +129,7 @@ def convolution_shape(schedule: Schedule, lanes: int) -> ConvolutionShape:
         width=known_extent(schedule, column),
         out_blocks=known_extent(schedule, out) // lanes,
         lanes=lanes,
+        looks_up=looks_up,
         unrolled=known_extent(schedule, summed[1]) if len(summed) > 1 else 1,
     )
 
@@ -136,7 +145,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     Returns:
         The rule's name and the tiles that were used.
     """
-    shape = convolution_shape(kernel.schedule, kernel.lanes)
+    shape = convolution_shape(kernel.schedule, kernel.lanes, kernel.family.nibble_lanes)
     consumers = find_consumers(kernel)
     schedule = kernel.schedule
     every = blocks(schedule)
@@ -157,6 +166,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
         width=shape.width,
         out_blocks=shape.out_blocks,
         padded=shape.padded,
+        looks_up=shape.looks_up,
         word_vectors=max(WORD // lanes, 1) if in_place and consumers.pack is not None else 1,
     )
 
@@ -176,7 +186,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     else:
         schedule_consumers_apart(kernel, consumers)
     if partial is not None:
-        first = _fuse_partial(schedule, partial, reduction[-1], lanes)
+        first = _fuse_partial(schedule, partial, reduction[-1], lanes, shape.looks_up)
     elif rule == "insta_fconv" and strip > 1:
         reduction = fetch_strip(schedule, conv, reduction, strip)
     for pad in before:
@@ -185,7 +195,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     parallelise(schedule, outer[:2] if before else outer)
 
     for output in tail:
-        vectorise_tile(schedule, output, lanes)
+        vectorise_tile(schedule, output, kernel.lanes if shape.looks_up else lanes)
     schedule.unroll(column)
     schedule.unroll(vector)
     if lanes > 1 and not lanes_cross_groups(schedule, consumer, lanes):
@@ -210,6 +220,7 @@ def choose_tiles(
     width: int,
     out_blocks: int,
     padded: bool,
+    looks_up: bool = False,
     word_vectors: int = 1,
 ) -> ConvTiles:
     """Fill in the tile sizes that `wish` leaves open.
@@ -239,6 +250,7 @@ def choose_tiles(
         key=lambda tile: (
             tile[1] % word_vectors == 0,
             -strip_cost(tile[0], tile[1], family.lane_loads) if strips else 0.0,
+            -lookup_cost(*tile) if looks_up else 0.0,
             tile[0] * tile[1],
             tile[0],
         ),
@@ -248,6 +260,15 @@ def choose_tiles(
     if height % band:
         raise NotApplicable(f"row_band {band} does not divide {height} rows")
     return ConvTiles(width_tile, out_tile, band, wish.unroll_taps)
+
+
+def lookup_cost(across: int, deep: int) -> float:
+    """Instructions per look-up beside the look-up and its addition.
+
+    A pixel takes three to find a table and one to load it, for `deep` vectors; a vector of weights
+    takes one, for `across` pixels.
+    """
+    return 4 / deep + 1 / across
 
 
 def own_band(height: int, channel_blocks: int, *, padded: bool) -> int:
@@ -285,13 +306,19 @@ def _consumer(schedule: Any, before: list[Any], conv: Any) -> Any:
     return before[-1] if has_partial else conv
 
 
-def _fuse_partial(schedule: Any, partial: Any, loop: Any, lanes: int) -> Any:
+def _fuse_partial(schedule: Any, partial: Any, loop: Any, lanes: int, looks_up: bool) -> Any:
     """Sums of bytes of one tile at `loop`, in registers; returns the first loop of the sum."""
     schedule.compute_at(partial, loop, preserve_unit_loops=True)
     schedule.set_scope(partial, 0, "local")
-    *_, column, _, _, _, _, out, ky, kx, word = schedule.get_loops(partial)
+    *_, column, _, _, _, _, out, ky, kx, piece = schedule.get_loops(partial)
     vector, lane = schedule.split(out, [None, lanes])
-    schedule.reorder(ky, kx, word, column, vector, lane)
+    schedule.reorder(ky, kx, piece, column, vector, lane)
+    if looks_up:
+        # A vector of weights meets the tables of all pixels, and each table is found by a shift
+        # by a constant.
+        schedule.reorder(vector, column)
+        _, nibble = schedule.split(piece, [None, _nibbles(schedule, piece)])
+        schedule.unroll(nibble)
     schedule.unroll(column)
     schedule.unroll(vector)
     if lanes > 1:
@@ -299,13 +326,26 @@ def _fuse_partial(schedule: Any, partial: Any, loop: Any, lanes: int) -> Any:
     return ky
 
 
+def _nibbles(schedule: Any, piece: Any) -> int:
+    """Nibbles that are looked up without a loop: those of a word, where a tap has whole words."""
+    return largest_divisor(known_extent(schedule, piece), _NIBBLES_OF_A_WORD)
+
+
 def _weight_lanes(schedule: Any, conv: Any) -> int:
     """L of the blocked weight [O / L, KH, KW, C, L]."""
-    shapes = [region.source.shape for region in schedule.get(conv).reads]
-    found = {int(shape[-1]) for shape in shapes if len(shape) == 5}
+    return int(_weight(schedule, conv).shape[-1])
+
+
+def _weight_dtype(schedule: Any, conv: Any) -> str:
+    return str(_weight(schedule, conv).dtype)
+
+
+def _weight(schedule: Any, conv: Any) -> Any:
+    """The blocked weight, the only tensor of rank 5 that a convolution reads."""
+    found = [r.source for r in schedule.get(conv).reads if len(r.source.shape) == 5]
     if len(found) != 1:
         raise NotApplicable("the weight is not blocked")
-    return found.pop()
+    return found[0]
 
 
 def lanes_cross_groups(schedule: Any, conv: Any, lanes: int) -> bool:
@@ -367,7 +407,7 @@ def conv_space(kernel: Kernel) -> list[ConvTiles]:
         OtherKind: the function holds no convolution for that rule.
         NotApplicable: the convolution is of another form.
     """
-    shape = convolution_shape(kernel.schedule, kernel.lanes)
+    shape = convolution_shape(kernel.schedule, kernel.lanes, kernel.family.nibble_lanes)
     budget = register_budget(kernel.family, shape.rule) * _OVER_BUDGET
     unrolls = (False, True) if shape.unrolled <= _MOST_UNROLLED else (False,)
     return [

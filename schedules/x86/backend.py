@@ -7,13 +7,15 @@ from collections.abc import Mapping
 import tvm
 
 from tvm_insta.schedules.backend import Ability, BackEnd, Rule
-from tvm_insta.schedules.base import BinarySum, Blocking, Family
+from tvm_insta.schedules.base import BinarySum, Blocking, Family, largest_divisor
 from tvm_insta.schedules.generic.backend import RULES
 from tvm_insta.schedules.variants import BinaryLayer, Measured, UsesTiles
 from tvm_insta.schedules.x86.amx import amx_space, schedule_amx
 from tvm_insta.schedules.x86.families import AMX, family
 from tvm_insta.schedules.x86.variants import AmxTiles
 
+_TABLE = 16  # bytes that `pshufb` looks up in, and the fewest channels that it looks up
+_VECTORS = 4  # of weights that lie side by side
 _TRIPLES = ("x86_64", "i386", "i686")
 
 
@@ -44,12 +46,15 @@ class X86BackEnd(BackEnd):
         return (Rule("AMX tiles", schedule_amx, amx_space), *RULES)
 
     def binary_blocking(self, out_channels: int, bits: int) -> Blocking | None:
-        """Without VPOPCNTDQ the bits of bytes are counted by table look-ups."""
-        if self.family.binary is not BinarySum.BYTE_COUNTS:
+        """Without VPOPCNTDQ bits are counted by table look-ups, four at a time where that fits."""
+        if self.family.binary is BinarySum.WORDS:
             return None
+        block = largest_divisor(out_channels, _VECTORS * self.family.nibble_lanes)
+        if self.family.nibble_lanes and block % _TABLE == 0:
+            return Blocking("uint8", block, counts="nibbles")
         # Only whole vectors: LLVM 22 miscompiles some scalar code of this kind (it says so itself).
         whole = out_channels % self.family.lanes == 0
-        return Blocking("uint32", self.family.lanes, byte_counts=True) if whole else None
+        return Blocking("uint32", self.family.lanes, counts="bytes") if whole else None
 
     def uses_tiles(
         self, wish: str = "auto", measured: Mapping[BinaryLayer, Measured] | None = None

@@ -23,7 +23,8 @@ AVX512_NO_POPCOUNT = Family(
     accumulators=16,
     float_accumulators=14,
     word_mask=WordMask.MOVMSK256,
-    binary=BinarySum.BYTE_COUNTS,
+    binary=BinarySum.NIBBLES,
+    nibble_lanes=64,
 )
 AVX2 = Family(
     "avx2",
@@ -31,9 +32,11 @@ AVX2 = Family(
     accumulators=8,
     float_accumulators=12,
     word_mask=WordMask.MOVMSK256,
-    binary=BinarySum.BYTE_COUNTS,
+    binary=BinarySum.NIBBLES,
+    nibble_lanes=32,
 )
-SSE = replace(AVX2, name="sse", lanes=4, word_mask=WordMask.MOVMSK128)
+SSE = replace(AVX2, name="sse", lanes=4, word_mask=WordMask.MOVMSK128, nibble_lanes=16)
+SSE2 = replace(SSE, binary=BinarySum.BYTE_COUNTS, nibble_lanes=0)
 
 # What `amx` uses: tiles of bytes, and masks that pick bytes.
 AMX = frozenset({"amx-tile", "amx-int8", "avx512bw"})
@@ -43,5 +46,9 @@ def family(features: Set[str]) -> Family:
     """The family of an x86-64 CPU with LLVM's feature names `features`."""
     if "avx512f" in features:
         own = AVX512 if "avx512vpopcntdq" in features else AVX512_NO_POPCOUNT
+        if "avx512bw" not in features:
+            own = replace(own, nibble_lanes=32)
         return replace(own, amx_tiles=features >= AMX)
-    return AVX2 if "avx2" in features else SSE
+    if "avx2" in features:
+        return AVX2
+    return SSE if "ssse3" in features else SSE2

@@ -150,7 +150,7 @@ def binary_conv(
     bits: int = 1,
     batch: int | None = 1,
     epilogue: bool = False,
-    byte_counts: bool = False,
+    counts: str = "pieces",
 ) -> tvm.ir.IRModule:
     """A blocked binary convolution with padding kernel // 2, bare or with the whole epilogue."""
     pad = kernel // 2 * dilation
@@ -172,7 +172,7 @@ def binary_conv(
 
     def body(emit: Callable[[Any], Any], *args: Any) -> Any:
         attrs = {"strides": [stride] * 2, "dilation": [dilation] * 2, "groups": groups}
-        attrs |= {"bits": bits, "alpha": 2, "byte_counts": byte_counts}
+        attrs |= {"bits": bits, "alpha": 2, "counts": counts}
         y = emit(ops.bitserial_conv2d_blocked(*args[:5], **attrs))
         if not epilogue:
             return y

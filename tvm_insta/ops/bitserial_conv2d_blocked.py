@@ -31,9 +31,10 @@ from typing import Any
 
 from tvm import relax, te, tirx
 
-from . import _byte_counts, _narrow_sums
+from . import _narrow_sums, _sums_of_bytes
 from ._common import (
     OUT_ELEMENTWISE_FUSABLE,
+    WORD,
     Dim,
     expect_dim,
     expect_divisible,
@@ -44,8 +45,19 @@ from ._common import (
     output_image,
     reduce_axis,
 )
-from ._declare import Argument, LayerAttributes, Operator, flag, integer, integers
+from ._declare import Argument, LayerAttributes, Operator, choice, integer, integers
 from ._narrow_sums import PIECE_BITS, pairs_fit, pieces_fit
+from ._nibble_counts import BITS as NIBBLE
+
+
+COUNTS = ("pieces", "bytes", "nibbles")
+"""What a binary convolution counts at a time.
+
+- "pieces": whole pieces of the weight, words or what is narrower.
+- "bytes": the bytes of words, for CPUs that count no more; for a weight of words.
+- "nibbles": four bits, by table look-ups; for a weight [O / L, KH, KW, nibbles, L] uint8, see
+  `_nibble_counts`. The nibbles of a tap are those of its channels.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +70,7 @@ class BitserialConv2dBlocked(LayerAttributes):
         groups: convolution groups; a group need not be a multiple of L output channels.
         bits: bits of an activation.
         alpha: 2 for bipolar activations, 1 for unsigned ones.
-        byte_counts: sum the bit counts of bytes, for CPUs that count no others; the result is the
-            same. Only for a weight of words.
+        counts: what is counted at a time, see `COUNTS`; the result is the same.
     """
 
     strides: Sequence[int] = integers(2, low=1, default=(1, 1))
@@ -67,7 +78,11 @@ class BitserialConv2dBlocked(LayerAttributes):
     groups: int = integer(low=1, default=1)
     bits: int = integer(low=1, high=4, default=1)
     alpha: int = integer(low=1, high=2, default=2)
-    byte_counts: bool = flag(default=False)
+    counts: str = choice(COUNTS, default="pieces")
+
+
+_FORMS = {"bytes": _sums_of_bytes.BYTES, "nibbles": _sums_of_bytes.NIBBLES}
+_DTYPES = {"bytes": "uint32", "nibbles": "uint8"}
 
 
 def _type_of(
@@ -80,10 +95,13 @@ def _type_of(
     col_class: list[Dim],
 ) -> relax.TensorType:
     dtype, groups, bits = str(call.args[1].ty.dtype.dtype), attributes.groups, attributes.bits
-    if attributes.byte_counts and dtype != "uint32":
-        fail(call, f"byte_counts is for a weight of words; got one of dtype {dtype}")
+    counts = attributes.counts
+    if counts != "pieces" and dtype != _DTYPES[counts]:
+        fail(call, f"counts={counts!r} is for a weight of dtype {_DTYPES[counts]}; got {dtype}")
     blocks, kernel_h, kernel_w, words, lanes = map(known, weight)
-    if dtype != "uint32":
+    if counts == "nibbles":
+        words = -(-words * NIBBLE // WORD)
+    elif dtype != "uint32":
         words, kernel_w = _words(call, bits, dtype, kernel_h, kernel_w, words), words
     out = blocks * lanes
     expect_divisible(call, "output channels", out, groups)
@@ -149,10 +167,10 @@ def te_bitserial_conv2d_blocked(
     image = [row_class.shape[0], col_class.shape[0]]
     shape = [data.shape[0], *image, extent(out)]
     how: Any = {"strides": strides, "dilation": dilation, "groups": groups, "bits": bits}
-    if str(weight.dtype) in PIECE_BITS:
+    if attributes.counts in _FORMS:
+        popsum = _sums_of_bytes.te_popsum(data, weight, image, _FORMS[attributes.counts], **how)
+    elif str(weight.dtype) in PIECE_BITS:
         popsum = _narrow_sums.te_popsum(data, weight, image, **how)
-    elif attributes.byte_counts:
-        popsum = _byte_counts.te_popsum(data, weight, image, **how)
     else:
         popsum = te.compute(shape, differ, name="bconv", attrs={"schedule_rule": "insta_bconv"})
 

@@ -203,6 +203,27 @@ def block_pieces(
     return np.ascontiguousarray(block_weight(pieces, lanes).swapaxes(2, 3))
 
 
+def block_nibbles(
+    weight: NDArray[np.uint32], lanes: int, channels: int
+) -> NDArray[np.uint8]:
+    """Canonical [O, KH, KW, Cwg] uint32 -> [O / lanes, KH, KW, nibbles, lanes] uint8, each below 16.
+
+    Nibble i of a tap is bits 4 (i % 8) .. 4 (i % 8) + 3 of its word i // 8; a tap has as many as its
+    channels fill.
+
+    Args:
+        weight: canonical packed weight.
+        lanes: output channels of a block.
+        channels: input channels of a tap.
+
+    Raises:
+        OpError: O is not a multiple of `lanes`.
+    """
+    octets = np.ascontiguousarray(weight, "<u4").view(np.uint8)
+    halves = np.stack([octets & 15, octets >> 4], axis=-1).reshape(*octets.shape[:-1], -1)
+    return block_weight(halves[..., : -(-channels // 4)], lanes)
+
+
 def tile_weight(weight: NDArray[np.uint32], channels: int) -> NDArray[np.uint32]:
     """Canonical [O, KH, KW, Cw] -> [O / 16, KH, U, 16, 2] for `insta.bitserial_conv2d_signs`.
 

@@ -26,6 +26,7 @@ from tvm_insta.passes.images import DenseAsImages, block_width
 from tvm_insta.passes.module_pass import module_pass
 from tvm_insta.passes.rewriter import Array, Expr, array, const, op_name
 from tvm_insta.passes.select_kernels import packed_image
+from tvm_insta.schedules import Blocking
 
 
 @module_pass("LowerBinary")
@@ -54,17 +55,19 @@ class _LowerBinary(DenseAsImages):
 
     def _block_bits(
         self, weight: Array, channels: int, groups: int, bits: int
-    ) -> tuple[Array, bool]:
+    ) -> tuple[Array, str]:
         """A packed weight in the target's own layout, or else in plain vectors of words.
 
-        Also whether it is to be summed as counts of bytes.
+        Also what is counted at a time, of `ops.bitserial_conv2d_blocked.COUNTS`.
         """
         own = self.back_end.binary_blocking(weight.shape[0], bits) if groups == 1 else None
         if own is None:
-            return packing.block_weight(weight, block_width(weight.shape[0], self.lanes)), False
+            own = Blocking("uint32", block_width(weight.shape[0], self.lanes))
+        if own.counts == "nibbles":
+            return packing.block_nibbles(weight, own.lanes, channels), own.counts
         if own.dtype == "uint32":
-            return packing.block_weight(weight, own.lanes), own.byte_counts
-        return packing.block_pieces(weight, own.dtype, own.lanes, channels), False
+            return packing.block_weight(weight, own.lanes), own.counts
+        return packing.block_pieces(weight, own.dtype, own.lanes, channels), own.counts
 
     def _bitserial_conv2d(self, call: Call) -> Expr | None:
         weight, image = array(call.args[1]), packed_image(self, call)
@@ -110,7 +113,7 @@ class _LowerBinary(DenseAsImages):
             bits=bits,
             encoding=encoding,
         )
-        blocked, byte_counts = self._block_bits(weight, channels, groups, bits)
+        blocked, counts = self._block_bits(weight, channels, groups, bits)
         alpha = 2 if encoding == "bipolar" else 1
         halve = alpha == 2 and not (base % 2).any()
         result = self.emit(
@@ -125,7 +128,7 @@ class _LowerBinary(DenseAsImages):
                 groups=groups,
                 bits=bits,
                 alpha=1 if halve else alpha,
-                byte_counts=byte_counts,
+                counts=counts,
                 layers=attributes.layers,
             )
         )
