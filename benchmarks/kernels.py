@@ -32,7 +32,10 @@ def binary_layer(side: int, channels: int, target: InstaTarget, epilogue: bool) 
     words, padded = channels // 32, side + 2
     own = back_end(target.tvm).binary_blocking(channels, 1) or Blocking("uint32", target.lanes)
     blocks, pieces = channels // own.lanes, words * 32 // int(own.dtype.removeprefix("uint"))
-    tap = [3, words] if own.dtype == "uint32" else [pieces, 3]
+    if own.counts == "nibbles":
+        tap = [3, channels // 4]
+    else:
+        tap = [3, words] if own.dtype == "uint32" else [pieces, 3]
     integers = [
         TensorType([1, padded, padded, words], "uint32"),
         TensorType([blocks, 3, *tap, own.lanes], own.dtype),

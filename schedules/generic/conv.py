@@ -48,6 +48,7 @@ from tvm_insta.schedules.base import (
 )
 from tvm_insta.schedules.generic.consumers import (
     Consumers,
+    depth,
     find_consumers,
     finish_consumers,
     fuse_consumers,
@@ -59,6 +60,12 @@ from tvm_insta.schedules.generic.pack import WORD
 RULES = ("insta_bconv", "insta_fconv")
 
 _NIBBLES_OF_A_WORD = 8
+
+# Bytes that a look-up chooses from, and the narrowest vector that looks up.
+_TABLE = 16
+
+# Sums of a strip: uint16, at most what lies on the stack.
+_SUM_BYTES, _STRIP_BYTES = 2, 1 << 13
 
 # Rows of a band where the padded image is computed per band: neighbouring bands share KH - 1 padded
 # rows, which both compute.
@@ -118,7 +125,7 @@ def convolution_shape(schedule: Schedule, lanes: int, nibble_lanes: int = 0) -> 
     rule = rule_of(schedule, conv)
     looks_up = _weight_dtype(schedule, consumer) == "uint8"
     if looks_up:
-        lanes = largest_divisor(block_lanes, nibble_lanes)
+        lanes = next(n for n in (nibble_lanes, nibble_lanes // 2, _TABLE) if block_lanes % n == 0)
     else:
         lanes = largest_divisor(block_lanes, lanes) if rule == "insta_fconv" else block_lanes
     return ConvolutionShape(
@@ -157,6 +164,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     tail, in_place = fuse_epilogue(kernel, conv, mine, consumers)
     batch, row, column, out, *reduction = schedule.get_loops(conv)
     lanes, rule = shape.lanes, shape.rule
+    tail_lanes = kernel.lanes if shape.looks_up else lanes
     strip = fetched_at_once(reduction, kernel.family.lane_loads)
     tiles = choose_tiles(
         kernel.tiles,
@@ -172,21 +180,31 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
 
     band, row = schedule.split(row, [None, tiles.row_band])
     tile, column = schedule.split(column, [None, tiles.width_tile])
+    strip_of = [tile]  # the loops over the tiles of a strip, whose epilogue comes behind its sums
+    if shape.looks_up:
+        tile, *strip_of = schedule.split(tile, [None, _strip(shape, tiles)])
+    else:
+        strip_of = []
     block, vector, lane = schedule.split(out, [None, tiles.out_tile, lanes])
-    inner = [row, tile, *reduction, column, vector, lane]
+    inner = [row, tile, *reduction, *strip_of, column, vector, lane]
     # Bands first: what a thread takes in a row then lies where it has read and will read again.
     outer = [batch, band, block]
     schedule.reorder(*outer, *inner)
 
-    for output in tail:
-        schedule.reverse_compute_at(output, tile, preserve_unit_loops=True)
+    if shape.looks_up:
+        complete = _tail_of_strip(schedule, tail, tile, tiles.width_tile)
+    else:
+        complete = tile
+        for output in tail:
+            schedule.reverse_compute_at(output, tile, preserve_unit_loops=True)
     schedule.set_scope(conv, 0, "local")
     if in_place:
-        fuse_consumers(kernel, consumers, tile, lanes, tiles.out_tile * lanes)
+        fuse_consumers(kernel, consumers, complete, tail_lanes, tiles.out_tile * lanes)
     else:
         schedule_consumers_apart(kernel, consumers)
     if partial is not None:
-        first = _fuse_partial(schedule, partial, reduction[-1], lanes, shape.looks_up)
+        at = strip_of[0] if strip_of else reduction[-1]
+        first = _fuse_partial(schedule, partial, at, lanes, shape.looks_up)
     elif rule == "insta_fconv" and strip > 1:
         reduction = fetch_strip(schedule, conv, reduction, strip)
     for pad in before:
@@ -195,7 +213,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     parallelise(schedule, outer[:2] if before else outer)
 
     for output in tail:
-        vectorise_tile(schedule, output, kernel.lanes if shape.looks_up else lanes)
+        vectorise_tile(schedule, output, tail_lanes)
     schedule.unroll(column)
     schedule.unroll(vector)
     if lanes > 1 and not lanes_cross_groups(schedule, consumer, lanes):
@@ -209,6 +227,24 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
         _schedule_pad(schedule, pad, kernel.lanes)
     finish_consumers(kernel, consumers, tile)
     return rule, tiles
+
+
+def _strip(shape: ConvolutionShape, tiles: ConvTiles) -> int:
+    """Tiles of a row whose sums lie on the stack, so that a part of the weights meets them all."""
+    tile = tiles.width_tile * tiles.out_tile * shape.lanes * _SUM_BYTES
+    return largest_divisor(shape.width // tiles.width_tile, _STRIP_BYTES // tile)
+
+
+def _tail_of_strip(schedule: Any, tail: list[Any], strip: Any, width_tile: int) -> Any:
+    """The epilogue of a strip, tile by tile; returns the loop over the tiles."""
+    first, *others = tail
+    schedule.reverse_compute_at(first, strip, preserve_unit_loops=True)
+    *units, pixels, channel = schedule.get_loops(first)[depth(schedule, first, strip) :]
+    tile, pixel = schedule.split(pixels, [None, width_tile])
+    schedule.reorder(tile, *units, pixel, channel)
+    for output in others:
+        schedule.reverse_compute_at(output, tile, preserve_unit_loops=True)
+    return tile
 
 
 def choose_tiles(
@@ -263,12 +299,13 @@ def choose_tiles(
 
 
 def lookup_cost(across: int, deep: int) -> float:
-    """Instructions per look-up beside the look-up and its addition.
+    """What ranks tiles of look-ups: less is better.
 
-    A pixel takes three to find a table and one to load it, for `deep` vectors; a vector of weights
-    takes one, for `across` pixels.
+    A table costs four instructions, three to find it and one to load it, for `deep` vectors, of
+    which four are enough. More than two sums at a time gain nothing else: a strip keeps its part of
+    the weights in the first-level cache.
     """
-    return 4 / deep + 1 / across
+    return 4 / min(deep, 4) + abs(across * deep - max(min(deep, 4), 2)) / 16
 
 
 def own_band(height: int, channel_blocks: int, *, padded: bool) -> int:

@@ -14,8 +14,7 @@ from tvm_insta.schedules.x86.amx import amx_space, schedule_amx
 from tvm_insta.schedules.x86.families import AMX, family
 from tvm_insta.schedules.x86.variants import AmxTiles
 
-_TABLE = 16  # bytes that `pshufb` looks up in, and the fewest channels that it looks up
-_VECTORS = 4  # of weights that lie side by side
+_VECTORS = 4  # of nibbles of weights that lie side by side
 _TRIPLES = ("x86_64", "i386", "i686")
 
 
@@ -49,9 +48,10 @@ class X86BackEnd(BackEnd):
         """Without VPOPCNTDQ bits are counted by table look-ups, four at a time where that fits."""
         if self.family.binary is BinarySum.WORDS:
             return None
-        block = largest_divisor(out_channels, _VECTORS * self.family.nibble_lanes)
-        if self.family.nibble_lanes and block % _TABLE == 0:
-            return Blocking("uint8", block, counts="nibbles")
+        for lanes in (64, 32, 16):
+            if lanes <= self.family.nibble_lanes and out_channels % lanes == 0:
+                vectors = largest_divisor(out_channels // lanes, _VECTORS)
+                return Blocking("uint8", vectors * lanes, counts="nibbles")
         # Only whole vectors: LLVM 22 miscompiles some scalar code of this kind (it says so itself).
         whole = out_channels % self.family.lanes == 0
         return Blocking("uint32", self.family.lanes, counts="bytes") if whole else None

@@ -70,16 +70,17 @@ def test_why_there_is_no_amx(monkeypatch):
     ("features", "name"),
     [
         ({"avx512vpopcntdq", "avx512bw", "avx2", "ssse3", "popcnt"}, "popcount_vpopcntdq512"),
-        ({"avx2", "ssse3", "popcnt"}, "popcount_lookup256"),
-        ({"ssse3", "popcnt"}, "popcount_scalar64"),
-        ({"ssse3"}, "popcount_lookup128"),
-        (set(), "popcount_shifts128"),
+        ({"avx2", "ssse3", "popcnt"}, "popcount_nibbles256"),
+        ({"ssse3", "popcnt"}, "popcount_nibbles128"),
+        ({"popcnt"}, "popcount_scalar64"),
+                (set(), "popcount_shifts128"),
     ],
 )
 def test_a_target_is_measured_against_what_it_may_use(features, name):
     rates = {
         **{"popcount_vpopcntdq512": 1250.0, "popcount_lookup512": 430.0},
         **{"popcount_lookup256": 470.0, "popcount_lookup128": 230.0},
+        **{"popcount_nibbles256": 770.0, "popcount_nibbles128": 390.0},
         **{"popcount_shifts128": 130.0, "popcount_scalar64": 290.0, "fma_512": 9999.0},
     }
     assert Peaks(rates, {}, "cc").best("popcount", features) == (name, rates[name])

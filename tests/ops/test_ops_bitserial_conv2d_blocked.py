@@ -25,25 +25,30 @@ from tests.support.bitserial_cases import (
 from tvm_insta import ops
 from tvm_insta.errors import OpError
 from tvm_insta.ops import packing, reference
-from tvm_insta.ops._byte_counts import inner_axes
+from tvm_insta.ops.bitserial_conv2d_blocked import COUNTS
+from tvm_insta.ops._sums_of_bytes import BYTES, NIBBLES, inner_axes
 
 
 @pytest.mark.parametrize("case", KERNEL_CASES.values(), ids=KERNEL_CASES.keys())
-@pytest.mark.parametrize("byte_counts", [False, True], ids=["words", "byte counts"])
-def test_kernel(rng, run_op, case, byte_counts):
+@pytest.mark.parametrize("counts", COUNTS)
+def test_kernel(rng, run_op, case, counts):
     codes, signs, data, weight = problem(rng, case)
-    args, attrs = blocked_arguments(case, data, weight)
-    result = run_op(ops.bitserial_conv2d_blocked, *args, **attrs, byte_counts=byte_counts)
+    args, attrs = blocked_arguments(case, data, weight, counts)
+    result = run_op(ops.bitserial_conv2d_blocked, *args, **attrs, counts=counts)
     np.testing.assert_array_equal(result, torch_conv(codes, signs, case))
 
 
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=SLOW_FIXTURE)
-@given(case=conv_cases().filter(fits), seed=st.integers(0, 2**32 - 1), byte_counts=st.booleans())
-def test_property(run_op, case, seed, byte_counts):
+@given(
+    case=conv_cases().filter(fits), seed=st.integers(0, 2**32 - 1), counts=st.sampled_from(COUNTS)
+)
+def test_property(run_op, case, seed, counts):
     codes, signs, data, weight = problem(np.random.default_rng(seed), case)
-    args, attrs = blocked_arguments(case, data, weight)
-    byte_counts &= args[1].shape[-1] > 1  # scalars are not counted so, see schedules.blocking
-    result = run_op(ops.bitserial_conv2d_blocked, *args, **attrs, byte_counts=byte_counts)
+    args, attrs = blocked_arguments(case, data, weight, counts)
+    if args[1].shape[-1] == 1:
+        counts = "pieces"  # scalars are not counted so, see schedules.blocking
+        args, attrs = blocked_arguments(case, data, weight, counts)
+    result = run_op(ops.bitserial_conv2d_blocked, *args, **attrs, counts=counts)
     np.testing.assert_array_equal(result, torch_conv(codes, signs, case))
 
 
@@ -68,10 +73,16 @@ def test_no_byte_overflows(words, kernel, run_op):
     data = np.full((1, kernel, kernel, words), 2**32 - 1, np.uint32)
     weight = np.zeros((1, kernel, kernel, words, 4), np.uint32)
     args = [data, weight, np.zeros((1, 1, 4), np.int32), *[np.zeros(1, np.int32)] * 2]
-    result = run_op(ops.bitserial_conv2d_blocked, *args, alpha=1, byte_counts=True)
-    np.testing.assert_array_equal(result, -32 * words * kernel * kernel)
-    rows, columns, part = inner_axes(kernel, kernel, words)
-    assert rows * columns * part <= 31 and kernel % rows == kernel % columns == words % part == 0
+    for form in (BYTES, NIBBLES):
+        pieces = words * 32 // form.bits
+        rows, columns, part = inner_axes(kernel, kernel, pieces, form.most)
+        assert rows * columns * part <= form.most
+        assert kernel % rows == kernel % columns == pieces % part == 0
+        if form is NIBBLES:
+            args[1] = packing.block_nibbles(np.zeros((4, kernel, kernel, words), np.uint32), 4, 32 * words)
+        counts = "bytes" if form is BYTES else "nibbles"
+        result = run_op(ops.bitserial_conv2d_blocked, *args, alpha=1, counts=counts)
+        np.testing.assert_array_equal(result, -32 * words * kernel * kernel)
 
 
 BLOCKED = [

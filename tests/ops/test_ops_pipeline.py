@@ -48,7 +48,7 @@ CALLS = {
             tensor(3, dtype="int32"),
             tensor(4, dtype="int32"),
         ],
-        dict(strides=[2, 1], dilation=[1, 2], groups=2, bits=2, alpha=1, byte_counts=1),
+        dict(strides=[2, 1], dilation=[1, 2], groups=2, bits=2, alpha=1, counts="bytes"),
     ),
     "bitserial_conv2d_signs": (
         ops.bitserial_conv2d_signs,

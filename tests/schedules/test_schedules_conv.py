@@ -10,7 +10,9 @@ from tvm import relax
 from tests.support.schedule_nets import (
     AVX2,
     AVX512,
+    LANES,
     SSE,
+    SSSE3,
     arguments,
     binary_conv,
     check_all,
@@ -22,11 +24,15 @@ from tests.support.schedule_nets import (
     scheduled,
 )
 from tvm_insta import ops
+from tvm_insta.ops.bitserial_conv2d_blocked import COUNTS
 from tvm_insta.schedules import ConvTiles
 from tvm_insta.schedules.base import NotApplicable
 from tvm_insta.schedules.generic.backend import GENERIC
 from tvm_insta.schedules.generic.conv import choose_tiles
 from tvm_insta.schedules.x86 import families as x86
+
+SKYLAKE = tvm.target.Target({"kind": "llvm", "mcpu": "skylake-avx512"})
+LANES[SKYLAKE] = 16
 
 HAS_AVX512 = tvm.target.codegen.llvm_get_system_cpu() and {
     "avx512f",
@@ -59,17 +65,56 @@ SHAPES = [
 def test_binary_conv(rng, shape, target, batch):
     *sizes, lanes, kernel, stride, dilation, groups = shape
     attrs = {"kernel": kernel, "stride": stride, "dilation": dilation, "groups": groups}
-    counts = target is not AVX512 and batch == 1
-    mod = binary_conv(*sizes, lanes=lanes, **attrs, batch=batch, byte_counts=counts)
+    counts = "bytes" if target is not AVX512 and batch == 1 else "pieces"
+    mod = binary_conv(*sizes, lanes=lanes, **attrs, batch=batch, counts=counts)
     assert check_equal_bits(mod, "insta_bconv", rng, target).tiles is not None
+
+
+# height, width, channels, out, block of the weight, kernel, stride, dilation
+NIBBLES = [
+    (7, 7, 64, 64, 64, 3, 1, 1),
+    (13, 7, 33, 48, 48, 3, 1, 1),
+    (9, 13, 6, 16, 16, 5, 2, 1),
+    (8, 14, 40, 128, 128, 3, 1, 2),
+    (5, 3, 300, 192, 64, 3, 1, 1),  # several parts of a tap
+    (3, 64, 24, 96, 96, 1, 1, 1),  # a row of several strips
+    (1, 1, 130, 32, 32, 1, 1, 1),  # a dense layer
+]
+
+
+@pytest.mark.parametrize("epilogue", [False, True], ids=["bare", "epilogue"])
+@pytest.mark.parametrize("target", [SSSE3, AVX2, pytest.param(AVX512, marks=avx512_only)])
+@pytest.mark.parametrize("shape", NIBBLES, ids=str)
+def test_nibbles(rng, shape, target, epilogue):
+    *sizes, lanes, kernel, stride, dilation = shape
+    attrs = {"kernel": kernel, "stride": stride, "dilation": dilation, "epilogue": epilogue}
+    if target is AVX512:
+        target, attrs["epilogue"] = SKYLAKE, False  # it has fused multiply-adds
+    mod = binary_conv(*sizes, lanes=lanes, **attrs, counts="nibbles")
+    assert check_equal_bits(mod, "insta_bconv", rng, target).tiles is not None
+
+
+def test_a_look_up_is_two_instructions(rng):
+    """The loop is look-ups and additions, without a XOR and without a mask of the weight."""
+    _, result, record = scheduled(binary_conv(8, 8, 64, 128, lanes=128, counts="nibbles"), AVX2, 8)
+    assert (record.tiles.width_tile, record.tiles.out_tile) == (1, 4)
+    lines = compile_function(result, AVX2).mod.inspect_source("asm").splitlines()
+    operations = [line.split()[0] for line in lines if line.startswith("\t")]
+    lookups = operations.count("vpshufb")
+    assert lookups >= 8 * 4  # the nibbles of a word, four vectors
+    assert operations.count("vpaddb") >= lookups * 3 // 4  # the first ones have nothing to add to
+    first = operations.index("vpshufb")
+    loop = operations[first : len(operations) - operations[::-1].index("vpshufb")]
+    assert not {"vpxor", "vpand", "vpsrlw"} & set(loop)
 
 
 @pytest.mark.parametrize("bits", [2, 4])
 @pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("byte_counts", [False, True], ids=["words", "byte counts"])
-def test_bit_planes(rng, bits, groups, byte_counts):
-    how = {"bits": bits, "groups": groups, "byte_counts": byte_counts}
-    mod = binary_conv(5, 6, 66, 16, lanes=4, **how, batch=None)
+@pytest.mark.parametrize("counts", COUNTS)
+def test_bit_planes(rng, bits, groups, counts):
+    how = {"bits": bits, "groups": groups, "counts": counts}
+    lanes = 16 if counts == "nibbles" else 4
+    mod = binary_conv(5, 6, 66, 16 * groups, lanes=lanes, **how, batch=None)
     check_equal_bits(mod, "insta_bconv", rng)
 
 
@@ -78,8 +123,8 @@ def test_bit_planes(rng, bits, groups, byte_counts):
 def test_binary_conv_with_epilogue(rng, shape, batch):
     *sizes, lanes, kernel, stride, dilation, groups = shape
     attrs = {"kernel": kernel, "stride": stride, "dilation": dilation, "groups": groups}
-    counts = batch is None
-    mod = binary_conv(*sizes, lanes=lanes, **attrs, batch=batch, epilogue=True, byte_counts=counts)
+    counts = "bytes" if batch is None else "pieces"
+    mod = binary_conv(*sizes, lanes=lanes, **attrs, batch=batch, epilogue=True, counts=counts)
     check_equal_bits(mod, "insta_bconv", rng)
 
 

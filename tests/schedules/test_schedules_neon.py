@@ -31,7 +31,7 @@ DOT = {name: parse(name).tvm for name in ("cortex-a76", "neoverse-n1")}
         ("armv7", 64, 1, Blocking("uint16", 32)),
         ("armv7", 8, 1, Blocking("uint16", 8)),
         ("armv7", 64, 2, None),
-        ("avx2", 64, 1, Blocking("uint32", 8, byte_counts=True)),
+        ("avx2", 64, 1, Blocking("uint8", 64, counts="nibbles")),
         ("avx2", 12, 1, None),
         ("avx512", 64, 1, None),
     ],

@@ -63,8 +63,9 @@ def torch_conv(codes, signs, case):
     return result.permute(0, 2, 3, 1).numpy().astype(np.int32)
 
 
-def blocked_arguments(case, data, weight):
+def blocked_arguments(case, data, weight, counts="pieces"):
     """What the compiler does: pad with 0 words, block the weight, compute the border tables."""
+    channels = case["in_channels"] // case["groups"]
     top, left, bottom, right = case["padding"]
     padded = np.pad(data, ((0, 0), (top, bottom), (left, right), (0, 0)))
     tables = packing.border_tables(
@@ -73,13 +74,17 @@ def blocked_arguments(case, data, weight):
         strides=case["strides"],
         padding=case["padding"],
         dilation=case["dilation"],
-        in_channels_per_group=case["in_channels"] // case["groups"],
+        in_channels_per_group=channels,
         bits=case["bits"],
         encoding=case["encoding"],
     )
+    if counts == "nibbles":
+        blocked = packing.block_nibbles(weight, case["lanes"], channels)
+    else:
+        blocked = packing.block_weight(weight, case["lanes"])
     attrs = {name: case[name] for name in ("strides", "dilation", "groups", "bits")}
     attrs["alpha"] = 2 if case["encoding"] == "bipolar" else 1
-    return (padded, packing.block_weight(weight, case["lanes"]), *tables), attrs
+    return (padded, blocked, *tables), attrs
 
 
 def fits(case):

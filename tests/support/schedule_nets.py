@@ -17,8 +17,9 @@ from tvm_insta.schedules import ConvTiles, ScheduleRecord, schedule_module
 # Without that instruction, float results can be compared bit for bit.
 SSE = tvm.target.Target({"kind": "llvm", "mcpu": "x86-64"})
 AVX2 = tvm.target.Target({"kind": "llvm", "mcpu": "x86-64", "mattr": ["+avx2"]})
+SSSE3 = tvm.target.Target({"kind": "llvm", "mcpu": "x86-64", "mattr": ["+ssse3"]})
 AVX512 = tvm.target.Target({"kind": "llvm", "mcpu": "icelake-server"})
-LANES = {SSE: 4, AVX2: 8, AVX512: 16}
+LANES = {SSE: 4, SSSE3: 4, AVX2: 8, AVX512: 16}
 
 Spec = tuple[str, Sequence[Any], str]
 
@@ -88,6 +89,8 @@ def arguments(function: tirx.PrimFunc, rng: np.random.Generator, batch: int) -> 
         dtype = str(parameter.dtype)
         if dtype == "uint32":
             array = rng.integers(0, 2**32, shape, dtype=np.uint32)
+        elif dtype == "uint8":  # nibbles of a weight
+            array = rng.integers(0, 16, shape, dtype=np.uint8)
         elif dtype == "int32":  # border classes (rank 1) are 0 or 1, other integers small
             array = rng.integers(0, 2 if len(shape) == 1 else 1000, shape).astype(np.int32)
         else:
@@ -154,14 +157,15 @@ def binary_conv(
 ) -> tvm.ir.IRModule:
     """A blocked binary convolution with padding kernel // 2, bare or with the whole epilogue."""
     pad = kernel // 2 * dilation
-    words = -(-(channels // groups) // 32)
+    words, nibbles = -(-(channels // groups) // 32), -(-(channels // groups) // 4)
+    taps = (nibbles, "uint8") if counts == "nibbles" else (words, "uint32")
     reach = dilation * (kernel - 1) + 1
     rows, columns = height + 2 * pad, width + 2 * pad
     out_h, out_w = (rows - reach) // stride + 1, (columns - reach) // stride + 1
     n = symbolic(batch)
     specs: list[Spec] = [
         ("data", [n, rows, columns, bits * groups * words], "uint32"),
-        ("weight", [out // lanes, kernel, kernel, words, lanes], "uint32"),
+        ("weight", [out // lanes, kernel, kernel, taps[0], lanes], taps[1]),
         ("base", [2, 2, out], "int32"),
         ("row_class", [out_h], "int32"),
         ("col_class", [out_w], "int32"),

@@ -23,7 +23,9 @@ from tvm import tirx
 BITS = 4
 """Bits of a nibble."""
 
-_NAME = "tirx.insta_nibble_counts"
+NIBBLE_COUNTS = "tirx.insta_nibble_counts"
+"""Name of the intrinsic."""
+
 _PURE = 1  # TVM's CallEffectKind
 _SHUFFLES = {16: "ssse3.pshuf.b.128", 32: "avx2.pshuf.b", 64: "avx512.pshuf.b.512"}
 """LLVM's x86 intrinsics by the bytes of a vector."""
@@ -63,10 +65,10 @@ def _lower(call: tirx.Call) -> tirx.Expr:
     return tirx.popcount(d.astype(str(w.ty.dtype)) ^ w)
 
 
-tvm.ir.register_op_attr(_NAME, "TVectorizable", True)
-tvm.ir.register_op_attr(_NAME, "TCallEffectKind", _PURE)
-tvm.ir.register_op_attr(_NAME, "TScriptPrinterName", _NAME.removeprefix("tirx."))
-tirx.register_intrin_lowering(_NAME, target="default", f=_lower, level=10)
+tvm.ir.register_op_attr(NIBBLE_COUNTS, "TVectorizable", True)
+tvm.ir.register_op_attr(NIBBLE_COUNTS, "TCallEffectKind", _PURE)
+tvm.ir.register_op_attr(NIBBLE_COUNTS, "TScriptPrinterName", NIBBLE_COUNTS.removeprefix("tirx."))
+tirx.register_intrin_lowering(NIBBLE_COUNTS, target="default", f=_lower, level=10)
 
 
 def nibble(word: tirx.Expr, position: Any) -> tirx.Expr:
@@ -77,4 +79,4 @@ def nibble(word: tirx.Expr, position: Any) -> tirx.Expr:
 
 def nibble_counts(d: tirx.Expr, w: tirx.Expr) -> tirx.Expr:
     """popcount(d ^ w) of a uint32 and a uint8, both below 16, as uint8."""
-    return tirx.call_intrin("uint8", _NAME, d, w)
+    return tirx.call_intrin("uint8", NIBBLE_COUNTS, d, w)

@@ -10,7 +10,7 @@ from tvm.ir import IRModule
 
 from tvm_insta.errors import TuneError
 from tvm_insta.tuning.build import SYMBOL
-from tvm_insta.tuning.workload import arguments_of, codes_of, outputs_of
+from tvm_insta.tuning.workload import arguments_of, codes_of, counts_nibbles, outputs_of
 
 Array = npt.NDArray[Any]
 
@@ -26,7 +26,8 @@ _ATTEMPTS = 6
 def random_arrays(mod: IRModule, seed: int) -> list[Array]:
     """An array per parameter; outputs hold a pattern that no kernel writes by chance.
 
-    Words are random bits, or pairs of bfloat16 where a kernel computes in these; floats are normal.
+    Words are random bits, or pairs of bfloat16 where a kernel computes in these; bytes hold four bits
+    where a kernel counts as many; floats are normal.
     Of the integers, those of rank 1 are the border classes of rows and columns, so they stay within
     the table of corrections, which has rank 3.
     """
@@ -35,14 +36,14 @@ def random_arrays(mod: IRModule, seed: int) -> list[Array]:
     tables = [shape for dtype, shape in arguments if dtype == "int32" and len(shape) == 3]
     classes = min(min(shape[:2]) for shape in tables) if tables else 1
     arrays: list[Array] = []
-    pairs = codes_of(mod["main"]) == "uint16"
+    pairs, nibbles = codes_of(mod["main"]) == "uint16", counts_nibbles(mod["main"])
     for dtype, shape in arguments:
         if dtype == "uint32" and pairs and len(shape) == 5:  # a weight; random bits would hold NaN
             numbers = generator.standard_normal((*shape, 2)).astype(np.float32)
             halves = (numbers.view(np.uint32) >> 16).astype(np.uint16)
             arrays.append(halves.view(np.uint32)[..., 0])
         elif dtype.startswith("uint"):
-            most = np.iinfo(dtype).max
+            most = 15 if dtype == "uint8" and nibbles else np.iinfo(dtype).max
             arrays.append(generator.integers(0, most, shape, dtype=dtype, endpoint=True))
         elif dtype == "int32" and len(shape) == 1:
             arrays.append(generator.integers(0, classes, shape, dtype=np.int32))

@@ -26,6 +26,37 @@ POPCOUNT(popcount_lookup512, ISA("avx512bw"), __m512i, VECTOR, SEVEN, TABLE, LOO
 POPCOUNT(popcount_lookup256, ISA("avx2"), __m256i, VECTOR, FOUR, TABLE, LOOKUP256, uint8_t)
 POPCOUNT(popcount_lookup128, ISA("ssse3"), __m128i, VECTOR, FOUR, TABLE, LOOKUP128, uint8_t)
 
+/* The data choose a table of 16 counts, here of 3 each; a byte of the weight holds four bits. */
+#define NIBBLES(P, i) sum##i = P##_add_epi8(sum##i, P##_shuffle_epi8(a, b##i));
+#define NIBBLES512(i) NIBBLES(_mm512, i)
+#define NIBBLES256(i) NIBBLES(_mm256, i)
+#define NIBBLES128(i) NIBBLES(_mm, i)
+#define BY_NIBBLES(NAME, ATTRIBUTE, TYPE, CHAINS, STEP) \
+  PROBE(NAME, ATTRIBUTE, TYPE, VECTOR, CHAINS, NOTHING, STEP, uint8_t, 3, 14, uint8_t, ROUNDS * 3)
+BY_NIBBLES(popcount_nibbles512, ISA("avx512bw"), __m512i, TWELVE, NIBBLES512)
+BY_NIBBLES(popcount_nibbles256, ISA("avx2"), __m256i, SEVEN, NIBBLES256)
+BY_NIBBLES(popcount_nibbles128, ISA("ssse3"), __m128i, SEVEN, NIBBLES128)
+
+/* Harley and Seal: carry-save adders make one vector of weight 16 of 16 vectors, which alone is
+ * looked up. All 16 are equal, so nothing is left over for the weights below. */
+#define ADDER(high, low, x, y, z) \
+  { __m256i u = (x) ^ (y), v = z; high = ((x) & (y)) | (u & v); low = u ^ v; }
+#define DIFFER(x) __m256i x; HOLD_VECTOR(b0); x = a ^ b0;
+#define TWO(carry) { DIFFER(x) DIFFER(y) ADDER(carry, ones, ones, x, y) }
+#define FOUR_OF(carry) { __m256i p2, q2; TWO(p2) TWO(q2) ADDER(carry, twos, twos, p2, q2) }
+#define EIGHT_OF(carry) { __m256i p4, q4; FOUR_OF(p4) FOUR_OF(q4) ADDER(carry, fours, fours, p4, q4) }
+#define SIXTEEN(i)                                                                        \
+  {                                                                                       \
+    __m256i p8, q8, bits;                                                                 \
+    EIGHT_OF(p8) EIGHT_OF(q8) ADDER(bits, eights, eights, p8, q8)                         \
+    __m256i low = bits & mask, high = _mm256_srli_epi16(bits, 4) & mask;                  \
+    low = _mm256_shuffle_epi8(table, low), high = _mm256_shuffle_epi8(table, high);       \
+    sum##i = _mm256_add_epi8(sum##i, _mm256_add_epi8(low, high));                         \
+  }
+#define ADDERS() TABLE() __m256i ones = zero, twos = zero, fours = zero, eights = zero;
+#define SINGLE(X) X(0)
+POPCOUNT(popcount_carrysave256, ISA("avx2"), __m256i, VECTOR, SINGLE, ADDERS, SIXTEEN, uint8_t)
+
 /* Pairs of bits, then of pairs, then of halves of a byte. */
 #define SHIFTS(i)                                                            \
   {                                                                          \
@@ -111,6 +142,10 @@ static void add_probes(void) {
   add("popcount_lookup512", "avx512bw", popcount_lookup512, BITS(__m512i, 7));
   add("popcount_lookup256", "avx2", popcount_lookup256, BITS(__m256i, 4));
   add("popcount_lookup128", "ssse3", popcount_lookup128, BITS(__m128i, 4));
+  add("popcount_nibbles512", "avx512bw", popcount_nibbles512, BITS(__m512i, 12) / 2);
+  add("popcount_nibbles256", "avx2", popcount_nibbles256, BITS(__m256i, 7) / 2);
+  add("popcount_nibbles128", "ssse3", popcount_nibbles128, BITS(__m128i, 7) / 2);
+  add("popcount_carrysave256", "avx2", popcount_carrysave256, BITS(__m256i, 16));
   add("popcount_shifts128", NULL, popcount_shifts128, BITS(__m128i, 4));
   add("popcount_scalar64", "popcnt", popcount_scalar64, BITS(uint64_t, 5));
   add("fma_512", "avx512f", fma_512, 16 * 12);
