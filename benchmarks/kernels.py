@@ -135,6 +135,8 @@ def _random(parameter: Any) -> np.ndarray:
     shape = [int(d) for d in parameter.shape if isinstance(d, tirx.IntImm)]
     if str(parameter.dtype) == "uint32":
         return rng.integers(0, 2**32, shape, dtype=np.uint32)
+    if str(parameter.dtype) == "uint8":  # of words, or four bits each; both are right below 16
+        return rng.integers(0, 16, shape, dtype=np.uint8)
     if str(parameter.dtype) == "int32":
         return np.zeros(shape, np.int32)
     return rng.standard_normal(shape).astype(np.float32)

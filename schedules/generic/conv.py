@@ -48,7 +48,6 @@ from tvm_insta.schedules.base import (
 )
 from tvm_insta.schedules.generic.consumers import (
     Consumers,
-    depth,
     find_consumers,
     finish_consumers,
     fuse_consumers,
@@ -58,14 +57,6 @@ from tvm_insta.schedules.generic.lane_loads import fetch_strip, fetched_at_once,
 from tvm_insta.schedules.generic.pack import WORD
 
 RULES = ("insta_bconv", "insta_fconv")
-
-_NIBBLES_OF_A_WORD = 8
-
-# Bytes that a look-up chooses from, and the narrowest vector that looks up.
-_TABLE = 16
-
-# Sums of a strip: uint16, at most what lies on the stack.
-_SUM_BYTES, _STRIP_BYTES = 2, 1 << 13
 
 # Rows of a band where the padded image is computed per band: neighbouring bands share KH - 1 padded
 # rows, which both compute.
@@ -85,7 +76,6 @@ class ConvolutionShape:
         width: output pixels of a row.
         out_blocks: vectors of `lanes` output channels.
         lanes: output channels of a vector: L of the blocked weight, or a part of it.
-        looks_up: whether four bits are counted at a time, by tables that the data choose.
         unrolled: steps that `unroll_taps` writes out: kernel columns, or of a layer in narrow
             numbers the units of a kernel row, which its channels make more.
     """
@@ -97,11 +87,10 @@ class ConvolutionShape:
     width: int
     out_blocks: int
     lanes: int
-    looks_up: bool = False
     unrolled: int = 1
 
 
-def convolution_shape(schedule: Schedule, lanes: int, nibble_lanes: int = 0) -> ConvolutionShape:
+def convolution_shape(schedule: Schedule, lanes: int) -> ConvolutionShape:
     """Find the convolution of a function that is not scheduled yet.
 
     Args:
@@ -123,11 +112,7 @@ def convolution_shape(schedule: Schedule, lanes: int, nibble_lanes: int = 0) -> 
     consumer = _consumer(schedule, every[:at], conv)
     block_lanes = _weight_lanes(schedule, consumer)
     rule = rule_of(schedule, conv)
-    looks_up = _weight_dtype(schedule, consumer) == "uint8"
-    if looks_up:
-        lanes = next(n for n in (nibble_lanes, nibble_lanes // 2, _TABLE) if block_lanes % n == 0)
-    else:
-        lanes = largest_divisor(block_lanes, lanes) if rule == "insta_fconv" else block_lanes
+    lanes = largest_divisor(block_lanes, lanes) if rule == "insta_fconv" else block_lanes
     return ConvolutionShape(
         rule=rule,
         at=at,
@@ -136,7 +121,6 @@ def convolution_shape(schedule: Schedule, lanes: int, nibble_lanes: int = 0) -> 
         width=known_extent(schedule, column),
         out_blocks=known_extent(schedule, out) // lanes,
         lanes=lanes,
-        looks_up=looks_up,
         unrolled=known_extent(schedule, summed[1]) if len(summed) > 1 else 1,
     )
 
@@ -152,7 +136,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     Returns:
         The rule's name and the tiles that were used.
     """
-    shape = convolution_shape(kernel.schedule, kernel.lanes, kernel.family.nibble_lanes)
+    shape = convolution_shape(kernel.schedule, kernel.lanes)
     consumers = find_consumers(kernel)
     schedule = kernel.schedule
     every = blocks(schedule)
@@ -164,7 +148,6 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     tail, in_place = fuse_epilogue(kernel, conv, mine, consumers)
     batch, row, column, out, *reduction = schedule.get_loops(conv)
     lanes, rule = shape.lanes, shape.rule
-    tail_lanes = kernel.lanes if shape.looks_up else lanes
     strip = fetched_at_once(reduction, kernel.family.lane_loads)
     tiles = choose_tiles(
         kernel.tiles,
@@ -174,37 +157,26 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
         width=shape.width,
         out_blocks=shape.out_blocks,
         padded=shape.padded,
-        looks_up=shape.looks_up,
         word_vectors=max(WORD // lanes, 1) if in_place and consumers.pack is not None else 1,
     )
 
     band, row = schedule.split(row, [None, tiles.row_band])
     tile, column = schedule.split(column, [None, tiles.width_tile])
-    strip_of = [tile]  # the loops over the tiles of a strip, whose epilogue comes behind its sums
-    if shape.looks_up:
-        tile, *strip_of = schedule.split(tile, [None, _strip(shape, tiles)])
-    else:
-        strip_of = []
     block, vector, lane = schedule.split(out, [None, tiles.out_tile, lanes])
-    inner = [row, tile, *reduction, *strip_of, column, vector, lane]
+    inner = [row, tile, *reduction, column, vector, lane]
     # Bands first: what a thread takes in a row then lies where it has read and will read again.
     outer = [batch, band, block]
     schedule.reorder(*outer, *inner)
 
-    if shape.looks_up:
-        complete = _tail_of_strip(schedule, tail, tile, tiles.width_tile)
-    else:
-        complete = tile
-        for output in tail:
-            schedule.reverse_compute_at(output, tile, preserve_unit_loops=True)
+    for output in tail:
+        schedule.reverse_compute_at(output, tile, preserve_unit_loops=True)
     schedule.set_scope(conv, 0, "local")
     if in_place:
-        fuse_consumers(kernel, consumers, complete, tail_lanes, tiles.out_tile * lanes)
+        fuse_consumers(kernel, consumers, tile, lanes, tiles.out_tile * lanes)
     else:
         schedule_consumers_apart(kernel, consumers)
     if partial is not None:
-        at = strip_of[0] if strip_of else reduction[-1]
-        first = _fuse_partial(schedule, partial, at, lanes, shape.looks_up)
+        first = _fuse_partial(schedule, partial, reduction[-1], lanes)
     elif rule == "insta_fconv" and strip > 1:
         reduction = fetch_strip(schedule, conv, reduction, strip)
     for pad in before:
@@ -213,7 +185,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     parallelise(schedule, outer[:2] if before else outer)
 
     for output in tail:
-        vectorise_tile(schedule, output, tail_lanes)
+        vectorise_tile(schedule, output, lanes)
     schedule.unroll(column)
     schedule.unroll(vector)
     if lanes > 1 and not lanes_cross_groups(schedule, consumer, lanes):
@@ -229,24 +201,6 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     return rule, tiles
 
 
-def _strip(shape: ConvolutionShape, tiles: ConvTiles) -> int:
-    """Tiles of a row whose sums lie on the stack, so that a part of the weights meets them all."""
-    tile = tiles.width_tile * tiles.out_tile * shape.lanes * _SUM_BYTES
-    return largest_divisor(shape.width // tiles.width_tile, _STRIP_BYTES // tile)
-
-
-def _tail_of_strip(schedule: Any, tail: list[Any], strip: Any, width_tile: int) -> Any:
-    """The epilogue of a strip, tile by tile; returns the loop over the tiles."""
-    first, *others = tail
-    schedule.reverse_compute_at(first, strip, preserve_unit_loops=True)
-    *units, pixels, channel = schedule.get_loops(first)[depth(schedule, first, strip) :]
-    tile, pixel = schedule.split(pixels, [None, width_tile])
-    schedule.reorder(tile, *units, pixel, channel)
-    for output in others:
-        schedule.reverse_compute_at(output, tile, preserve_unit_loops=True)
-    return tile
-
-
 def choose_tiles(
     wish: ConvTiles,
     family: Family,
@@ -256,7 +210,6 @@ def choose_tiles(
     width: int,
     out_blocks: int,
     padded: bool,
-    looks_up: bool = False,
     word_vectors: int = 1,
 ) -> ConvTiles:
     """Fill in the tile sizes that `wish` leaves open.
@@ -286,7 +239,6 @@ def choose_tiles(
         key=lambda tile: (
             tile[1] % word_vectors == 0,
             -strip_cost(tile[0], tile[1], family.lane_loads) if strips else 0.0,
-            -lookup_cost(*tile) if looks_up else 0.0,
             tile[0] * tile[1],
             tile[0],
         ),
@@ -296,16 +248,6 @@ def choose_tiles(
     if height % band:
         raise NotApplicable(f"row_band {band} does not divide {height} rows")
     return ConvTiles(width_tile, out_tile, band, wish.unroll_taps)
-
-
-def lookup_cost(across: int, deep: int) -> float:
-    """What ranks tiles of look-ups: less is better.
-
-    A table costs four instructions, three to find it and one to load it, for `deep` vectors, of
-    which four are enough. More than two sums at a time gain nothing else: a strip keeps its part of
-    the weights in the first-level cache.
-    """
-    return 4 / min(deep, 4) + abs(across * deep - max(min(deep, 4), 2)) / 16
 
 
 def own_band(height: int, channel_blocks: int, *, padded: bool) -> int:
@@ -343,19 +285,13 @@ def _consumer(schedule: Any, before: list[Any], conv: Any) -> Any:
     return before[-1] if has_partial else conv
 
 
-def _fuse_partial(schedule: Any, partial: Any, loop: Any, lanes: int, looks_up: bool) -> Any:
+def _fuse_partial(schedule: Any, partial: Any, loop: Any, lanes: int) -> Any:
     """Sums of bytes of one tile at `loop`, in registers; returns the first loop of the sum."""
     schedule.compute_at(partial, loop, preserve_unit_loops=True)
     schedule.set_scope(partial, 0, "local")
-    *_, column, _, _, _, _, out, ky, kx, piece = schedule.get_loops(partial)
+    *_, column, _, _, _, _, out, ky, kx, word = schedule.get_loops(partial)
     vector, lane = schedule.split(out, [None, lanes])
-    schedule.reorder(ky, kx, piece, column, vector, lane)
-    if looks_up:
-        # A vector of weights meets the tables of all pixels, and each table is found by a shift
-        # by a constant.
-        schedule.reorder(vector, column)
-        _, nibble = schedule.split(piece, [None, _nibbles(schedule, piece)])
-        schedule.unroll(nibble)
+    schedule.reorder(ky, kx, word, column, vector, lane)
     schedule.unroll(column)
     schedule.unroll(vector)
     if lanes > 1:
@@ -363,26 +299,13 @@ def _fuse_partial(schedule: Any, partial: Any, loop: Any, lanes: int, looks_up: 
     return ky
 
 
-def _nibbles(schedule: Any, piece: Any) -> int:
-    """Nibbles that are looked up without a loop: those of a word, where a tap has whole words."""
-    return largest_divisor(known_extent(schedule, piece), _NIBBLES_OF_A_WORD)
-
-
 def _weight_lanes(schedule: Any, conv: Any) -> int:
     """L of the blocked weight [O / L, KH, KW, C, L]."""
-    return int(_weight(schedule, conv).shape[-1])
-
-
-def _weight_dtype(schedule: Any, conv: Any) -> str:
-    return str(_weight(schedule, conv).dtype)
-
-
-def _weight(schedule: Any, conv: Any) -> Any:
-    """The blocked weight, the only tensor of rank 5 that a convolution reads."""
-    found = [r.source for r in schedule.get(conv).reads if len(r.source.shape) == 5]
+    shapes = [region.source.shape for region in schedule.get(conv).reads]
+    found = {int(shape[-1]) for shape in shapes if len(shape) == 5}
     if len(found) != 1:
         raise NotApplicable("the weight is not blocked")
-    return found[0]
+    return found.pop()
 
 
 def lanes_cross_groups(schedule: Any, conv: Any, lanes: int) -> bool:
@@ -444,7 +367,7 @@ def conv_space(kernel: Kernel) -> list[ConvTiles]:
         OtherKind: the function holds no convolution for that rule.
         NotApplicable: the convolution is of another form.
     """
-    shape = convolution_shape(kernel.schedule, kernel.lanes, kernel.family.nibble_lanes)
+    shape = convolution_shape(kernel.schedule, kernel.lanes)
     budget = register_budget(kernel.family, shape.rule) * _OVER_BUDGET
     unrolls = (False, True) if shape.unrolled <= _MOST_UNROLLED else (False,)
     return [

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import tvm
 
 from tvm_insta.schedules.backend import Ability, BackEnd, Rule
-from tvm_insta.schedules.base import BinarySum, Blocking, Family, largest_divisor
+from tvm_insta.schedules.base import BinarySum, Blocking, Family
 from tvm_insta.schedules.generic.backend import RULES
 from tvm_insta.schedules.variants import BinaryLayer, Measured, UsesTiles
 from tvm_insta.schedules.x86.amx import amx_space, schedule_amx
 from tvm_insta.schedules.x86.families import AMX, family
+from tvm_insta.schedules.x86.nibbles import nibble_block, nibble_space, schedule_nibbles
 from tvm_insta.schedules.x86.variants import AmxTiles
 
-_VECTORS = 4  # of nibbles of weights that lie side by side
 _TRIPLES = ("x86_64", "i386", "i686")
 
 
@@ -41,17 +41,20 @@ class X86BackEnd(BackEnd):
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """AMX tiles first."""
-        return (Rule("AMX tiles", schedule_amx, amx_space), *RULES)
+        """What only some of its targets have first."""
+        return (
+            Rule("AMX tiles", schedule_amx, amx_space),
+            Rule("tables of counts", schedule_nibbles, nibble_space),
+            *RULES,
+        )
 
     def binary_blocking(self, out_channels: int, bits: int) -> Blocking | None:
         """Without VPOPCNTDQ bits are counted by table look-ups, four at a time where that fits."""
         if self.family.binary is BinarySum.WORDS:
             return None
-        for lanes in (64, 32, 16):
-            if lanes <= self.family.nibble_lanes and out_channels % lanes == 0:
-                vectors = largest_divisor(out_channels // lanes, _VECTORS)
-                return Blocking("uint8", vectors * lanes, counts="nibbles")
+        block = nibble_block(self.family, out_channels)
+        if block:
+            return Blocking("uint8", block, counts="nibbles")
         # Only whole vectors: LLVM 22 miscompiles some scalar code of this kind (it says so itself).
         whole = out_channels % self.family.lanes == 0
         return Blocking("uint32", self.family.lanes, counts="bytes") if whole else None

@@ -73,7 +73,7 @@ def test_why_there_is_no_amx(monkeypatch):
         ({"avx2", "ssse3", "popcnt"}, "popcount_nibbles256"),
         ({"ssse3", "popcnt"}, "popcount_nibbles128"),
         ({"popcnt"}, "popcount_scalar64"),
-                (set(), "popcount_shifts128"),
+        (set(), "popcount_shifts128"),
     ],
 )
 def test_a_target_is_measured_against_what_it_may_use(features, name):

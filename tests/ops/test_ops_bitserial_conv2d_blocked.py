@@ -25,8 +25,8 @@ from tests.support.bitserial_cases import (
 from tvm_insta import ops
 from tvm_insta.errors import OpError
 from tvm_insta.ops import packing, reference
-from tvm_insta.ops.bitserial_conv2d_blocked import COUNTS
 from tvm_insta.ops._sums_of_bytes import BYTES, NIBBLES, inner_axes
+from tvm_insta.ops.bitserial_conv2d_blocked import COUNTS
 
 
 @pytest.mark.parametrize("case", KERNEL_CASES.values(), ids=KERNEL_CASES.keys())
@@ -79,7 +79,9 @@ def test_no_byte_overflows(words, kernel, run_op):
         assert rows * columns * part <= form.most
         assert kernel % rows == kernel % columns == pieces % part == 0
         if form is NIBBLES:
-            args[1] = packing.block_nibbles(np.zeros((4, kernel, kernel, words), np.uint32), 4, 32 * words)
+            args[1] = packing.block_nibbles(
+                np.zeros((4, kernel, kernel, words), np.uint32), 4, 32 * words
+            )
         counts = "bytes" if form is BYTES else "nibbles"
         result = run_op(ops.bitserial_conv2d_blocked, *args, alpha=1, counts=counts)
         np.testing.assert_array_equal(result, -32 * words * kernel * kernel)

@@ -4,11 +4,11 @@ Four bits of an activation, d, meet four bits of a weight, w. Their count is ent
 
     table[d][w] = popcount(d ^ w)
 
-All lanes of a vector hold weights of one tap for neighbouring output channels, so they meet the same
-d. A look-up is one `pshufb` of the table in 16 bytes by a vector of weights, and counts four bits for
-each byte of the vector: two instructions, with the addition, where a XOR and a look-up of its result
-take eight for twice as many bits. Weights lie in memory as the look-up takes them, four bits in a
-byte. T-MAC (Wei et al., 2024) computes matrix products of low-bit weights by such tables.
+All lanes of a vector hold weights of one tap for neighbouring output channels, so they meet the
+same d. A look-up is one `pshufb` of the table in 16 bytes by a vector of weights, and counts four
+bits for each byte of the vector: two instructions, with the addition, where a XOR and look-ups of
+its result take eight for twice as many bits. Weights lie in memory as the look-up takes them, four
+bits in a byte. T-MAC (Wei et al., 2024) computes matrix products of low-bit weights by such tables.
 
     tirx.insta_nibble_counts(d, w)   uint32 below 16, uint8 below 16 -> uint8
 """
@@ -41,17 +41,17 @@ def llvm_functions() -> str:
 
 def _function(lanes: int) -> str:
     """All lanes of %d are the same: the first one chooses the table."""
-    vector = f"<{lanes} x i8>"
+    vector, words = f"<{lanes} x i8>", f"<{lanes} x i32>"
     called = f"@llvm.x86.{_SHUFFLES[lanes]}"
     entries = ", ".join(f"i32 {lane % 16}" for lane in range(lanes))
     return f"""
 declare {vector} {called}({vector}, {vector})
-define internal {vector} @insta_nibble_counts_x{lanes}(<{lanes} x i32> %d, {vector} %w) alwaysinline {{
-  %first = extractelement <{lanes} x i32> %d, i32 0
+define internal {vector} @insta_nibble_counts_x{lanes}({words} %d, {vector} %w) alwaysinline {{
+  %first = extractelement {words} %d, i32 0
   %at = zext i32 %first to i64
   %from = getelementptr [16 x i8], ptr @insta_nibble_tables, i64 %at
   %row = load <16 x i8>, ptr %from, align 16
-  %table = shufflevector <16 x i8> %row, <16 x i8> poison, <{lanes} x i32> <{entries}>
+  %table = shufflevector <16 x i8> %row, <16 x i8> poison, {words} <{entries}>
   %counts = call {vector} {called}({vector} %table, {vector} %w)
   ret {vector} %counts
 }}"""

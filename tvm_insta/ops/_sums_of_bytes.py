@@ -33,7 +33,8 @@ class Form:
         count: (word of data, position of the piece in it, piece of the weight) -> its counts.
         widen: sums of bytes -> their total, as an unsigned integer.
         total: dtype of the total, where it has room.
-        attrs: of the block of the total.
+        rule: name of the schedule rule, on the block of the total.
+        attrs: other attributes of that block.
     """
 
     bits: int
@@ -41,7 +42,8 @@ class Form:
     count: Callable[[tirx.Expr, Any, tirx.Expr], tirx.Expr]
     widen: Callable[[tirx.Expr], tirx.Expr]
     total: str
-    attrs: Callable[[], Mapping[str, str]]
+    rule: str
+    attrs: Callable[[], Mapping[str, str]] = dict
 
 
 BYTES = Form(
@@ -50,7 +52,7 @@ BYTES = Form(
     count=lambda word, _, weight: byte_counts(word ^ weight),
     widen=total,
     total="int32",
-    attrs=dict,
+    rule="insta_bconv",
 )
 """Words of weights: four counts side by side in a lane of 32 bits, see `_byte_counts`."""
 
@@ -60,6 +62,7 @@ NIBBLES = Form(
     count=lambda word, position, weight: nibble_counts(nibble(word, position), weight),
     widen=lambda counts: counts,
     total="uint16",
+    rule="insta_bconv_nibbles",
     attrs=lambda: {"pragma_import_llvm": llvm_functions()},
 )
 """Four bits of weights in a byte: a count in a lane of 8 bits, see `_nibble_counts`."""
@@ -147,5 +150,5 @@ def te_popsum(
             value = value << outer[2].var.astype(dtype)
         return te.sum(value, axis=outer)
 
-    attrs = {"schedule_rule": "insta_bconv", **form.attrs()}
+    attrs = {"schedule_rule": form.rule, **form.attrs()}
     return te.compute(shape, popsum, name="bconv", attrs=attrs)

@@ -49,7 +49,6 @@ from ._declare import Argument, LayerAttributes, Operator, choice, integer, inte
 from ._narrow_sums import PIECE_BITS, pairs_fit, pieces_fit
 from ._nibble_counts import BITS as NIBBLE
 
-
 COUNTS = ("pieces", "bytes", "nibbles")
 """What a binary convolution counts at a time.
 

@@ -203,13 +203,11 @@ def block_pieces(
     return np.ascontiguousarray(block_weight(pieces, lanes).swapaxes(2, 3))
 
 
-def block_nibbles(
-    weight: NDArray[np.uint32], lanes: int, channels: int
-) -> NDArray[np.uint8]:
-    """Canonical [O, KH, KW, Cwg] uint32 -> [O / lanes, KH, KW, nibbles, lanes] uint8, each below 16.
+def block_nibbles(weight: NDArray[np.uint32], lanes: int, channels: int) -> NDArray[np.uint8]:
+    """Canonical [O, KH, KW, Cwg] uint32 -> [O / lanes, KH, KW, nibbles, lanes] uint8, below 16.
 
-    Nibble i of a tap is bits 4 (i % 8) .. 4 (i % 8) + 3 of its word i // 8; a tap has as many as its
-    channels fill.
+    Nibble i of a tap is bits 4 (i % 8) .. 4 (i % 8) + 3 of its word i // 8; a tap has as many as
+    its channels fill.
 
     Args:
         weight: canonical packed weight.

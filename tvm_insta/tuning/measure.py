@@ -26,8 +26,8 @@ _ATTEMPTS = 6
 def random_arrays(mod: IRModule, seed: int) -> list[Array]:
     """An array per parameter; outputs hold a pattern that no kernel writes by chance.
 
-    Words are random bits, or pairs of bfloat16 where a kernel computes in these; bytes hold four bits
-    where a kernel counts as many; floats are normal.
+    Words are random bits, or pairs of bfloat16 where a kernel computes in these; bytes are, too, or
+    hold four bits where a kernel counts as many; floats are normal.
     Of the integers, those of rank 1 are the border classes of rows and columns, so they stay within
     the table of corrections, which has rank 3.
     """
