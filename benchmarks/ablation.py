@@ -24,7 +24,13 @@ from tvm_insta.train import Recipe, history
 from tvm_insta.train.curves import check_plot, plot
 
 # Multiplications or additions for each element of a statistic, as the modules compute it.
-_OPERATIONS = {"mean": 1, "variance": 2, "third_central": 3, "third_moment": 2}
+_OPERATIONS = {
+    "mean": 1,
+    "variance": 2,
+    "third_central": 3,
+    "third_moment": 2,
+    "third_over_second": 3,
+}
 
 
 @dataclass(frozen=True)

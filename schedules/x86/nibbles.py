@@ -9,7 +9,7 @@
             add the bytes to the sums of the strip, which lie on the stack
         the whole epilogue of the strip, tile by tile
 
-`ops/_nibble_counts.py` says what is looked up. A table costs three instructions to find and one to
+`ops/nibble_counts.py` says what is looked up. A table costs three instructions to find and one to
 load, and then serves every vector of output channels; so tiles are deep. Pixels of a tile would
 share the loads of weights, but a part of the weights, at most 63 nibbles for each channel, meets a
 whole strip while it lies in the first-level cache, so that one pixel with four vectors is as good.

@@ -46,7 +46,7 @@ def test_large_networks(model, variant, runtime):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", ["baseline", "insta", "insta_plus"])
-@pytest.mark.parametrize("statistic", ["mean", "variance", "third_central", "third_moment"])
+@pytest.mark.parametrize("statistic", tvm_nn.STATISTICS)
 def test_statistics(variant, statistic):
     if variant == "baseline" and statistic != "mean":
         pytest.skip("the baseline has no statistics")

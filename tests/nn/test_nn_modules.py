@@ -31,6 +31,7 @@ def test_statistics_against_double_precision(generator: torch.Generator) -> None
         "variance": ((wide - mean) ** 2).mean(dim=2),
         "third_central": ((wide - mean) ** 3).mean(dim=2),
         "third_moment": (wide**3).mean(dim=2),
+        "third_over_second": (wide**3).mean(dim=2) / ((wide**2).mean(dim=2) + 1e-5),
     }
     assert set(expected) == set(nn.STATISTICS)
     for name, value in expected.items():

@@ -1,7 +1,12 @@
 """Per-instance statistics of an activation, from which INSTA thresholds are computed.
 
 The paper computes its thresholds from E[X^3], which combines mean, variance and skewness:
-`E[X^3] = mu^3 + 3 mu sigma^2 + skew sigma^3`. The other three are there for the ablation.
+`E[X^3] = mu^3 + 3 mu sigma^2 + skew sigma^3`. The others are there for the ablation.
+
+"third_over_second" is E[X^3] / E[X^2] (*reconstructed*). It grows with X, where E[X^3] grows with
+the third power: an image whose activations are three times as large as usual moves a threshold by
+27 times as much, and INSTA-PReLU adds that to the activations that the next layer sees. In a deep
+network trained at a high learning rate this becomes infinite; the quotient cannot.
 """
 
 from __future__ import annotations
@@ -10,8 +15,11 @@ import torch
 
 from tvm_insta.nn.messages import unknown
 
-STATISTICS = ("mean", "variance", "third_central", "third_moment")
+STATISTICS = ("mean", "variance", "third_central", "third_moment", "third_over_second")
 DEFAULT_STATISTIC = "third_moment"
+
+# Of E[X^2], so that a channel of zeros has the quotient 0.
+_SMALLEST_SQUARE = 1e-5
 
 
 def check_statistic(name: str) -> str:
@@ -34,7 +42,7 @@ def measure(x: torch.Tensor, statistic: str = DEFAULT_STATISTIC) -> torch.Tensor
     Args:
         x: `[N, C, H, W]` float.
         statistic: "mean", "variance" (population), "third_central" (E[(X - mu)^3]) or
-            "third_moment" (E[X^3]).
+            "third_moment" (E[X^3]) or "third_over_second" (E[X^3] / (E[X^2] + 1e-5)).
 
     Returns:
         `[N, C]` of x's dtype.
@@ -45,6 +53,8 @@ def measure(x: torch.Tensor, statistic: str = DEFAULT_STATISTIC) -> torch.Tensor
     check_statistic(statistic)
     if statistic == "third_moment":
         return (x * x * x).mean(dim=(2, 3))
+    if statistic == "third_over_second":
+        return (x * x * x).mean(dim=(2, 3)) / ((x * x).mean(dim=(2, 3)) + _SMALLEST_SQUARE)
     if statistic == "mean":
         return x.mean(dim=(2, 3))
     # Centred before the product: the difference of raw moments would cancel where |mu| >> sigma.

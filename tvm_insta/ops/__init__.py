@@ -8,7 +8,6 @@ oracles of the same names, `packing` the numpy side of the packed layouts.
 
 from __future__ import annotations
 
-from ._nibble_counts import NIBBLE_COUNTS
 from .bitserial_conv2d import bitserial_conv2d
 from .bitserial_conv2d_blocked import bitserial_conv2d_blocked
 from .bitserial_conv2d_signs import bitserial_conv2d_signs
@@ -27,7 +26,6 @@ from .repeat_channels import repeat_channels
 from .threshold_pack import threshold_pack
 
 __all__ = [
-    "NIBBLE_COUNTS",
     "bitserial_conv2d",
     "bitserial_conv2d_blocked",
     "bitserial_conv2d_signs",

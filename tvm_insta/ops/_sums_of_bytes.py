@@ -20,7 +20,7 @@ from tvm import te, tirx
 
 from ._byte_counts import byte_counts, total
 from ._common import WORD, extent, known, reduce_axis
-from ._nibble_counts import BITS, llvm_functions, nibble, nibble_counts
+from .nibble_counts import BITS, llvm_functions, nibble, nibble_counts
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ NIBBLES = Form(
     rule="insta_bconv_nibbles",
     attrs=lambda: {"pragma_import_llvm": llvm_functions()},
 )
-"""Four bits of weights in a byte: a count in a lane of 8 bits, see `_nibble_counts`."""
+"""Four bits of weights in a byte: a count in a lane of 8 bits, see `nibble_counts`."""
 
 
 def inner_axes(kernel_h: int, kernel_w: int, pieces: int, most: int) -> tuple[int, int, int]:

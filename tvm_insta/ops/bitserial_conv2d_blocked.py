@@ -47,7 +47,7 @@ from ._common import (
 )
 from ._declare import Argument, LayerAttributes, Operator, choice, integer, integers
 from ._narrow_sums import PIECE_BITS, pairs_fit, pieces_fit
-from ._nibble_counts import BITS as NIBBLE
+from .nibble_counts import BITS as NIBBLE
 
 COUNTS = ("pieces", "bytes", "nibbles")
 """What a binary convolution counts at a time.
@@ -55,7 +55,7 @@ COUNTS = ("pieces", "bytes", "nibbles")
 - "pieces": whole pieces of the weight, words or what is narrower.
 - "bytes": the bytes of words, for CPUs that count no more; for a weight of words.
 - "nibbles": four bits, by table look-ups; for a weight [O / L, KH, KW, nibbles, L] uint8, see
-  `_nibble_counts`. The nibbles of a tap are those of its channels.
+  `nibble_counts`. The nibbles of a tap are those of its channels.
 """
 
 

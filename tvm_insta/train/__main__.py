@@ -45,7 +45,8 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--model", help=f"resnet20, resnet18 or mobilenet_v1 ({_DEFAULT.model})")
     group.add_argument("--variant", help=f"baseline, insta or insta_plus ({_DEFAULT.variant})")
     group.add_argument(
-        "--statistic", help="mean, variance, third_central or third_moment (default)"
+        "--statistic",
+        help="mean, variance, third_central, third_over_second or third_moment (default)",
     )
     group.add_argument("--select", nargs="+", help="layers that are instance-aware (default: all)")
     group.add_argument(

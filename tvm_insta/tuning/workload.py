@@ -19,7 +19,7 @@ from tvm.ir import IRModule
 from tvm_ffi import structural_map, structural_walk
 
 import tvm_insta.ops  # noqa: F401  (registers the intrinsics that workloads may hold)
-from tvm_insta.ops import NIBBLE_COUNTS
+from tvm_insta.ops.nibble_counts import NIBBLE_COUNTS
 from tvm_insta.target import InstaTarget
 
 _NAMES = ("op_pattern", "global_symbol")
@@ -76,7 +76,7 @@ def codes_of(function: tirx.PrimFunc) -> str | None:
 
 
 def counts_nibbles(function: tirx.PrimFunc) -> bool:
-    """Whether the bytes of the weight hold four bits each, see `ops._nibble_counts`."""
+    """Whether the bytes of the weight hold four bits each, see `ops.nibble_counts`."""
     calls: list[Any] = []
     structural_walk(function.body, (tvm.ir.Call, calls.append))
     return any(getattr(call.op, "name", "") == NIBBLE_COUNTS for call in calls)

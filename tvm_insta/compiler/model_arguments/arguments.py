@@ -49,7 +49,8 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, onnx_option: bool = 
     group.add_argument("--seed", type=int, help="of random weights, without checkpoint (0)")
     group.add_argument("--num-classes", type=int, help="number of logits")
     group.add_argument(
-        "--statistic", help="mean, variance, third_central or third_moment (default)"
+        "--statistic",
+        help="mean, variance, third_central, third_over_second or third_moment (default)",
     )
     group.add_argument(
         "--reuse-statistics",
