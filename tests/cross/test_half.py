@@ -16,6 +16,7 @@ LOGITS = 2e-3
 is stored is rounded the other way for it, by 2**-11 of itself."""
 
 
+@pytest.mark.slow
 @pytest.mark.qemu
 @pytest.mark.skipif("f16c" not in parse("llvm").features, reason="nothing to compare with")
 def test_a_network_gives_the_logits_of_this_machine(tmp_path):

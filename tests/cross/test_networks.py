@@ -113,6 +113,7 @@ def vm_bundle(tmp_path_factory):
     return folder / "deploy"
 
 
+@pytest.mark.slow
 @pytest.mark.qemu
 def test_vm_form_for_arm(vm_bundle):
     """Format and symbols."""

@@ -108,6 +108,7 @@ def test_a_small_network_gives_the_bytes_of_the_cpu(max_batch, small):
     assert launched == kernels  # each function is one launch
 
 
+@pytest.mark.slow
 @pytest.mark.cuda
 def test_every_barrier_is_missed(small, monkeypatch):
     """Of the kernels that tvm_insta makes: without any one of them there is a race."""
@@ -185,6 +186,7 @@ def test_the_validate_command(digits, capsys):
     assert "valid" in capsys.readouterr().out.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.cuda
 def test_a_module_of_two_devices(digits):
     module = tvm_insta.load(digits, device="emulated")

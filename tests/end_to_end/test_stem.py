@@ -130,6 +130,7 @@ def test_ranges_come_from_the_images():
     assert scales[0] == pytest.approx(127 / 10)
 
 
+@pytest.mark.slow
 def test_ranges_come_from_every_class(tmp_path):
     """``--calibrate`` takes a folder of class folders, and looks at all of them: here at 64 of 120
     images, and only those of the last class are bright."""

@@ -70,6 +70,7 @@ def test_command_lines(digits, pixels_in, images, tmp_path, capsys):
     assert bench.main([str(pixels_in / "c"), "--repeat", "2", "--warmup", "0"]) == 0
 
 
+@pytest.mark.slow
 def test_c_example(pixels_in, images, tmp_path, pytestconfig):
     module = runtime.load(pixels_in / "c")
     x = load_images(sorted((images / "5").iterdir())[:4], module.manifest.preprocessing, "uint8")

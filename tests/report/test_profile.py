@@ -24,6 +24,7 @@ def images(count):
     return np.random.default_rng(0).standard_normal((count, 3, 32, 32)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_every_kernel_call_of_a_run_is_timed(profiled, form, threads):

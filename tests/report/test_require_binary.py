@@ -60,6 +60,7 @@ def test_the_command_ends_with_2(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_compile_explains_at_its_end(tmp_path, capsys):
     arguments = ["--model", "resnet20", "--no-check", "--explain", "-o", str(tmp_path / "out")]
     assert command.main(arguments) == 0

@@ -95,6 +95,7 @@ def test_one_wrong_byte_is_a_wrong_result(runner, task):
     assert "wrong result: 1 of " in outcome.error
 
 
+@pytest.mark.slow
 def test_a_builder_that_dies_costs_one_candidate(task):
     """Killed from outside, as LLVM would be by its own abort or for want of memory."""
     local = LocalRunner(tiny.NATIVE)

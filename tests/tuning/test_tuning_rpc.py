@@ -101,6 +101,7 @@ def test_a_tracker_that_is_not_there_is_named():
         RpcRunner(tiny.NATIVE, "127.0.0.1:1", KEY)
 
 
+@pytest.mark.slow
 def test_a_key_that_nobody_has_is_named(farm):
     with pytest.raises(TuneError, match="no device with key 'nobody' is registered"):
         RpcRunner(tiny.NATIVE, farm[0], "nobody")

@@ -217,6 +217,7 @@ def registered(tracker):
         return 0
 
 
+@pytest.mark.slow
 @needs_tracker
 def test_a_sweep_on_this_machine(program, tmp_path):
     assert all(t["run_secs"][0] < 1e-2 for t in swept(program, tiny.NATIVE, tmp_path))

@@ -15,15 +15,8 @@ import torch
 from torch import fx, nn
 
 from tvm_insta.errors import ImportModelError
+from tvm_insta.frontend.torch.decompose import decompose
 from tvm_insta.frontend.torch.export_checks import export_error, tracing
-
-_WHOLE = (
-    torch.ops.aten.linear.default,
-    torch.ops.aten.matmul.default,
-    torch.ops.aten._pad_circular.default,
-)
-"""Operators that are not decomposed: a product of rank 3 would come apart into views, circular
-padding into assignments to a tensor without values."""
 
 
 def export_graph(
@@ -44,16 +37,9 @@ def export_graph(
     was_training = module.training
     module.eval()
     try:
-        program = export_program(module, example_inputs, max_batch=max_batch, dynamic=dynamic)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecations inside torch.export
-            table = torch.export.default_decompositions()
-            for operator in _WHOLE:
-                if operator in table:
-                    del table[operator]
-            graph = program.run_decompositions(table).module(check_guards=False)
-            assert isinstance(graph, fx.GraphModule)
-            return graph
+        return decompose(
+            export_program(module, example_inputs, max_batch=max_batch, dynamic=dynamic)
+        )
     finally:
         module.train(was_training)
 
