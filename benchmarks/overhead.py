@@ -147,13 +147,27 @@ def _measure_all(
             for count in threads:
                 bar(f"measure {model}, {count} threads", step := step + 1, steps)
                 task = {"folders": folders, "threads": count, "rounds": args.rounds}
-                found = _turns(task, cores[:count], count)
-                costs += compare(model, count, found["seconds"])
+                costs += compare(model, count, run_turns(task, cores[:count], count))
     bar.close()
     return costs
 
 
-def _turns(task: Mapping[str, Any], cores: Sequence[int], threads: int) -> dict[str, Any]:
+def run_turns(
+    task: Mapping[str, Any], cores: Sequence[int], threads: int
+) -> dict[str, list[float]]:
+    """Let artefacts take turns in a process of their own, see `benchmarks.turns`.
+
+    Args:
+        task: "folders" by name, "threads", "rounds".
+        cores: to pin to.
+        threads: worker threads.
+
+    Returns:
+        Seconds of each turn by name.
+
+    Raises:
+        InstaError: the process failed.
+    """
     try:
         found: dict[str, Any] = common.run_worker(
             ["-m", "benchmarks.turns", json.dumps(task)],
@@ -164,7 +178,8 @@ def _turns(task: Mapping[str, Any], cores: Sequence[int], threads: int) -> dict[
         )
     except common.WorkerError as error:
         raise InstaError(f"the artefacts could not take turns: {error}") from error
-    return found
+    seconds: dict[str, list[float]] = found["seconds"]
+    return seconds
 
 
 def compare(model: str, threads: int, seconds: Mapping[str, Sequence[float]]) -> list[Cost]:
