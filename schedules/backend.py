@@ -134,6 +134,10 @@ class BackEnd(ABC):
             for ability in self.abilities
         )
 
+    def doubt(self, option: str, value: str) -> str:
+        """Why a value of an option that the target can serve may not pay; "" where it does."""
+        return ""
+
     def binary_blocking(self, out_channels: int, bits: int) -> Blocking | None:
         """How a binary weight without groups is laid out.
 

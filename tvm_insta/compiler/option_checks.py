@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+
 from tvm_insta.errors import InstaError
 from tvm_insta.schedules import able, back_end
 from tvm_insta.target import InstaTarget
+
+_log = logging.getLogger(__name__)
 
 # By option: the value that every target can serve.
 _ANYWHERE = {"stem": "fp32", "storage": "fp32", "binary": "auto"}
 
 
 def check_options(target: InstaTarget, **options: str) -> None:
-    """Refuse what the target lacks the instructions for.
+    """Refuse what the target lacks the instructions for, and warn of what may not pay.
 
     Args:
         target: of the compilation.
@@ -36,3 +40,13 @@ def check_options(target: InstaTarget, **options: str) -> None:
             f"{''.join(notes)}: name such a CPU (-mcpu=... or -mattr=+...), or use {option} "
             f"{_ANYWHERE[option]}"
         )
+    for option, value in options.items():
+        doubt = chosen.doubt(option, value)
+        if doubt:
+            _log.warning(
+                "--%s %s may be slower than %s: %s; compare them with bench",
+                option,
+                value,
+                _ANYWHERE[option],
+                doubt,
+            )
