@@ -22,6 +22,7 @@ NATIVE = Path(__file__).parent / "native"
 """The C++ sources of the emulator."""
 
 DRIVER, RUNTIME = "libcuda.so.1", "libcudart.so.13"
+_PARTS = ("engine", "threads", "memory", "warps", "driver")
 _COMPILERS = ("c++", "g++", "clang++")
 # No product is fused with a sum, and no type is taken for a promise about memory.
 _EXACT = (
@@ -77,7 +78,7 @@ def build_driver() -> tuple[Path, Path]:
         EmulatorError: there is no compiler, or it refuses the files.
     """
     sources = b"".join(path.read_bytes() for path in sorted(NATIVE.iterdir()))
-    both = '#include "engine.cpp"\n#include "warps.cpp"\n#include "driver.cpp"\n'
+    both = "".join(f'#include "{name}.cpp"\n' for name in _PARTS)
     flags = (f"-I{NATIVE}", "-O2", *_processor(), f"-Wl,-soname,{DRIVER}", "-ldl")
     driver = _built(DRIVER, both, flags, sources)
     script = f"-Wl,--version-script={NATIVE / 'runtime.map'}"
