@@ -36,6 +36,8 @@ class Device:
         driver.emu_error.restype = ctypes.c_char_p
         driver.emu_take_names.restype = ctypes.c_char_p
         driver.emu_launches.restype = ctypes.c_uint64
+        driver.emu_graph_launches.restype = ctypes.c_uint64
+        driver.emu_host_copies.restype = ctypes.c_uint64
         driver.emu_refuse.argtypes = [ctypes.c_int, ctypes.c_char_p]
         driver.emu_start.argtypes = [ctypes.c_int, ctypes.c_uint32, _TRANSLATOR]
         # Kept as long as the library that calls it.
@@ -49,11 +51,21 @@ class Device:
 
     @property
     def launches(self) -> int:
-        """Kernels launched so far."""
+        """Kernels that the program launched so far, one by one: not those of graphs."""
         return int(self.driver.emu_launches())
 
+    @property
+    def graph_launches(self) -> int:
+        """Graphs launched so far."""
+        return int(self.driver.emu_graph_launches())
+
+    @property
+    def host_copies(self) -> int:
+        """Copies between the host and the device so far."""
+        return int(self.driver.emu_host_copies())
+
     def take_names(self) -> list[str]:
-        """Names of the kernels launched since the last call, in order."""
+        """Names of the kernels executed since the last call, in order, graphs' included."""
         text: bytes = self.driver.emu_take_names()
         return text.decode().split()
 
