@@ -6,6 +6,7 @@ import ctypes
 import importlib.util
 from pathlib import Path
 
+from tvm_insta import cuda_emulator
 from tvm_insta.errors import ArtefactError
 
 _DRIVER, _RUNTIME = "libcuda.so.1", "libcudart.so.13"
@@ -24,6 +25,11 @@ def load(arch: str) -> None:
     Raises:
         ArtefactError: there is no driver or no card, or the card is older than `arch`.
     """
+    if cuda_emulator.is_installed():
+        raise ArtefactError(
+            "the artefact is for CUDA, and this process has the emulated device's libraries in the "
+            f"place of a driver's, as compiling leaves them where there is none: {_HOW}"
+        )
     try:
         driver = ctypes.CDLL(_DRIVER, ctypes.RTLD_GLOBAL)
         initialise, count_of = driver.cuInit, driver.cuDeviceGetCount

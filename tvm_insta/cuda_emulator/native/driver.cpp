@@ -24,8 +24,9 @@ using emu::Stream;
 namespace {
 
 // CUresult
-enum { kSuccess = 0, kInvalidValue = 1, kInvalidImage = 200, kNoBinary = 209, kNotFound = 500, kLaunchFailed = 719, kNotSupported = 801 };
+enum { kSuccess = 0, kInvalidValue = 1, kNoDevice = 100, kInvalidImage = 200, kNoBinary = 209, kNotFound = 500, kLaunchFailed = 719, kNotSupported = 801 };
 constexpr int kMaxDynamicShared = 8;  // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+constexpr int kMajor = 75, kMinor = 76;  // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...
 constexpr uint32_t kStaticShared = 48 << 10;
 constexpr uint32_t kMaxThreads = 1024, kParameterBytes = 4096;
 
@@ -48,10 +49,48 @@ uint64_t launches = 0, graph_launches = 0, host_copies = 0;
 std::vector<std::unique_ptr<Library>> libraries;
 std::vector<std::unique_ptr<Function>> functions;
 
+bool alone = false;  // without Python, which reads `error`
 int refuse(int code, const std::string &why) {
   error = why;
+  if (alone && (code == kInvalidImage || code == kLaunchFailed)) fprintf(stderr, "the emulated device says: %s\n", why.c_str());
   return code;
 }
+
+// ---- without Python: translated kernels lie beside this library, see folder.py
+
+std::string own_folder() {
+  Dl_info info;
+  if (!dladdr(reinterpret_cast<void *>(own_folder), &info) || !info.dli_fname) return "";
+  const std::string path = info.dli_fname;
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : path.substr(0, slash);
+}
+int look_up(const void *image, char *path, int room) {
+  struct Header { uint32_t magic; uint16_t version, skip; uint64_t size; } header;
+  memcpy(&header, image, sizeof header);
+  if (header.magic != 0xba55ed50u) return refuse(kInvalidImage, "the device code is no fat binary"), 1;
+  uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
+  for (uint64_t i = 0; i < header.skip + header.size; ++i)
+    hash = (hash ^ static_cast<const unsigned char *>(image)[i]) * 0x100000001b3u;
+  const int length = snprintf(path, (size_t)room, "%s/%016llx.so", own_folder().c_str(), (unsigned long long)hash);
+  if (length >= 0 && length < room) return 0;
+  return refuse(kInvalidImage, "the path of the emulator's folder is too long"), 1;
+}
+struct AtStart {  // a device is there from the beginning, where a file beside the library says so
+  AtStart() {
+    FILE *file = fopen((own_folder() + "/device").c_str(), "r");
+    if (!file) return;
+    int arch = 0;
+    uint32_t limit = 0;
+    if (fscanf(file, "%d %u", &arch, &limit) == 2) {
+      architecture = arch;
+      shared_limit = limit;
+      translate = look_up;
+      alone = true;
+    }
+    fclose(file);
+  }
+} at_start;
 
 // The kernel or copy itself; the lock is held.
 int execute(const Operation &o) {
@@ -265,6 +304,16 @@ int cuGetErrorName(int code, const char **text) {
 }
 int cuGetErrorString(int, const char **text) {
   *text = error.c_str();
+  return kSuccess;
+}
+int cuInit(unsigned) { return architecture ? kSuccess : kNoDevice; }
+int cuDeviceGetCount(int *count) {
+  *count = architecture ? 1 : 0;
+  return kSuccess;
+}
+int cuDeviceGetAttribute(int *value, int attribute, int) {
+  if (attribute != kMajor && attribute != kMinor) return refuse(kInvalidValue, "a device attribute is not known to the emulator");
+  *value = attribute == kMajor ? architecture / 10 : architecture % 10;
   return kSuccess;
 }
 int cuDeviceGetName(char *name, int room, int) {
