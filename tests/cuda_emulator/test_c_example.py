@@ -94,10 +94,9 @@ def test_refusals_of_what_is_missing(program, arguments, tmp_path):
         ("libcuda.so.1", "this machine has no CUDA driver"),
     ):
         for file in tmp_path.glob(name):
-            file.unlink()
+            # Empty, and not gone: a machine may have CUDA's own libraries elsewhere.
+            file.unlink() if name.startswith("?") else file.write_bytes(b"")
         done = run(program, tmp_path, *arguments)
-        if name.startswith("lib") and "cannot" not in done.stderr and done.returncode == 0:
-            pytest.skip("this machine has CUDA's own libraries")
         assert done.returncode == 1 and re.search(message, done.stderr), done.stderr
 
 
