@@ -67,7 +67,7 @@ def build_kernels(source: str) -> Path:
     Raises:
         EmulatorError: there is no compiler, or it refuses the file.
     """
-    headers = (NATIVE / "device.h").read_bytes()
+    headers = b"".join((NATIVE / name).read_bytes() for name in ("device.h", "cuda_c.h"))
     return _built("kernels.so", source, (f"-I{NATIVE}", *_processor()), headers)
 
 

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from tvm_insta.cuda_emulator import cuda_c
 from tvm_insta.cuda_emulator.build import DRIVER, RUNTIME, build_driver, build_kernels
 from tvm_insta.cuda_emulator.fatbin import ptx_at
 from tvm_insta.cuda_emulator.options import SHARED_LIMITS, Options, architecture
@@ -84,7 +85,9 @@ class Device:
 
     def _translate(self, image: int, path: Any, room: int) -> int:
         try:
-            library = str(build_kernels(translate(ptx_at(image)))).encode()
+            text = ptx_at(image)
+            source = cuda_c.translate(text) if cuda_c.is_cuda_c(text) else translate(text)
+            library = str(build_kernels(source)).encode()
             if len(library) >= room:
                 raise EmulatorError(f"the path {library.decode()} is too long")
             ctypes.memmove(path, library + b"\0", len(library) + 1)

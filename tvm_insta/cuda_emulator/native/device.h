@@ -43,6 +43,7 @@ struct Kernel {
   void (*body)(Thread &, const char *);
   const Parameter *parameters;
   uint32_t parameter_count, static_bytes, dynamic_offset, local_bytes, max_threads;
+  const char *language;  // of the lines in messages
 };
 struct Global { unsigned char *address; uint64_t size; int constant; };
 

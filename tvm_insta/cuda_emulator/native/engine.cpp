@@ -102,8 +102,8 @@ void run_block(Running &r, std::vector<uint32_t> &order, uint32_t &seed) {
     for (auto &s : r.threads) {
       if (s.wait != Wait::kBarrier && s.wait != Wait::kWarp) continue;
       char text[160];
-      snprintf(text, sizeof text, "no thread can go on: thread %u waits %s at line %d of the PTX", s.thread.linear,
-               s.wait == Wait::kBarrier ? "at a barrier" : "for lanes of its warp", s.line);
+      snprintf(text, sizeof text, "no thread can go on: thread %u waits %s at line %d of the %s", s.thread.linear,
+               s.wait == Wait::kBarrier ? "at a barrier" : "for lanes of its warp", s.line, r.kernel->language);
       r.error = text;
       return;
     }

@@ -52,7 +52,9 @@ void leave(ThreadState &s) {
 void fail(Thread &t, int line, const char *what) {
   char text[320];
   const Dim b = t.block->id;
-  snprintf(text, sizeof text, "%s (line %d of the PTX, block %u,%u,%u, thread %u,%u,%u)", what, line, b.x, b.y, b.z, t.tid.x, t.tid.y, t.tid.z);
+  char place[48] = "";  // what C++ does for CUDA C between two lines has none
+  if (line) snprintf(place, sizeof place, "line %d of the %s, ", line, running->kernel->language);
+  snprintf(text, sizeof text, "%s (%sblock %u,%u,%u, thread %u,%u,%u)", what, place, b.x, b.y, b.z, t.tid.x, t.tid.y, t.tid.z);
   running->error = text;
   for (;;) pause_thread(*running->current);
 }
