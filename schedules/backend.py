@@ -91,7 +91,9 @@ class ScheduleRecord:
 class Fusion(Enum):
     """What becomes one kernel."""
 
-    TILES = "moments and packed bits are computed on the tiles of the kernel that makes their tensor"
+    TILES = (
+        "moments and packed bits are computed on the tiles of the kernel that makes their tensor"
+    )
     CHANNELS = "kernels that keep to their channels are computed one behind the other"
 
 

@@ -84,10 +84,11 @@ def _channel_block(schedule: s_tir.Schedule, block: Any) -> ChannelBlock | None:
     image, axes = (1 if rank == 5 else 0), list(realised.iter_vars)
     if rank < 2 or not _is_one_image(written.source.shape[image]):
         return None
-    at = [_position(axes, region.min) for region in written.region]
-    if at[image] is None or at[-1] is None or at[image] == at[-1]:
+    first = _position(axes, written.region[image].min)
+    last = _position(axes, written.region[-1].min)
+    if first is None or last is None or first == last:
         return None
-    own, channel = axes[at[image]], axes[at[-1]]
+    own, channel = axes[first], axes[last]
     size = _known(written.source.shape[-1])
     packs = rule_of(schedule, block) == "insta_pack"
     loads = [load for load in collect(realised.body, TensorLoad) if not _same(load, written.source)]
@@ -104,7 +105,7 @@ def _channel_block(schedule: s_tir.Schedule, block: Any) -> ChannelBlock | None:
             and _reads_image(load, own)
         ):
             return None
-    return ChannelBlock(at[image], at[-1], channels, words)
+    return ChannelBlock(first, last, channels, words)
 
 
 def _reads_channel(load: Any, channel: Any, channels: int, axes: Any, analyzer: Any) -> bool:
@@ -114,9 +115,7 @@ def _reads_channel(load: Any, channel: Any, channels: int, axes: Any, analyzer: 
     if axes is None:
         return bool(last.same_as(channel.var))
     bits = [axis for axis in axes if axis.iter_type == tirx.IterVar.CommReduce]
-    return len(bits) == 1 and bool(
-        analyzer.can_prove_equal(last, channel.var * WORD + bits[0].var)
-    )
+    return len(bits) == 1 and bool(analyzer.can_prove_equal(last, channel.var * WORD + bits[0].var))
 
 
 def _reads_image(load: Any, image: Any) -> bool:

@@ -20,10 +20,10 @@ from tvm_ffi import structural_map
 from tvm_insta.schedules.base import (
     NotApplicable,
     blocks,
+    extent,
     is_output,
     is_reduction,
     name_of,
-    extent,
     reads_in_place,
     start,
 )
@@ -130,6 +130,8 @@ def _steps(schedule: s_tir.Schedule) -> list[_Step]:
             continue
         mine = [b for b in own if _reads(schedule, block, b)]
         own = [b for b in own if b not in mine]
+        if is_reduction(schedule, block):  # sums are made in registers
+            mine, block = [*mine, block], schedule.cache_write(block, 0, "local")
         steps.append(_Step(block, form, mine))
     if len(steps) < 2 or own:
         raise NotApplicable
@@ -167,7 +169,8 @@ def _find_waits(schedule: s_tir.Schedule, steps: Sequence[_Step]) -> None:
     for step in steps:
         readers = [step.block, *step.inner]
         step.waits = any(
-            _reads(schedule, reader, other.block) and not _same_thread(schedule, reader, step, other)
+            _reads(schedule, reader, other.block)
+            and not _same_thread(schedule, reader, step, other)
             for reader in readers
             for other in written
         )

@@ -53,7 +53,7 @@ class ChannelPlan:
         return [arg for arg in variables(self.calls.bindings[var]) if arg in self.calls.bindings]
 
     def _waits_for(self, var: Expr, leader: Expr) -> bool:
-        """Whether an argument of `var` that is made elsewhere needs what `leader`'s kernel makes."""
+        """Whether an argument of `var` from elsewhere needs what `leader`'s kernel makes."""
         todo = [arg for arg in self._arguments(var) if self._leader(arg) is not leader]
         seen: set[Expr] = set()
         while todo:
