@@ -131,8 +131,9 @@ def _steps(schedule: s_tir.Schedule) -> list[_Step]:
         mine = [b for b in own if _reads(schedule, block, b)]
         own = [b for b in own if b not in mine]
         if is_reduction(schedule, block):  # sums are made in registers
-            mine, block = [*mine, block], schedule.cache_write(block, 0, "local")
-        steps.append(_Step(block, form, mine))
+            steps.append(_Step(schedule.cache_write(block, 0, "local"), form, [*mine, block]))
+        else:
+            steps.append(_Step(block, form, mine))
     if len(steps) < 2 or own:
         raise NotApplicable
     _find_waits(schedule, steps)
