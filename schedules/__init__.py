@@ -8,7 +8,7 @@ as it is, which is correct and slow, and is recorded as "unscheduled".
 
 from __future__ import annotations
 
-from tvm_insta.schedules.backend import BackEnd, ScheduleRecord
+from tvm_insta.schedules.backend import BackEnd, Fusion, ScheduleRecord
 from tvm_insta.schedules.base import SCHEDULE_VERSION, Blocking, ConvTiles
 from tvm_insta.schedules.driver import schedule_module
 from tvm_insta.schedules.generic.kinds import BINARY_CONVOLUTIONS, CONVOLUTIONS, kind_of
@@ -23,6 +23,7 @@ __all__ = [
     "BinaryLayer",
     "Blocking",
     "ConvTiles",
+    "Fusion",
     "Measured",
     "ScheduleRecord",
     "UsesTiles",

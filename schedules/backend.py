@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import ClassVar
 
 import tvm
@@ -87,6 +88,15 @@ class ScheduleRecord:
     reason: str = ""
 
 
+class Fusion(Enum):
+    """What becomes one kernel."""
+
+    TILES = (
+        "moments and packed bits are computed on the tiles of the kernel that makes their tensor"
+    )
+    CHANNELS = "kernels that keep to their channels are computed one behind the other"
+
+
 class BackEnd(ABC):
     """A family of targets; subclasses are listed in `registry.BACK_ENDS`.
 
@@ -95,8 +105,7 @@ class BackEnd(ABC):
         abilities: the restricted values of options that some of its targets can serve.
         device_code: whether kernels are code for a device beside the CPU, which a compiler of its
             own makes; only a CPU has the plain-C form, bundles, counters and parameters to tune.
-        fuses_consumers: whether its rules compute moments and packed bits inside of the kernel that
-            makes their tensor.
+        fusion: what its rules compute in one kernel, beside an element-wise epilogue.
         features: of this target, in LLVM's names.
         family: figures that its rules go by.
     """
@@ -104,7 +113,7 @@ class BackEnd(ABC):
     title: ClassVar[str]
     abilities: ClassVar[tuple[Ability, ...]] = ()
     device_code: ClassVar[bool] = False
-    fuses_consumers: ClassVar[bool] = True
+    fusion: ClassVar[Fusion] = Fusion.TILES
 
     def __init__(self, target: tvm.target.Target, features: frozenset[str]) -> None:
         self.target = target
@@ -155,6 +164,17 @@ class BackEnd(ABC):
         self, wish: str = "auto", measured: Mapping[BinaryLayer, Measured] | None = None
     ) -> UsesTiles | None:
         """Which binary convolutions AMX tiles compute; None where the target has none."""
+        return None
+
+    def channels_kept(self, function: tirx.PrimFunc) -> int | None:
+        """The channels of a kernel that `Fusion.CHANNELS` may compute together with its like.
+
+        Args:
+            function: legalised, not fused and not scheduled.
+
+        Returns:
+            None where it must stay apart.
+        """
         return None
 
     def schedule(

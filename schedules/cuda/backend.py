@@ -7,9 +7,10 @@ from dataclasses import replace
 import tvm
 from tvm import tirx
 
-from tvm_insta.schedules.backend import BackEnd, Rule, ScheduleRecord, first_line
+from tvm_insta.schedules.backend import BackEnd, Fusion, Rule, ScheduleRecord, first_line
 from tvm_insta.schedules.base import ConvTiles, Family
 from tvm_insta.schedules.cuda.bind import bind
+from tvm_insta.schedules.cuda.channel_kernels import channels_kept
 from tvm_insta.schedules.generic.backend import GENERIC
 from tvm_insta.schedules.generic.kinds import kind_of
 
@@ -19,7 +20,7 @@ class CudaBackEnd(BackEnd):
 
     title = "CUDA"
     device_code = True
-    fuses_consumers = False
+    fusion = Fusion.CHANNELS
 
     @classmethod
     def takes(cls, target: tvm.target.Target) -> bool:
@@ -34,6 +35,10 @@ class CudaBackEnd(BackEnd):
     def rules(self) -> tuple[Rule, ...]:
         """None of a CPU's."""
         return ()
+
+    def channels_kept(self, function: tirx.PrimFunc) -> int | None:
+        """By its indices."""
+        return channels_kept(function)
 
     def schedule(
         self, name: str, function: tirx.PrimFunc, lanes: int, wish: ConvTiles

@@ -7,6 +7,7 @@ thread; sums of integers may be shared out.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 
@@ -14,6 +15,7 @@ import tvm
 from tvm import s_tir, tirx
 
 from tvm_insta.schedules.base import NotApplicable, start, with_symbol_of
+from tvm_insta.schedules.cuda.channels import schedule_channels
 from tvm_insta.schedules.cuda.functions import with_defined_functions
 from tvm_insta.schedules.cuda.image import schedule_image
 from tvm_insta.schedules.cuda.pack import schedule_pack
@@ -23,14 +25,28 @@ from tvm_insta.schedules.cuda.threads import schedule_stages, schedule_threads
 
 _LOG = logging.getLogger(__name__)
 
-Rule = Callable[[s_tir.Schedule], None]
+Rule = Callable[[tirx.PrimFunc], tirx.PrimFunc]
+
+
+def _by(rule: Callable[[s_tir.Schedule], None]) -> Rule:
+    """A rule that changes a schedule, as one of functions."""
+
+    @functools.wraps(rule)
+    def scheduled(function: tirx.PrimFunc) -> tirx.PrimFunc:
+        schedule = start(function)
+        rule(schedule)
+        return schedule.mod["main"]
+
+    return scheduled
+
 
 _RULES: Sequence[Rule] = (
-    schedule_popcount,
-    schedule_pack,
-    schedule_threads,
-    schedule_image,
-    schedule_stages,
+    _by(schedule_popcount),
+    _by(schedule_pack),
+    schedule_channels,
+    _by(schedule_threads),
+    _by(schedule_image),
+    _by(schedule_stages),
 )
 
 
@@ -47,14 +63,12 @@ def bind(function: tirx.PrimFunc, target: tvm.target.Target) -> tirx.PrimFunc | 
     function = with_simple_indices(with_defined_functions(function))
     for rule in _RULES:
         with target:
-            schedule = start(function)
             try:
-                rule(schedule)
+                scheduled = rule(function)
             except NotApplicable:
                 continue
             except Exception as error:  # TVM refuses in many ways; the rules behind are simpler
                 _LOG.debug("%s: %s", rule.__name__, error)
                 continue
-        scheduled = schedule.mod["main"].with_attr("tirx.is_scheduled", True)
-        return with_symbol_of(scheduled, function)
+        return with_symbol_of(scheduled.with_attr("tirx.is_scheduled", True), function)
     return None

@@ -22,10 +22,7 @@ from tvm_insta.schedules.base import (
     largest_divisor,
     rule_of,
 )
-from tvm_insta.schedules.cuda.blocks import inline_all, outputs, spatial_loops
-
-SHARED_BYTES = 48 << 10
-"""What a block has of shared memory on every card, without opting in to more."""
+from tvm_insta.schedules.cuda.blocks import SHARED_BYTES, inline_all, outputs, spatial_loops
 
 _MARKS = ("insta_bconv",)
 _PIXELS = 4  # of a thread

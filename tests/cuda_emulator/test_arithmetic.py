@@ -90,6 +90,16 @@ def dot(first, second):
     return run
 
 
+def dot_halves(first, second, high):
+    def run(a, b, c):
+        signs = [s if kind == "s" else u for kind in (first, second)]
+        numbers = struct.unpack("<2H", struct.pack("<I", u(a)))
+        pairs = zip(numbers, struct.pack("<I", u(b))[2 * high :], strict=False)
+        return c + sum(signs[0](x, 16) * signs[1](y, 8) for x, y in pairs)
+
+    return run
+
+
 def funnel(left, wrap):
     def run(a, b, c):
         n = c & 31 if wrap else min(u(c), 32)
@@ -194,6 +204,12 @@ def integer_cases():
         Case("prmt.b32 %ow, %aw, %bw, %cw;", permuted),
         Case("bfi.b32 %ow, %aw, %bw, 5, 9;", lambda a, b, c: inserted(a, b, 5 | 9 << 8)),
         Case("bfi.b32 %ow, %aw, %bw, 28, 9;", lambda a, b, c: inserted(a, b, 28 | 9 << 8)),
+        *(
+            Case(f"dp2a.{half}.{x}32.{y}32 %ow, %aw, %bw, %cw;", dot_halves(x, y, half == "hi"))
+            for half in ("lo", "hi")
+            for x in "su"
+            for y in "su"
+        ),
         *(Case(f"dp4a.{x}32.{y}32 %ow, %aw, %bw, %cw;", dot(x, y)) for x in "su" for y in "su"),
         *(
             Case(f"shf.{way}.{mode}.b32 %ow, %aw, %bw, %cw;", funnel(way == "l", mode == "wrap"))

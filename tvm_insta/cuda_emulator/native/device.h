@@ -207,6 +207,10 @@ template <class A, class B> inline uint32_t dot_bytes(uint32_t a, uint32_t b) {
   for (int i = 0; i < 32; i += 8) sum += (uint32_t)((int32_t)(A)(a >> i) * (int32_t)(B)(b >> i));
   return sum;
 }
+template <class A, class B> inline uint32_t dot_halves(uint32_t a, uint32_t b) {
+  return (uint32_t)((int32_t)(A)a * (int32_t)(B)b) +
+         (uint32_t)((int32_t)(A)(a >> 16) * (int32_t)(B)(b >> 8));
+}
 
 // ---- warps: the last lane that comes does the work for all
 void nothing(Warp &);

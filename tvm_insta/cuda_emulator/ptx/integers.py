@@ -188,6 +188,17 @@ def _dp4a(e: Emitter, found: Found, ops: Operands) -> str:
     return e.store(ops[0], kind, f"{c} + dot_bytes<{types}>({a}, {b})")
 
 
+@rule(r"dp2a\.(?P<half>lo|hi)\.(?P<a>[us])32\.(?P<b>[us])32", 4)
+def _dp2a(e: Emitter, found: Found, ops: Operands) -> str:
+    kind = "u32" if found["a"] == found["b"] == "u" else "s32"
+    a, b, c = (e.value(op, "u32") for op in ops[1:])
+    types = ", ".join(
+        f"{'' if found[name] == 's' else 'u'}int{bits}_t" for name, bits in (("a", 16), ("b", 8))
+    )
+    shift = 16 if found["half"] == "hi" else 0
+    return e.store(ops[0], kind, f"{c} + dot_halves<{types}>({a}, {b} >> {shift})")
+
+
 @rule(
     r"setp\.(?P<compare>[a-z]{2,3})(?:\.(?P<join>and|or|xor))?"
     r"\.(?P<kind>[bus](?:16|32|64)|f32|f64)",
