@@ -48,6 +48,7 @@ struct Running {  // the block that runs
   Fibre scheduler;
   ThreadState *current = nullptr;
   uint32_t alive = 0, waiting = 0, epoch = 0, number = 0;
+  bool counted = false;  // this block is the one that counts, see counts.h
   std::string error;
 };
 extern Running *running;  // null between launches
@@ -58,5 +59,7 @@ inline void pause_thread(ThreadState &s) { switch_to(s.fibre, running->scheduler
 void leave(ThreadState &s);
 // What cp.async asked for: the bytes arrive.
 void land(Thread &t, const Copy &c);
+// What the block did, which has ended.
+void write_counts(const Running &r, uint32_t shared_bytes);
 
 }  // namespace emu

@@ -10,6 +10,7 @@ namespace emu {
 
 constexpr uint32_t kLanes = 32;
 constexpr int kWordsIn = 12, kWordsOut = 4;
+constexpr int kUnits = 11;  // of a multiprocessor, see ptx/classes.py
 
 struct Dim { uint32_t x, y, z; };
 struct Block;
@@ -31,6 +32,7 @@ struct Thread {
   char *shared, *local;
   uint32_t local_bytes;
   ThreadState *state;
+  uint32_t steps[kUnits];  // instructions executed, where kernels are built to count them
 };
 
 struct Block {
@@ -59,6 +61,12 @@ void copy_async(Thread &t, uint64_t to, uint64_t from, uint32_t bytes, uint32_t 
 void copy_commit(Thread &t);
 void copy_wait(Thread &t, uint32_t keep);
 [[noreturn]] void fail(Thread &t, int line, const char *what);
+
+#ifdef EMU_COUNTS
+#define EMU_STEP(unit, count) t.steps[unit] += count;
+#else
+#define EMU_STEP(unit, count)
+#endif
 
 inline void local_memory(Thread &t, char *memory, uint32_t bytes) {
   memset(memory, 0xa5, bytes);

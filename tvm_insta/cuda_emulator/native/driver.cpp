@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "counts.h"
 #include "engine.h"
 #include "streams.h"
 
@@ -132,8 +133,8 @@ void emu_start(int arch, uint32_t optin_shared, int (*translator)(const void *, 
   shared_limit = optin_shared;
   translate = translator;
 }
-void emu_configure(int order, uint32_t seed, int late_copies, int races) {
-  emu::options = {order, seed, late_copies != 0, races != 0};
+void emu_configure(int order, uint32_t seed, int late_copies, int races, int counts) {
+  emu::options = {order, seed, late_copies != 0, races != 0, counts != 0};
 }
 int emu_architecture() { return architecture; }
 uint32_t emu_shared_limit() { return shared_limit; }
@@ -147,6 +148,12 @@ const char *emu_take_names() {
   std::lock_guard<std::mutex> guard(lock);
   taken.swap(names);
   names.clear();
+  return taken.c_str();
+}
+const char *emu_take_counts() {
+  static std::string taken;
+  std::lock_guard<std::mutex> guard(lock);
+  taken = emu::take_counts();
   return taken.c_str();
 }
 const char *emu_error() { return error.c_str(); }

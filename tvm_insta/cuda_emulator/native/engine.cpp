@@ -80,7 +80,7 @@ void prepare(Running &r, Dim id, uint32_t shared_bytes) {
     s.open.clear();
     s.groups.clear();
     s.thread = {&r.block, &r.warps[s.warp], {i % dim.x, i / dim.x % dim.y, i / (dim.x * dim.y)}, i, i % kLanes,
-                r.shared.data(), nullptr, 0, &s};
+                r.shared.data(), nullptr, 0, &s, {}};
     r.warp_states[s.warp].live |= 1u << s.thread.lane;
     s.fibre.start(*stacks[i], entry);
   }
@@ -129,9 +129,11 @@ std::string launch(const Kernel &kernel, const char *parameters, Dim grid, Dim b
   arrange(blocks, seed);
   for (uint32_t number : blocks) {
     r.number = number;
+    r.counted = options.counts && number == blocks.size() / 2;
     prepare(r, {number % grid.x, number / grid.x % grid.y, number / grid.x / grid.y}, shared);
     run_block(r, threads, seed);
     if (!r.error.empty()) break;
+    if (r.counted) write_counts(r, shared);
   }
   running = nullptr;
   return r.error;

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "block.h"
+#include "counts.h"
 
 namespace emu {
 
@@ -131,16 +132,20 @@ void land(Thread &t, const Copy &c) {
 }
 
 char *access(Thread &t, Space space, uint64_t address, uint32_t bytes, bool write, int line) {
-  switch (space) {
-    case kGlobal: return global_at(t, address, bytes, write, line);
-    case kShared: return shared_at(t, address, bytes, write, line);
-    case kLocal: return local_at(t, address, bytes, line);
-    case kGeneric: break;
+  if (space == kGeneric) {
+    const uint64_t shared = (uint64_t)t.shared, local = (uint64_t)t.local;
+    space = kGlobal;
+    if (address >= shared && address < shared + running->shared.size()) {
+      space = kShared;
+      address -= shared;
+    } else if (t.local && address >= local && address < local + t.local_bytes) {
+      space = kLocal;
+      address -= local;
+    }
   }
-  const uint64_t shared = (uint64_t)t.shared, local = (uint64_t)t.local;
-  if (address >= shared && address < shared + running->shared.size()) return shared_at(t, address - shared, bytes, write, line);
-  if (t.local && address >= local && address < local + t.local_bytes) return local_at(t, address - local, bytes, line);
-  return global_at(t, address, bytes, write, line);
+  if (space == kLocal) return local_at(t, address, bytes, line);
+  if (running->counted) count_touch({address, line, t.linear, bytes, space, write});
+  return space == kShared ? shared_at(t, address, bytes, write, line) : global_at(t, address, bytes, write, line);
 }
 
 void add_memory(const void *at, size_t bytes, bool constant) {

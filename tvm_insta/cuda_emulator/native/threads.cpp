@@ -2,6 +2,7 @@
 #include <cstdio>
 
 #include "block.h"
+#include "counts.h"
 
 namespace emu {
 
@@ -100,6 +101,10 @@ void meet(Thread &t, uint32_t mask, int line, Work work, bool everyone) {
 void copy_async(Thread &t, uint64_t to, uint64_t from, uint32_t bytes, uint32_t real, int line) {
   if (real > bytes) fail(t, line, "cp.async reads more than it writes");
   const Copy c{to, from, bytes, real, line};
+  if (running->counted) {
+    count_touch({to, line, t.linear, bytes, kShared, true});
+    if (real) count_touch({from, line, t.linear, real, kGlobal, false});
+  }
   if (options.late_copies) t.state->open.push_back(c);
   else land(t, c);
 }
