@@ -13,7 +13,7 @@ from tvm_insta.schedules.base import SCHEDULE_VERSION, Blocking, ConvTiles
 from tvm_insta.schedules.driver import schedule_module
 from tvm_insta.schedules.generic.kinds import BINARY_CONVOLUTIONS, CONVOLUTIONS, kind_of
 from tvm_insta.schedules.registry import able, back_end
-from tvm_insta.schedules.variants import BinaryLayer, Measured, UsesTiles
+from tvm_insta.schedules.variants import BinaryLayer, Measured, PackedLayer, RefusedMatrix, UsesTiles
 
 __all__ = [
     "BINARY_CONVOLUTIONS",
@@ -25,6 +25,8 @@ __all__ = [
     "ConvTiles",
     "Fusion",
     "Measured",
+    "PackedLayer",
+    "RefusedMatrix",
     "ScheduleRecord",
     "UsesTiles",
     "able",

@@ -26,7 +26,13 @@ from tvm_insta.schedules.base import (
     start,
     with_symbol_of,
 )
-from tvm_insta.schedules.variants import BinaryLayer, Measured, UsesTiles
+from tvm_insta.schedules.variants import (
+    BinaryLayer,
+    Measured,
+    PackedLayer,
+    RefusedMatrix,
+    UsesTiles,
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,8 @@ class ScheduleRecord:
 
     Attributes:
         function: name of the PrimFunc in the module.
-        rule: "insta_bconv", "insta_bconv_bytes", "insta_bconv_pairs", "insta_bconv_signs",
+        rule: "insta_bconv", "insta_bconv_bytes", "insta_bconv_pairs", "insta_bconv_runs",
+            "insta_bconv_signs",
             "insta_fconv", "insta_pack", "sweep", "moments", "pool", "reduction", "elementwise" or
             "unscheduled".
         tiles: the tile sizes that were used, for convolutions and packing of images on a CPU.
@@ -154,6 +161,13 @@ class BackEnd(ABC):
             The layout, or None for blocks of words as wide as the target's vectors.
         """
         return None
+
+    def refuses_matrix(self, layer: PackedLayer) -> RefusedMatrix | None:
+        """Why no unit for products of matrices of bits computes a layer; None where one does.
+
+        One does so from the layout of `insta.bitserial_conv2d_runs`.
+        """
+        return RefusedMatrix.NO_UNIT
 
     @property
     def float_block(self) -> int:

@@ -11,8 +11,10 @@ from tvm_insta.schedules.backend import BackEnd, Fusion, Rule, ScheduleRecord, f
 from tvm_insta.schedules.base import ConvTiles, Family
 from tvm_insta.schedules.cuda.bind import bind
 from tvm_insta.schedules.cuda.channel_kernels import channels_kept
+from tvm_insta.schedules.cuda.matrix import refused, unit_of
 from tvm_insta.schedules.generic.backend import GENERIC
 from tvm_insta.schedules.generic.kinds import kind_of
+from tvm_insta.schedules.variants import PackedLayer, RefusedMatrix
 
 
 class CudaBackEnd(BackEnd):
@@ -35,6 +37,10 @@ class CudaBackEnd(BackEnd):
     def rules(self) -> tuple[Rule, ...]:
         """None of a CPU's."""
         return ()
+
+    def refuses_matrix(self, layer: PackedLayer) -> RefusedMatrix | None:
+        """By the card, and by what fits its shared memory."""
+        return refused(layer, unit_of(self.target))
 
     def channels_kept(self, function: tirx.PrimFunc) -> int | None:
         """By its indices."""

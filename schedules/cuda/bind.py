@@ -21,18 +21,19 @@ from tvm_insta.schedules.cuda.image import schedule_image
 from tvm_insta.schedules.cuda.pack import schedule_pack
 from tvm_insta.schedules.cuda.popcount import schedule_popcount
 from tvm_insta.schedules.cuda.simplify import with_simple_indices
+from tvm_insta.schedules.cuda.tensor_cores import schedule_matrix
 from tvm_insta.schedules.cuda.threads import schedule_stages, schedule_threads
 
 _LOG = logging.getLogger(__name__)
 
-Rule = Callable[[tirx.PrimFunc], tirx.PrimFunc]
+Rule = Callable[[tirx.PrimFunc, tvm.target.Target], tirx.PrimFunc]
 
 
 def _by(rule: Callable[[s_tir.Schedule], None]) -> Rule:
     """A rule that changes a schedule, as one of functions."""
 
     @functools.wraps(rule)
-    def scheduled(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    def scheduled(function: tirx.PrimFunc, _: tvm.target.Target) -> tirx.PrimFunc:
         schedule = start(function)
         rule(schedule)
         return schedule.mod["main"]
@@ -40,10 +41,15 @@ def _by(rule: Callable[[s_tir.Schedule], None]) -> Rule:
     return scheduled
 
 
+def _channels(function: tirx.PrimFunc, _: tvm.target.Target) -> tirx.PrimFunc:
+    return schedule_channels(function)
+
+
 _RULES: Sequence[Rule] = (
+    schedule_matrix,
     _by(schedule_popcount),
     _by(schedule_pack),
-    schedule_channels,
+    _channels,
     _by(schedule_threads),
     _by(schedule_image),
     _by(schedule_stages),
@@ -64,7 +70,7 @@ def bind(function: tirx.PrimFunc, target: tvm.target.Target) -> tirx.PrimFunc | 
     for rule in _RULES:
         with target:
             try:
-                scheduled = rule(function)
+                scheduled = rule(function, target)
             except NotApplicable:
                 continue
             except Exception as error:  # TVM refuses in many ways; the rules behind are simpler

@@ -8,7 +8,13 @@ from tvm_insta.schedules.base import blocks, is_reduction, name_of, rule_of, sta
 from tvm_insta.schedules.generic.float_ops import reduction_kind
 
 BINARY_CONVOLUTIONS = frozenset(
-    {"insta_bconv", "insta_bconv_bytes", "insta_bconv_pairs", "insta_bconv_signs"}
+    {
+        "insta_bconv",
+        "insta_bconv_bytes",
+        "insta_bconv_pairs",
+        "insta_bconv_runs",
+        "insta_bconv_signs",
+    }
 )
 """The kinds of functions that are binary convolutions, and the rules that schedule them."""
 

@@ -59,12 +59,12 @@ def test_every_barrier_is_missed(small, monkeypatch):
         cuda_emulator.start("sm_90")
         return tvm_insta.load(small[1] / "cuda", device="emulated")(given)
 
-    with pytest.raises(ArtefactError, match="race in (shared|global) memory"):
+    with pytest.raises(ArtefactError, match=r"race in (shared|global) memory"):
         run_without(0)
     count = len(BARRIER.findall(texts[0]))
     assert count >= 2  # each binary convolution waits for its tiles
     for number in range(1, count):
-        with pytest.raises(ArtefactError, match="race in (shared|global) memory"):
+        with pytest.raises(ArtefactError, match=r"race in (shared|global) memory"):
             run_without(number)
 
 
