@@ -8,7 +8,7 @@ it can serve. `registry` lists them; passes, tuner and compiler ask the object a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
@@ -23,6 +23,7 @@ from tvm_insta.schedules.base import (
     Kernel,
     NotApplicable,
     OtherKind,
+    Tiles,
     start,
     with_symbol_of,
 )
@@ -85,13 +86,13 @@ class ScheduleRecord:
             "insta_bconv_signs",
             "insta_fconv", "insta_pack", "sweep", "moments", "pool", "reduction", "elementwise" or
             "unscheduled".
-        tiles: the tile sizes that were used, for convolutions and packing of images on a CPU.
+        tiles: the tile sizes that were used, for convolutions, and packing of images on a CPU.
         reason: why the rule that is meant for the function did not apply; "" where it did.
     """
 
     function: str
     rule: str
-    tiles: ConvTiles | None = None
+    tiles: Tiles | None = None
     reason: str = ""
 
 
@@ -192,7 +193,7 @@ class BackEnd(ABC):
         return None
 
     def schedule(
-        self, name: str, function: tirx.PrimFunc, lanes: int, wish: ConvTiles
+        self, name: str, function: tirx.PrimFunc, lanes: int, wish: Tiles
     ) -> tuple[tirx.PrimFunc, ScheduleRecord]:
         """Schedule a function by the first rule that can; without one it stays as it is.
 
@@ -202,10 +203,10 @@ class BackEnd(ABC):
             lanes: 32-bit lanes that element-wise code is vectorised by.
             wish: tiles; the default leaves them to the rule, and so do tiles that do not fit.
         """
-        reason = ""
+        reason, mine = "", wish if isinstance(wish, ConvTiles) else ConvTiles()
         for rule in self.rules:
             # Tiles that do not fit are worth one retry with the rule's own.
-            for tiles in (wish, ConvTiles()) if wish != ConvTiles() else (wish,):
+            for tiles in dict.fromkeys((mine, ConvTiles())):
                 kernel = Kernel(start(function), self.family, lanes, tiles)
                 try:
                     label, used = rule.apply(kernel)
@@ -220,7 +221,7 @@ class BackEnd(ABC):
                     return made, ScheduleRecord(name, label, used, reason)
         return function, ScheduleRecord(name, "unscheduled", None, reason)
 
-    def space(self, function: tirx.PrimFunc, lanes: int) -> list[ConvTiles]:
+    def space(self, function: tirx.PrimFunc, lanes: int) -> Sequence[Tiles]:
         """The tiles of a function that are worth a measurement; `schedule` applies each as it is.
 
         Bands of rows are never longer than those that the rules take by themselves: those leave

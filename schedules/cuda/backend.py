@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import tvm
 from tvm import tirx
 
 from tvm_insta.schedules.backend import BackEnd, Fusion, Rule, ScheduleRecord, first_line
-from tvm_insta.schedules.base import ConvTiles, Family
-from tvm_insta.schedules.cuda.bind import bind
+from tvm_insta.schedules.base import Family, Tiles
+from tvm_insta.schedules.cuda.bind import bind, matrix_space_of
 from tvm_insta.schedules.cuda.channel_kernels import channels_kept
 from tvm_insta.schedules.cuda.matrix import refused, unit_of
 from tvm_insta.schedules.generic.backend import GENERIC
@@ -47,15 +48,19 @@ class CudaBackEnd(BackEnd):
         return channels_kept(function)
 
     def schedule(
-        self, name: str, function: tirx.PrimFunc, lanes: int, wish: ConvTiles
+        self, name: str, function: tirx.PrimFunc, lanes: int, wish: Tiles
     ) -> tuple[tirx.PrimFunc, ScheduleRecord]:
         """Bind a function to blocks and threads; its record names the kind of function it is."""
         try:
-            bound = bind(function, self.target)
+            bound = bind(function, self.target, wish)
         except Exception as error:  # TVM may refuse a function in many ways
             bound, reason = None, first_line(error)
         else:
             reason = "" if bound is not None else "no rule applies"
         if bound is None:
             return function, ScheduleRecord(name, "unscheduled", None, reason)
-        return bound, ScheduleRecord(name, kind_of(function))
+        return bound.function, ScheduleRecord(name, kind_of(function), bound.tile)
+
+    def space(self, function: tirx.PrimFunc, lanes: int) -> Sequence[Tiles]:
+        """Of a convolution on tensor cores; the others have nothing to choose."""
+        return matrix_space_of(function, self.target)

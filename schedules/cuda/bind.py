@@ -10,23 +10,33 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import tvm
 from tvm import s_tir, tirx
 
-from tvm_insta.schedules.base import NotApplicable, start, with_symbol_of
+from tvm_insta.schedules.base import NotApplicable, Tiles, start, with_symbol_of
 from tvm_insta.schedules.cuda.channels import schedule_channels
 from tvm_insta.schedules.cuda.functions import with_defined_functions
 from tvm_insta.schedules.cuda.image import schedule_image
+from tvm_insta.schedules.cuda.matrix import MatrixTile, unit_of
 from tvm_insta.schedules.cuda.pack import schedule_pack
 from tvm_insta.schedules.cuda.popcount import schedule_popcount
 from tvm_insta.schedules.cuda.simplify import with_simple_indices
-from tvm_insta.schedules.cuda.tensor_cores import schedule_matrix
+from tvm_insta.schedules.cuda.tensor_cores import matrix_tiles, schedule_matrix
 from tvm_insta.schedules.cuda.threads import schedule_stages, schedule_threads
 
 _LOG = logging.getLogger(__name__)
 
 Rule = Callable[[tirx.PrimFunc, tvm.target.Target], tirx.PrimFunc]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A scheduled function, and the sizes that its rule was told or chose."""
+
+    function: tirx.PrimFunc
+    tile: MatrixTile | None
 
 
 def _by(rule: Callable[[s_tir.Schedule], None]) -> Rule:
@@ -56,25 +66,52 @@ _RULES: Sequence[Rule] = (
 )
 
 
-def bind(function: tirx.PrimFunc, target: tvm.target.Target) -> tirx.PrimFunc | None:
+def bind(
+    function: tirx.PrimFunc, target: tvm.target.Target, wish: Tiles | None = None
+) -> Bound | None:
     """Bind a PrimFunc to the blocks and threads of a GPU.
 
     Args:
         function: legalised and fused; its batch may be symbolic.
         target: kind "cuda".
+        wish: sizes for a rule that can be told some; others are ignored.
 
     Returns:
-        The scheduled function, or None if no rule applies to it.
+        The scheduled function and the sizes it has, or None if no rule applies to it.
     """
     function = with_simple_indices(with_defined_functions(function))
+    tile = _matrix_tile(function, target, wish)
     for rule in _RULES:
         with target:
             try:
-                scheduled = rule(function, target)
+                if rule is schedule_matrix:
+                    scheduled = schedule_matrix(function, target, tile)
+                else:
+                    scheduled, tile = rule(function, target), None
             except NotApplicable:
                 continue
             except Exception as error:  # TVM refuses in many ways; the rules behind are simpler
                 _LOG.debug("%s: %s", rule.__name__, error)
                 continue
-        return with_symbol_of(scheduled.with_attr("tirx.is_scheduled", True), function)
+        done = with_symbol_of(scheduled.with_attr("tirx.is_scheduled", True), function)
+        return Bound(done, tile)
     return None
+
+
+def _matrix_tile(
+    function: tirx.PrimFunc, target: tvm.target.Target, wish: Tiles | None
+) -> MatrixTile | None:
+    """The tile of a convolution on tensor cores; None for what is none."""
+    listed = matrix_space_of(function, target)
+    return next((tile for tile in listed if tile == wish), listed[0] if listed else None)
+
+
+def matrix_space_of(function: tirx.PrimFunc, target: tvm.target.Target) -> list[MatrixTile]:
+    """The tiles of a convolution on tensor cores, the default first; empty for what is none."""
+    if unit_of(target) is None:
+        return []
+    try:
+        return matrix_tiles(with_simple_indices(with_defined_functions(function)))
+    except Exception as error:  # whatever TVM refuses here, the rule refuses, too
+        _LOG.debug("matrix tiles: %s", error)
+        return []

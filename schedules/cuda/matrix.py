@@ -14,7 +14,7 @@ from enum import Enum
 
 import tvm
 
-from tvm_insta.schedules.base import NotApplicable
+from tvm_insta.schedules.base import NotApplicable, Tiles
 from tvm_insta.schedules.cuda.blocks import SHARED_BYTES, WARP
 from tvm_insta.schedules.variants import PackedLayer, RefusedMatrix
 
@@ -43,7 +43,7 @@ def unit_of(target: tvm.target.Target) -> Unit | None:
 
 
 @dataclass(frozen=True)
-class MatrixTile:
+class MatrixTile(Tiles):
     """How a convolution is shared out.
 
     Attributes:
@@ -183,7 +183,9 @@ def _unpromising(layer: PackedLayer, tile: MatrixTile) -> tuple[float, ...]:
     height, width = layer.image
     pieces = tile.pixel_pieces * tile.pixel_warps * tile.channel_pieces * tile.channel_warps
     blocks = (
-        -(-height // tile.rows) * -(-width // tile.columns) * -(-layer.out_channels // tile.channels)
+        -(-height // tile.rows)
+        * -(-width // tile.columns)
+        * -(-layer.out_channels // tile.channels)
     )
     computed = blocks * pieces * PIXELS * CHANNELS
     waste = computed / (height * width * layer.out_channels)
