@@ -16,7 +16,7 @@ from tvm_insta.codegen import raw
 from tvm_insta.codegen.parts import serial
 from tvm_insta.codegen.relax_vm import TIR_PIPELINE
 from tvm_insta.errors import TuneError
-from tvm_insta.schedules import ConvTiles, schedule_module
+from tvm_insta.schedules import Tiles, schedule_module
 from tvm_insta.target import InstaTarget
 from tvm_insta.target.toolchain import find_linker
 from tvm_insta.tuning.workload import arguments_of, outputs_of
@@ -25,7 +25,7 @@ SYMBOL = "kernel"
 _MAIN = Path(__file__).with_name("icount_main.c")
 
 
-def scheduled(mod: IRModule, target: InstaTarget, tiles: ConvTiles | None) -> tirx.PrimFunc:
+def scheduled(mod: IRModule, target: InstaTarget, tiles: Tiles | None) -> tirx.PrimFunc:
     """The workload scheduled with exactly these parameters; None leaves it unscheduled.
 
     Raises:
@@ -46,7 +46,7 @@ def scheduled(mod: IRModule, target: InstaTarget, tiles: ConvTiles | None) -> ti
 def build(
     mod: IRModule,
     target: InstaTarget,
-    tiles: ConvTiles | None,
+    tiles: Tiles | None,
     form: str,
     out: Path,
     *,

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tvm_insta.errors import LogError
-from tvm_insta.schedules import ConvTiles
+from tvm_insta.schedules import Tiles
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning import lines, meta, records
 from tvm_insta.tuning.records import Record
@@ -121,7 +121,7 @@ class TuningLog:
         self,
         task: Task,
         target: InstaTarget,
-        tiles: ConvTiles,
+        tiles: Tiles,
         outcome: Outcome,
         *,
         final: bool = False,

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from tvm_insta.errors import TuneError
 from tvm_insta.runtime import cpu
-from tvm_insta.schedules import ConvTiles, back_end
+from tvm_insta.schedules import Tiles, back_end
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning.process import Worker, WorkerFailure
 from tvm_insta.tuning.records import to_numbers
@@ -64,8 +64,8 @@ class Runner(Protocol):
         """
 
     def measure(
-        self, task: Task, candidates: Sequence[ConvTiles], repeats: int
-    ) -> Iterator[tuple[ConvTiles, Outcome]]:
+        self, task: Task, candidates: Sequence[Tiles], repeats: int
+    ) -> Iterator[tuple[Tiles, Outcome]]:
         """Yield each candidate's outcome as soon as it is known, in any order."""
 
     def close(self) -> None:
@@ -116,11 +116,11 @@ class Workshop:
             "tiles": task.tiles,
         }
 
-    def build(self, task: Task, candidates: Sequence[ConvTiles | None]) -> list[Path | str]:
+    def build(self, task: Task, candidates: Sequence[Tiles | None]) -> list[Path | str]:
         """Build the candidates side by side: for each a file, or the error as text."""
         return list(self._pool.map(lambda tiles: self._build(task, tiles), candidates))
 
-    def _build(self, task: Task, tiles: ConvTiles | None) -> Path | str:
+    def _build(self, task: Task, tiles: Tiles | None) -> Path | str:
         numbers: Mapping[str, int] | None = None if tiles is None else to_numbers(tiles)
         digest = hashlib.sha256(json.dumps(numbers).encode()).hexdigest()[:16]
         ending = {"library": "so", "program": "exe", "assembly": "s"}[self._form]
@@ -186,8 +186,8 @@ class LocalRunner:
         reference(self.workshop, self._worker, task, self._run_timeout)
 
     def measure(
-        self, task: Task, candidates: Sequence[ConvTiles], repeats: int
-    ) -> Iterator[tuple[ConvTiles, Outcome]]:
+        self, task: Task, candidates: Sequence[Tiles], repeats: int
+    ) -> Iterator[tuple[Tiles, Outcome]]:
         """See `Runner.measure`."""
         built = self.workshop.build(task, candidates)
         for tiles, library in zip(candidates, built, strict=True):

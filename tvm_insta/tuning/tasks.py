@@ -12,7 +12,7 @@ from tvm import tirx
 from tvm.ir import IRModule
 
 from tvm_insta.errors import TuneError
-from tvm_insta.schedules import ConvTiles, back_end, schedule_module
+from tvm_insta.schedules import Tiles, back_end, schedule_module
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning.workload import canonical, key_of
 
@@ -38,8 +38,8 @@ class Task:
     name: str
     mod: IRModule = field(compare=False)
     rule: str
-    choices: tuple[ConvTiles, ...]
-    default: ConvTiles
+    choices: tuple[Tiles, ...]
+    default: Tiles
     calls: int = 1
     layers: tuple[str, ...] = ()
     macs: int = 0
