@@ -11,6 +11,7 @@ from __future__ import annotations
 from tvm_insta.schedules.backend import BackEnd, Fusion, ScheduleRecord
 from tvm_insta.schedules.base import SCHEDULE_VERSION, Blocking, ConvTiles, Tiles
 from tvm_insta.schedules.cuda.matrix import MatrixTile
+from tvm_insta.schedules.cuda.tensor_cores import packed_layer
 from tvm_insta.schedules.driver import schedule_module
 from tvm_insta.schedules.generic.kinds import BINARY_CONVOLUTIONS, CONVOLUTIONS, kind_of
 from tvm_insta.schedules.registry import able, back_end
@@ -45,5 +46,6 @@ __all__ = [
     "able",
     "back_end",
     "kind_of",
+    "packed_layer",
     "schedule_module",
 ]

@@ -20,7 +20,7 @@ import tvm_ffi
 
 from tvm_insta import cuda_emulator
 from tvm_insta.codegen.elf import ElfFile
-from tvm_insta.codegen.nvcc_compile import compile_device_code
+from tvm_insta.codegen.nvcc_compile import KernelResources, compile_device_code
 from tvm_insta.errors import ToolchainError
 from tvm_insta.target import InstaTarget
 from tvm_insta.target.toolchain import find_linker, nvcc
@@ -56,8 +56,11 @@ def find_nvcc() -> Path:
 
 
 @contextmanager
-def device_compiler(target: InstaTarget) -> Iterator[None]:
+def device_compiler(target: InstaTarget) -> Iterator[list[KernelResources]]:
     """Within the block, TVM compiles CUDA kernels with nvcc and embeds the binary.
+
+    Yields:
+        A list, which then holds what each compiled kernel takes.
 
     Raises:
         ToolchainError: nvcc is not installed or refuses the kernels, or CUDA's libraries cannot be
@@ -66,19 +69,22 @@ def device_compiler(target: InstaTarget) -> Iterator[None]:
     compiler = find_nvcc()
     _load_cuda_runtime(target, compiler)
     failures: list[ToolchainError] = []
+    found: list[KernelResources] = []
 
     def compile_source(source: str) -> bytes:
         try:
-            return compile_device_code(source, target.mcpu, compiler).image
+            made = compile_device_code(source, target.mcpu, compiler)
         except ToolchainError as error:
             failures.append(error)  # on its way through C++ it would lose its type
             raise
+        found.extend(made.kernels)
+        return made.image
 
     before = tvm_ffi.get_global_func(_CALLBACK)
     tvm_ffi.register_global_func(_CALLBACK, compile_source, override=True)
     try:
         with target.tvm:
-            yield
+            yield found
     except Exception:
         if failures:
             raise failures[0] from None

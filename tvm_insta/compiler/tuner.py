@@ -283,7 +283,7 @@ def _about(
                 f"{folder} holds records of the {what} {made!r}, this sweep would add some of "
                 f"{asked!r}: name another folder with --log-dir"
             )
-    if about.peak is None and runner.name == "local":
+    if about.peak is None and runner.name == "local" and not back_end(target.tvm).device_code:
         try:
             about = dataclasses.replace(about, peak=measure_peak(target.features))
         except ToolchainError as error:

@@ -44,6 +44,19 @@ def load(arch: str) -> None:
     _load_runtime()
 
 
+def name(arch: str) -> str:
+    """What the first card is called, once `load` has found that it runs kernels for `arch`.
+
+    Raises:
+        ArtefactError: as `load`.
+    """
+    load(arch)
+    text = ctypes.create_string_buffer(256)
+    if ctypes.CDLL(_DRIVER).cuDeviceGetName(text, len(text), 0):
+        raise ArtefactError("the CUDA driver does not say what card there is: restart it")
+    return text.value.decode(errors="replace")
+
+
 def check_card(arch: str, capability: int) -> None:
     """Refuse a card that is older than what the kernels were compiled for.
 
