@@ -16,6 +16,7 @@ from tvm import s_tir, tirx
 
 from tvm_insta.schedules.base import NotApplicable, start, with_symbol_of
 from tvm_insta.schedules.cuda.channels import schedule_channels
+from tvm_insta.schedules.cuda.float_tiles import schedule_float
 from tvm_insta.schedules.cuda.functions import with_defined_functions
 from tvm_insta.schedules.cuda.image import schedule_image
 from tvm_insta.schedules.cuda.pack import schedule_pack
@@ -48,6 +49,7 @@ def _channels(function: tirx.PrimFunc, _: tvm.target.Target) -> tirx.PrimFunc:
 _RULES: Sequence[Rule] = (
     schedule_matrix,
     _by(schedule_popcount),
+    _by(schedule_float),
     _by(schedule_pack),
     _channels,
     _by(schedule_threads),
