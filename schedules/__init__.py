@@ -13,7 +13,13 @@ from tvm_insta.schedules.base import SCHEDULE_VERSION, Blocking, ConvTiles
 from tvm_insta.schedules.driver import schedule_module
 from tvm_insta.schedules.generic.kinds import BINARY_CONVOLUTIONS, CONVOLUTIONS, kind_of
 from tvm_insta.schedules.registry import able, back_end
-from tvm_insta.schedules.variants import BinaryLayer, Measured, PackedLayer, RefusedMatrix, UsesTiles
+from tvm_insta.schedules.variants import (
+    BinaryLayer,
+    Measured,
+    PackedLayer,
+    RefusedMatrix,
+    UsesTiles,
+)
 
 __all__ = [
     "BINARY_CONVOLUTIONS",

@@ -9,7 +9,7 @@ from tvm import tirx
 
 from tvm_insta.schedules.backend import BackEnd, Fusion, Rule, ScheduleRecord, first_line
 from tvm_insta.schedules.base import ConvTiles, Family
-from tvm_insta.schedules.cuda.bind import bind
+from tvm_insta.schedules.cuda.bind import CudaTile, bind, tiles_of
 from tvm_insta.schedules.cuda.channel_kernels import channels_kept
 from tvm_insta.schedules.cuda.matrix import refused, unit_of
 from tvm_insta.schedules.generic.backend import GENERIC
@@ -37,6 +37,10 @@ class CudaBackEnd(BackEnd):
     def rules(self) -> tuple[Rule, ...]:
         """None of a CPU's."""
         return ()
+
+    def tiles_of(self, function: tirx.PrimFunc) -> list[CudaTile]:
+        """The tiles of a function that are worth a measurement, see `bind.tiles_of`."""
+        return tiles_of(function, self.target)[1]
 
     def refuses_matrix(self, layer: PackedLayer) -> RefusedMatrix | None:
         """By the card, and by what fits its shared memory."""

@@ -263,9 +263,7 @@ def _shape(schedule: s_tir.Schedule, sums: Any) -> FloatShape:
     height, width, channels, rows, columns, depth = known
     down, right = (
         -(-(int(size) - taps) // (count - 1)) if count > 1 else 1
-        for size, taps, count in zip(
-            data.shape[1:3], (rows, columns), (height, width), strict=True
-        )
+        for size, taps, count in zip(data.shape[1:3], (rows, columns), (height, width), strict=True)
     )
     return FloatShape(
         image=(height, width),

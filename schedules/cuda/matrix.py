@@ -183,7 +183,9 @@ def _unpromising(layer: PackedLayer, tile: MatrixTile) -> tuple[float, ...]:
     height, width = layer.image
     pieces = tile.pixel_pieces * tile.pixel_warps * tile.channel_pieces * tile.channel_warps
     blocks = (
-        -(-height // tile.rows) * -(-width // tile.columns) * -(-layer.out_channels // tile.channels)
+        -(-height // tile.rows)
+        * -(-width // tile.columns)
+        * -(-layer.out_channels // tile.channels)
     )
     computed = blocks * pieces * PIXELS * CHANNELS
     waste = computed / (height * width * layer.out_channels)

@@ -306,7 +306,9 @@ class _Writer:
     def _products(self, shape: str, dtype: str, channel: int) -> list[Any]:
         """One piece of channels times all pieces of pixels."""
         return [
-            _product(shape, dtype, self.left, piece * 4, self.right, self.sums, self._sum(piece, channel))
+            _product(
+                shape, dtype, self.left, piece * 4, self.right, self.sums, self._sum(piece, channel)
+            )
             for piece in range(self.tile.pixel_pieces)
         ]
 
