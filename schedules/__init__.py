@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from tvm_insta.schedules.backend import BackEnd, Fusion, ScheduleRecord
 from tvm_insta.schedules.base import SCHEDULE_VERSION, Blocking, ConvTiles, Tiles
+from tvm_insta.schedules.cuda.channels import ChannelTile
+from tvm_insta.schedules.cuda.float_tiles import FloatTile
 from tvm_insta.schedules.cuda.matrix import MatrixTile
+from tvm_insta.schedules.cuda.popcount import PopcountTile
 from tvm_insta.schedules.cuda.tensor_cores import packed_layer
 from tvm_insta.schedules.driver import schedule_module
 from tvm_insta.schedules.generic.kinds import BINARY_CONVOLUTIONS, CONVOLUTIONS, kind_of
@@ -23,8 +26,14 @@ from tvm_insta.schedules.variants import (
     UsesTiles,
 )
 
-TILE_KINDS: tuple[type[Tiles], ...] = (ConvTiles, MatrixTile)
-"""What a tuning record may hold; no two kinds have a field of the same name."""
+TILE_KINDS: tuple[type[Tiles], ...] = (
+    ConvTiles,
+    ChannelTile,
+    FloatTile,
+    MatrixTile,
+    PopcountTile,
+)
+"""What a tuning record may hold; no two kinds have the same names of fields."""
 
 __all__ = [
     "BINARY_CONVOLUTIONS",

@@ -77,7 +77,7 @@ class PackedLayer:
 
 
 class RefusedMatrix(Enum):
-    """Why a binary convolution is not computed as a product of matrices; the value is a sentence."""
+    """Why a binary convolution is no product of matrices; the value is a sentence for people."""
 
     NO_UNIT = "the target has no unit for products of matrices of bits"
     GROUPS = "tensor cores are for one group of channels"

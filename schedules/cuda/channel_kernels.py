@@ -19,7 +19,7 @@ from tvm_insta.schedules.cuda.simplify import with_simple_indices
 WORD = 32
 """Channels of a word of packed bits."""
 
-_PIXELS = 32 * 32
+PIXELS = 32 * 32
 """Pixels of an image up to which its words are packed, and its windows pooled, together with the
 rest: a block of threads has all pixels of a few channels, and a larger image would have to wait for
 too few blocks."""
@@ -54,7 +54,7 @@ def channels_kept(function: tirx.PrimFunc) -> int | None:
     kept = {block.channels for block in found.values()} if found else set()
     if not found or len(kept) != 1:
         return None
-    large = any(_pixels(buffer) > _PIXELS for buffer in _tensors(schedule))
+    large = any(_pixels(buffer) > PIXELS for buffer in _tensors(schedule))
     windows = any(block.words for block in found.values()) or _has_windows(schedule)
     return None if large and windows else kept.pop()
 

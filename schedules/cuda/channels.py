@@ -19,6 +19,7 @@ from tvm_ffi import structural_map
 
 from tvm_insta.schedules.base import (
     NotApplicable,
+    Tiles,
     blocks,
     extent,
     is_output,
@@ -28,7 +29,7 @@ from tvm_insta.schedules.base import (
     start,
 )
 from tvm_insta.schedules.cuda.blocks import SHARED_BYTES, WARP, spatial_loops
-from tvm_insta.schedules.cuda.channel_kernels import WORD, ChannelBlock, channel_blocks
+from tvm_insta.schedules.cuda.channel_kernels import PIXELS, WORD, ChannelBlock, channel_blocks
 from tvm_insta.schedules.cuda.threads import split_start
 from tvm_insta.schedules.generic.loops import with_root
 
@@ -40,7 +41,7 @@ _REPEATS = 16
 
 
 @dataclass(frozen=True)
-class ChannelTile:
+class ChannelTile(Tiles):
     """How a function is shared out.
 
     Attributes:
@@ -96,9 +97,9 @@ def channel_space(schedule: s_tir.Schedule, steps: Sequence[_Step]) -> list[Chan
     words = any(step.form.words for step in steps)
     widths = [width for width in (WORD, WORD // 2, WORD // 4) if not words or width == WORD]
     work = max(_elements(schedule, step.block) for step in steps)
-    # A sector of memory is eight channels. Few images have few channels: then more blocks of them.
-    large = work // channels > 32 * 32
-    if large:
+    read = max(_steps_of(schedule, each) for step in steps for each in (step.block, *step.inner))
+    # Large images have few channels: then more blocks, of eight, which are a sector of memory.
+    if read // channels > PIXELS:
         widths.reverse()
     most = {width: _threads(work * width // channels) for width in widths}
     return [

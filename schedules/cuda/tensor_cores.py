@@ -51,7 +51,7 @@ def schedule_matrix(
     return write_matrix(schedule.mod["main"], parts, layer, chosen, unit)
 
 
-def matrix_tiles(function: tirx.PrimFunc) -> list[MatrixTile]:
+def matrix_tiles(function: tirx.PrimFunc, _: tvm.target.Target) -> list[MatrixTile]:
     """The tiles worth a measurement, of which the first is taken where nothing is measured."""
     schedule, both, ones = _begin(function)
     return matrix_space(_layer(schedule, both, ones))

@@ -197,6 +197,11 @@ def integer_cases():
                 f"cvt.{kind}16.{kind}32 %h, %aw; mul.wide.{kind}16 %ow, %h, %h;",
                 lambda a, b, c, f=f: f(a, 16) ** 2,
             ),
+            Case(
+                f"cvt.{kind}16.{kind}32 %h, %aw; mul.hi.{kind}16 %h, %h, %h; "
+                f"cvt.{kind}32.{kind}16 %ow, %h;",
+                lambda a, b, c, f=f: f(f(a, 16) ** 2 >> 16, 16),
+            ),
         ]
     for table in (0x00, 0x96, 0xE8, 0xCA, 0x80, 0xFE, 0x1B):
         cases.append(Case(f"lop3.b32 %ow, %aw, %bw, %cw, {table};", three(table)))

@@ -61,7 +61,7 @@ def elementwise(symbolic):
 
 @pytest.mark.parametrize("symbolic", [False, True])
 def test_one_kernel_for_a_chain_of_steps(symbolic):
-    bound = bind(elementwise(symbolic), parse("cuda -arch=sm_90").tvm).function
+    bound = bind(elementwise(symbolic), parse("cuda -arch=sm_90").tvm)
     assert bound.attrs["tirx.is_scheduled"]
     schedule = Schedule(tvm.IRModule({"main": bound}))
     (block,) = schedule.get_child_blocks(schedule.get_sblock("root"))

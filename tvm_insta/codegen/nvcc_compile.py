@@ -83,6 +83,7 @@ def compile_device_code(source: str, arch: str, compiler: Path) -> DeviceCode:
         said = done.stdout + done.stderr
         if done.returncode or not out.is_file():
             lines = [line for line in said.splitlines() if line.strip()]
+            lines = [line for line in lines if not line.startswith(("ptxas info", " "))] or lines
             raise ToolchainError(
                 f"{compiler} could not compile the kernels for {arch}:\n"
                 + "\n".join(lines[-_ERROR_LINES:])

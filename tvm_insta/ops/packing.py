@@ -245,8 +245,9 @@ def untile_weight(
 def run_weight(weight: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Canonical [O, KH, KW, Cw] -> [ceil(O / 8), KH, S, 8, 4] of `insta.bitserial_conv2d_runs`.
 
-    Word q of the run of a kernel row, that of tap q // Cw, is at [o // 8, ky, q // 4, o % 8, q % 4];
-    what is behind the last output channel and the last word is 0. S = ceil(KW * Cw / 4).
+    Word q of the run of a kernel row, that of tap q // Cw, is at
+    [o // 8, ky, q // 4, o % 8, q % 4]; what is behind the last output channel and the last word is
+    0. S = ceil(KW * Cw / 4).
     """
     out, kernel_h = weight.shape[:2]
     run = weight.reshape(out, kernel_h, -1)

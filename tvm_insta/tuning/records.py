@@ -77,7 +77,7 @@ def to_tiles(numbers: Mapping[str, int]) -> Tiles | None:
     """Parameters from integers by name; None if these are not the names or not the values."""
     for kind in TILE_KINDS:
         known = fields(kind)
-        if set(numbers) - {name for name, _ in known}:
+        if not _needed(kind) <= set(numbers) <= {name for name, _ in known}:
             continue
         try:
             return kind(**{n: each(numbers[n]) for n, each in known if n in numbers})
@@ -89,11 +89,18 @@ def to_tiles(numbers: Mapping[str, int]) -> Tiles | None:
 def values_of(space: Sequence[Tiles]) -> dict[str, list[int]]:
     """The values that each parameter takes somewhere in the space, ascending.
 
-    A parameter that is 0 everywhere is none of the rule's, and is left out.
+    A parameter that is 0 everywhere, and has this as its default, is none of the rule's: it is left
+    out.
     """
     names = [name for name, _ in fields(type(space[0]))] if space else []
     taken = {name: sorted({int(getattr(tiles, name)) for tiles in space}) for name in names}
-    return {name: values for name, values in taken.items() if values != [0]}
+    needed = _needed(type(space[0])) if space else set()
+    return {name: values for name, values in taken.items() if values != [0] or name in needed}
+
+
+def _needed(kind: type[Tiles]) -> set[str]:
+    """Names of the parameters that have no default."""
+    return {item.name for item in dataclasses.fields(kind) if item.default is dataclasses.MISSING}
 
 
 def to_json(

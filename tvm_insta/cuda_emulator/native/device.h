@@ -156,6 +156,8 @@ template <class T> inline T remainder_of(Thread &t, int line, T a, T b) {
   if (T(-1) < T(0) && b == T(-1)) return 0;
   return a % b;
 }
+inline uint16_t high_half(uint16_t a, uint16_t b) { return (uint16_t)((uint32_t)a * b >> 16); }
+inline int16_t high_half(int16_t a, int16_t b) { return (int16_t)((int32_t)a * b >> 16); }
 inline uint32_t high_half(uint32_t a, uint32_t b) { return (uint32_t)((uint64_t)a * b >> 32); }
 inline int32_t high_half(int32_t a, int32_t b) { return (int32_t)((int64_t)a * b >> 32); }
 inline uint64_t high_half(uint64_t a, uint64_t b) { return (uint64_t)((unsigned __int128)a * b >> 64); }

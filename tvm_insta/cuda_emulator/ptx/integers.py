@@ -75,7 +75,7 @@ def _mul_wide(e: Emitter, found: Found, ops: Operands) -> str:
     return e.store(ops[0], double, _product(e, found[1], parts))
 
 
-@rule(r"(mul|mad)\.hi\.(?P<kind>[us](?:32|64))", 3, 4)
+@rule(r"(mul|mad)\.hi\.(?P<kind>[us](?:16|32|64))", 3, 4)
 def _mul_hi(e: Emitter, found: Found, ops: Operands) -> str:
     kind = found["kind"]
     a, b = (e.value(op, kind) for op in ops[1:3])
