@@ -10,6 +10,7 @@ import pytest
 import tvm
 
 import tvm_insta
+from benchmarks.cuda import engines
 from tests.cuda_emulator.nets import images
 from tvm_insta import cuda_emulator
 from tvm_insta.errors import ArtefactError, InputError
@@ -174,3 +175,13 @@ def test_a_failure_in_a_graph_is_said(graphed, device, monkeypatch):
 def test_no_graph_for_a_cpu(small):
     with pytest.raises(InputError, match="the artefact is for a CPU: leave it away"):
         tvm_insta.load(small[4] / "cpu", cuda_graph=True)
+
+
+@pytest.mark.parametrize("name", [name for name, each in engines.ENGINES.items() if each.ours])
+def test_our_engines_on_the_emulated_device(name, small, monkeypatch):
+    monkeypatch.setattr(engines, "images", lambda task: images(task.batch, 9))
+    task = engines.Task(name, "resnet20", 3, str(small[4] / "cuda"), device="emulated")
+    want = tvm_insta.load(small[4] / "cpu")(images(3, 9))
+    run = engines.ENGINES[name].start(task)
+    for _ in range(2):
+        assert run().numpy().tobytes() == want.tobytes()

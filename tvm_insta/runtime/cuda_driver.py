@@ -57,6 +57,15 @@ def name(arch: str) -> str:
     return text.value.decode(errors="replace")
 
 
+def architecture() -> str:
+    """The first card's, such as "sm_90", once `load` has found it.
+
+    Raises:
+        ArtefactError: the driver does not say.
+    """
+    return f"sm_{_capability(ctypes.CDLL(_DRIVER))}"
+
+
 def check_card(arch: str, capability: int) -> None:
     """Refuse a card that is older than what the kernels were compiled for.
 
