@@ -14,7 +14,7 @@ are those of "Matrix Fragments for mma.m16n8k256", ".m16n8k128" and ".m16n8k32" 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,7 @@ class _Writer:
         self.sums = _buffer(tile.sums, "int32", "sums", local)
         self.left = _buffer(4 * tile.pixel_pieces, "uint32", "pixel_fragments", local)
         self.right = _buffer(2, "uint32", "weight_fragment", local)
+        self.found = _buffer(1, "uint32", "word_found", local)
 
     def function(self) -> tirx.PrimFunc:
         tile, layer = self.tile, self.layer
@@ -102,6 +103,8 @@ class _Writer:
             _barrier(),
         ]
         buffers = [self.words, self.counts, self.total, self.sums, self.left, self.right]
+        if self.unit is Unit.BYTES:
+            buffers.append(self.found)
         if not self._is_point:
             steps += [self._threads(self._windows), _barrier()]
             buffers.append(self.window)
@@ -225,10 +228,10 @@ class _Writer:
 
     def _plane(self, plane: int, warp: Any, lane: Any) -> list[Any]:
         """All steps of a plane, in loops where the taps are whole pairs of steps."""
-        layer = self.layer
-        (rows, columns), words = layer.kernel, layer.words
-        steps = -(-columns * words // STEP)
-        if words % (2 * STEP) == 0 or rows * steps > _UNROLLED:
+        rows, words = self.layer.kernel[0], self.layer.words
+        steps = -(-self._run // STEP)
+        most = _UNROLLED if self.unit is Unit.BITS else _UNROLLED_BYTES
+        if words % (2 * STEP) == 0 or rows * steps > most:
             ky, unit = _variable("ky"), _variable("unit")
             pair = 2 if steps % 2 == 0 else 1
             body = self._step([(ky, unit * pair + at) for at in range(pair)], plane, warp, lane)
@@ -246,7 +249,7 @@ class _Writer:
         """One or two steps of four words: kernel row, and step of its run."""
         if self.unit is Unit.BITS:
             return self._bits(steps, plane, warp, lane)
-        return [each for step in steps for each in self._bytes(step, plane, warp, lane)]
+        return [self._bytes(step, plane, warp, lane) for step in steps]
 
     def _word(self, step: tuple[Any, Any], plane: int, pixel: Any, word: Any) -> Any:
         """A word of a pixel's run."""
@@ -284,24 +287,37 @@ class _Writer:
             made += self._products(f"m16n8k{128 * count}", "int1", channel)
         return made
 
-    def _bytes(self, step: tuple[Any, Any], plane: int, warp: Any, lane: Any) -> Iterator[Any]:
+    def _bytes(self, step: tuple[Any, Any], plane: int, warp: Any, lane: Any) -> tirx.Stmt:
         """Four words one by one, each 32 channels: a bit becomes a byte of 0 or 1."""
-        run = self.layer.kernel[1] * self.layer.words
-        at = lane % STEP * 4
-        for word in range(min(STEP, run)):
-            for piece in range(self.tile.pixel_pieces):
-                for lower in range(2):
-                    pixel = self._output_pixel(warp, lane, piece, lower)
-                    found = self._word(step, plane, pixel, index(word))
-                    for half in range(2):
-                        yield _set(
-                            self.left, piece * 4 + half * 2 + lower, _spread(found, at, half)
-                        )
-            for channel in range(self.tile.channel_pieces):
-                found = self._weight(step, warp, channel, lane, index(word))
-                for half in range(2):
-                    yield _set(self.right, half, _spread(found, at, half))
-                yield from self._products("m16n8k32", "int8", channel)
+        word, at = _variable("word"), lane % STEP * 4
+        made: list[Any] = []
+        for piece in range(self.tile.pixel_pieces):
+            for lower in range(2):
+                pixel = self._output_pixel(warp, lane, piece, lower)
+                made += self._spread_out(
+                    self.left, piece * 4 + lower, 2, self._word(step, plane, pixel, word), at
+                )
+        for channel in range(self.tile.channel_pieces):
+            made += self._spread_out(
+                self.right, 0, 1, self._weight(step, warp, channel, lane, word), at
+            )
+            made += self._products("m16n8k32", "int8", channel)
+        return _serial(word, min(STEP, self._run), tirx.SeqStmt(made))
+
+    def _spread_out(self, to: Any, first: int, apart: int, word: Any, at: Any) -> list[Any]:
+        """The eight bits of a word that are a lane's, four from each half, in two registers."""
+        return [
+            _set(self.found, 0, word),
+            *(
+                _set(to, first + half * apart, _spread(_at(self.found, 0), at, half))
+                for half in range(2)
+            ),
+        ]
+
+    @property
+    def _run(self) -> int:
+        """Words of a run."""
+        return self.layer.kernel[1] * self.layer.words
 
     def _products(self, shape: str, dtype: str, channel: int) -> list[Any]:
         """One piece of channels times all pieces of pixels."""
@@ -373,7 +389,7 @@ class _Writer:
         return tirx.IfThenElse(channel < self.layer.out_channels, store, None)
 
 
-_UNROLLED = 48  # steps of four words that are written out
+_UNROLLED, _UNROLLED_BYTES = 48, 4  # steps of four words that are written out
 
 
 def _product(

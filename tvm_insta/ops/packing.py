@@ -256,6 +256,22 @@ def run_weight(weight: NDArray[np.uint32]) -> NDArray[np.uint32]:
     return np.ascontiguousarray(steps.transpose(0, 2, 3, 1, 4))
 
 
+def run_base(
+    base: NDArray[np.int32], weight: NDArray[np.uint32], bits: int, encoding: str
+) -> NDArray[np.int32]:
+    """The border table of `insta.bitserial_conv2d_runs`, from that of `border_tables`.
+
+    Args:
+        base: [RC, CC, O].
+        weight: canonical packed weight [O, KH, KW, Cw].
+        bits: bits of an activation.
+        encoding: "bipolar" or "unsigned".
+    """
+    ones = popcount(weight).sum(axis=(1, 2, 3), dtype=np.int64)
+    alpha = 2 if encoding == "bipolar" else 1
+    return (base - alpha * (2**bits - 1) * ones).astype(np.int32)
+
+
 def unrun_weight(
     runs: NDArray[np.uint32], out_channels: int, kernel_width: int, words: int
 ) -> NDArray[np.uint32]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import tvm
 from tvm import relax
 from tvm.ir import Call
@@ -115,8 +114,7 @@ class _LowerBinary(DenseAsImages):
         )
         alpha = 2 if encoding == "bipolar" else 1
         if self._takes_runs(weight, row_class, col_class, attributes):
-            ones = packing.popcount(weight).sum(axis=(1, 2, 3), dtype=np.int64)
-            base = (base - alpha * (2**bits - 1) * ones).astype(np.int32)
+            base = packing.run_base(base, weight, bits, encoding)
             halve = alpha == 2 and not (base % 2).any()
             result = self.emit(
                 ops.bitserial_conv2d_runs(
