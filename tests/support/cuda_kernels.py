@@ -23,6 +23,8 @@ class Kernels:
         functions: Mapping[str, tirx.PrimFunc],
         arch: str,
         tiles: Mapping[str, CudaTile] | None = None,
+        *,
+        source_only: bool = False,
     ) -> None:
         target = parse(f"cuda -arch={arch}")
         self.arch = arch
@@ -31,7 +33,7 @@ class Kernels:
             made = bind(function, target.tvm, (tiles or {}).get(name))
             assert made is not None, f"no rule schedules {name}"
             bound[name] = made.with_attr("global_symbol", name)
-        with device_compiler(target):
+        with device_compiler(target, source_only=source_only):
             self.executable = tvm.compile(tvm.IRModule(bound), target=target.tvm)
         (module,) = device_modules(self.executable.mod)
         self.source = module.inspect_source()
