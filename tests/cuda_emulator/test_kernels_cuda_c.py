@@ -60,7 +60,6 @@ def test_binary_convolutions(arch, name):
     run_binary(kernels_of(arch), name, BINARY[name], FAMILIES[arch][2], 2, options)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["sm_90", "sm_75"])
 def test_every_barrier_is_missed(arch, monkeypatch):
     """Each barrier of each kernel, cut out in turn: a race, in at least one order of threads."""

@@ -19,12 +19,15 @@ from tvm_insta.errors import TuneError
 from tvm_insta.ops.packing import run_weight, unrun_weight
 from tvm_insta.schedules import MatrixTile
 from tvm_insta.target import parse
+from tvm_insta.target.text import with_host
 from tvm_insta.tuning import meta as metas
 from tvm_insta.tuning.build import read_resources, write_resources
 from tvm_insta.tuning.log import TuningLog, folder_of
 from tvm_insta.tuning.measure import random_arrays
 from tvm_insta.tuning.model import ModelRunner, modelled
+from tvm_insta.tuning.records import exported
 from tvm_insta.tuning.runners import RunnerOptions, make_runner
+from tvm_insta.tuning.workload import target_id
 
 SEED = 3
 CARD = "cuda -arch=sm_80"
@@ -145,6 +148,15 @@ def test_a_sweep_and_the_compiler_that_uses_it(network, tmp_path, capsys):
     assert found["tuned"](given).tobytes() == found["default"](given).tobytes()
     states = [kernel.schedule.state for kernel in found["tuned"].manifest.kernels]
     assert "tuned" in states
+
+
+def test_records_of_a_card_are_for_any_host():
+    here = parse(CARD)
+    board = parse(with_host(CARD, "llvm -mtriple=aarch64-linux-gnu"))
+    assert here.canonical != board.canonical
+    assert target_id(here) == target_id(board)
+    assert exported(here) == exported(board) and "host" not in exported(here)
+    assert target_id(here) != target_id(parse("cuda -arch=sm_86"))
 
 
 COUNTS = LaunchCounts("k", (8, 1, 1), (64, 1, 1), 0, dict.fromkeys(Unit, 5), 1, 1, 1, 1, 2, 64)

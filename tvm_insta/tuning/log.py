@@ -29,7 +29,14 @@ from tvm_insta.tuning import lines, meta, records
 from tvm_insta.tuning.records import Record
 from tvm_insta.tuning.runner import Outcome
 from tvm_insta.tuning.tasks import Task
-from tvm_insta.tuning.workload import arguments_of, from_json, same, target_id, to_json
+from tvm_insta.tuning.workload import (
+    arguments_of,
+    from_json,
+    same,
+    target_id,
+    to_json,
+    without_host,
+)
 
 WORKLOADS = "database_workload.json"
 RECORDS = "database_tuning_record.json"
@@ -228,5 +235,5 @@ def new_meta(
     from tvm_insta.schedules import SCHEDULE_VERSION
 
     return meta.Meta(
-        target.canonical, target.text, cpu, tvm, SCHEDULE_VERSION, runner, unit, threads
+        without_host(target), target.text, cpu, tvm, SCHEDULE_VERSION, runner, unit, threads
     )

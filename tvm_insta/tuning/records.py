@@ -182,8 +182,9 @@ def _notes(instructions: Any, decisions: dict[int, int]) -> dict[str, int]:
 
 
 def exported(target: InstaTarget) -> dict[str, Any]:
-    """A target as TVM writes it into a record."""
+    """A target as TVM writes it into a record; of a card without the host beside it."""
     result: dict[str, Any] = _plain(target.tvm.export())
+    result.pop("host", None)
     return result
 
 
