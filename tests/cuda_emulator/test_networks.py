@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,6 +118,19 @@ def test_the_validate_command(digits, capsys):
     argv = [str(digits), "--inputs", "2", "--device", "emulated"]
     assert validate_command.main(argv) == 0
     assert "valid" in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.cuda
+def test_the_run_command(digits, capsys):
+    """Classes and accuracy of a folder of images; and no time, which this device does not have."""
+    images = Path(__file__).parents[2] / "examples" / "digits" / "test"
+    chosen = [str(sorted((images / str(digit)).iterdir())[0]) for digit in (0, 7)]
+    assert run.main([str(digits), *chosen, "--device", "emulated"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = [re.search(r": (\d) \(", line)[1] for line in lines if ".png: " in line]
+    assert found == ["0", "7"]
+    assert lines[-1] == "2 images on the emulated device, which has no time"
+    assert not re.search(r"\d ms", "\n".join(lines))
 
 
 @pytest.mark.cuda
