@@ -8,26 +8,53 @@ as it is, which is correct and slow, and is recorded as "unscheduled".
 
 from __future__ import annotations
 
-from tvm_insta.schedules.backend import BackEnd, ScheduleRecord
-from tvm_insta.schedules.base import SCHEDULE_VERSION, Blocking, ConvTiles
+from tvm_insta.schedules.backend import BackEnd, Fusion, ScheduleRecord
+from tvm_insta.schedules.base import SCHEDULE_VERSION, Blocking, ConvTiles, Tiles
+from tvm_insta.schedules.cuda.channels import ChannelTile
+from tvm_insta.schedules.cuda.float_tiles import FloatTile
+from tvm_insta.schedules.cuda.matrix import MatrixTile
+from tvm_insta.schedules.cuda.popcount import PopcountTile
+from tvm_insta.schedules.cuda.tensor_cores import packed_layer
 from tvm_insta.schedules.driver import schedule_module
 from tvm_insta.schedules.generic.kinds import BINARY_CONVOLUTIONS, CONVOLUTIONS, kind_of
 from tvm_insta.schedules.registry import able, back_end
-from tvm_insta.schedules.variants import BinaryLayer, Measured, UsesTiles
+from tvm_insta.schedules.variants import (
+    BinaryLayer,
+    Measured,
+    PackedLayer,
+    RefusedMatrix,
+    UsesTiles,
+)
+
+TILE_KINDS: tuple[type[Tiles], ...] = (
+    ConvTiles,
+    ChannelTile,
+    FloatTile,
+    MatrixTile,
+    PopcountTile,
+)
+"""What a tuning record may hold; no two kinds have the same names of fields."""
 
 __all__ = [
     "BINARY_CONVOLUTIONS",
     "CONVOLUTIONS",
     "SCHEDULE_VERSION",
+    "TILE_KINDS",
     "BackEnd",
     "BinaryLayer",
     "Blocking",
     "ConvTiles",
+    "Fusion",
+    "MatrixTile",
     "Measured",
+    "PackedLayer",
+    "RefusedMatrix",
     "ScheduleRecord",
+    "Tiles",
     "UsesTiles",
     "able",
     "back_end",
     "kind_of",
+    "packed_layer",
     "schedule_module",
 ]

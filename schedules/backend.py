@@ -8,8 +8,9 @@ it can serve. `registry` lists them; passes, tuner and compiler ask the object a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import ClassVar
 
 import tvm
@@ -22,10 +23,17 @@ from tvm_insta.schedules.base import (
     Kernel,
     NotApplicable,
     OtherKind,
+    Tiles,
     start,
     with_symbol_of,
 )
-from tvm_insta.schedules.variants import BinaryLayer, Measured, UsesTiles
+from tvm_insta.schedules.variants import (
+    BinaryLayer,
+    Measured,
+    PackedLayer,
+    RefusedMatrix,
+    UsesTiles,
+)
 
 
 @dataclass(frozen=True)
@@ -75,16 +83,25 @@ class ScheduleRecord:
     Attributes:
         function: name of the PrimFunc in the module.
         rule: "insta_bconv", "insta_bconv_bytes", "insta_bconv_nibbles", "insta_bconv_pairs",
-            "insta_bconv_signs", "insta_fconv", "insta_pack", "sweep", "moments", "pool",
-            "reduction", "elementwise" or "unscheduled".
-        tiles: the tile sizes that were used, for convolutions and packing of images on a CPU.
+            "insta_bconv_runs", "insta_bconv_signs", "insta_fconv", "insta_pack", "sweep",
+            "moments", "pool", "reduction", "elementwise" or "unscheduled".
+        tiles: the tile sizes that were used, for convolutions, and packing of images on a CPU.
         reason: why the rule that is meant for the function did not apply; "" where it did.
     """
 
     function: str
     rule: str
-    tiles: ConvTiles | None = None
+    tiles: Tiles | None = None
     reason: str = ""
+
+
+class Fusion(Enum):
+    """What becomes one kernel."""
+
+    TILES = (
+        "moments and packed bits are computed on the tiles of the kernel that makes their tensor"
+    )
+    CHANNELS = "kernels that keep to their channels are computed one behind the other"
 
 
 class BackEnd(ABC):
@@ -95,8 +112,7 @@ class BackEnd(ABC):
         abilities: the restricted values of options that some of its targets can serve.
         device_code: whether kernels are code for a device beside the CPU, which a compiler of its
             own makes; only a CPU has the plain-C form, bundles, counters and parameters to tune.
-        fuses_consumers: whether its rules compute moments and packed bits inside of the kernel that
-            makes their tensor.
+        fusion: what its rules compute in one kernel, beside an element-wise epilogue.
         features: of this target, in LLVM's names.
         family: figures that its rules go by.
     """
@@ -104,7 +120,7 @@ class BackEnd(ABC):
     title: ClassVar[str]
     abilities: ClassVar[tuple[Ability, ...]] = ()
     device_code: ClassVar[bool] = False
-    fuses_consumers: ClassVar[bool] = True
+    fusion: ClassVar[Fusion] = Fusion.TILES
 
     def __init__(self, target: tvm.target.Target, features: frozenset[str]) -> None:
         self.target = target
@@ -150,6 +166,13 @@ class BackEnd(ABC):
         """
         return None
 
+    def refuses_matrix(self, layer: PackedLayer) -> RefusedMatrix | None:
+        """Why no unit for products of matrices of bits computes a layer; None where one does.
+
+        One does so from the layout of `insta.bitserial_conv2d_runs`.
+        """
+        return RefusedMatrix.NO_UNIT
+
     @property
     def float_block(self) -> int:
         """Output channels of a block of a float32 weight; 0 for one plain vector."""
@@ -161,8 +184,19 @@ class BackEnd(ABC):
         """Which binary convolutions AMX tiles compute; None where the target has none."""
         return None
 
+    def channels_kept(self, function: tirx.PrimFunc) -> int | None:
+        """The channels of a kernel that `Fusion.CHANNELS` may compute together with its like.
+
+        Args:
+            function: legalised, not fused and not scheduled.
+
+        Returns:
+            None where it must stay apart.
+        """
+        return None
+
     def schedule(
-        self, name: str, function: tirx.PrimFunc, lanes: int, wish: ConvTiles
+        self, name: str, function: tirx.PrimFunc, lanes: int, wish: Tiles
     ) -> tuple[tirx.PrimFunc, ScheduleRecord]:
         """Schedule a function by the first rule that can; without one it stays as it is.
 
@@ -172,10 +206,10 @@ class BackEnd(ABC):
             lanes: 32-bit lanes that element-wise code is vectorised by.
             wish: tiles; the default leaves them to the rule, and so do tiles that do not fit.
         """
-        reason = ""
+        reason, mine = "", wish if isinstance(wish, ConvTiles) else ConvTiles()
         for rule in self.rules:
             # Tiles that do not fit are worth one retry with the rule's own.
-            for tiles in (wish, ConvTiles()) if wish != ConvTiles() else (wish,):
+            for tiles in dict.fromkeys((mine, ConvTiles())):
                 kernel = Kernel(start(function), self.family, lanes, tiles)
                 try:
                     label, used = rule.apply(kernel)
@@ -190,7 +224,7 @@ class BackEnd(ABC):
                     return made, ScheduleRecord(name, label, used, reason)
         return function, ScheduleRecord(name, "unscheduled", None, reason)
 
-    def space(self, function: tirx.PrimFunc, lanes: int) -> list[ConvTiles]:
+    def space(self, function: tirx.PrimFunc, lanes: int) -> Sequence[Tiles]:
         """The tiles of a function that are worth a measurement; `schedule` applies each as it is.
 
         Bands of rows are never longer than those that the rules take by themselves: those leave

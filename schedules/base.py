@@ -115,7 +115,15 @@ class Blocking:
 
 
 @dataclass(frozen=True)
-class ConvTiles:
+class Tiles:
+    """Sizes that a schedule can be told, and that tuning chooses; each kind is a frozen dataclass.
+
+    Fields are integers and truth values.
+    """
+
+
+@dataclass(frozen=True)
+class ConvTiles(Tiles):
     """Tile sizes of a convolution; 0 lets the schedule choose.
 
     Attributes:

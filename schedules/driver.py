@@ -9,7 +9,7 @@ from tvm import tirx
 from tvm.ir import IRModule
 
 from tvm_insta.schedules.backend import ScheduleRecord
-from tvm_insta.schedules.base import ConvTiles
+from tvm_insta.schedules.base import ConvTiles, Tiles
 from tvm_insta.schedules.registry import back_end
 
 
@@ -18,7 +18,7 @@ def schedule_module(
     target: tvm.target.Target,
     *,
     lanes: int,
-    parameters: Mapping[str, ConvTiles] | None = None,
+    parameters: Mapping[str, Tiles] | None = None,
 ) -> tuple[IRModule, list[ScheduleRecord]]:
     """Schedule every PrimFunc of a legalised and fused Relax module.
 
@@ -28,7 +28,7 @@ def schedule_module(
         mod: the module; it is not changed.
         target: kind "llvm" or "cuda".
         lanes: 32-bit lanes of a vector register of the target, 1 or more.
-        parameters: tile sizes by PrimFunc name, for convolutions on a CPU. Sizes that do not fit
+        parameters: tile sizes by PrimFunc name, see `BackEnd.space`. Sizes that do not fit
             the function are ignored, and the defaults are used.
 
     Returns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 
@@ -48,3 +49,37 @@ class UsesTiles(Protocol):
 
     def note(self, layer: BinaryLayer) -> str:
         """The variant of a layer that fits, and what decided, for people."""
+
+
+@dataclass(frozen=True)
+class PackedLayer:
+    """A binary convolution of packed images that are padded already.
+
+    Attributes:
+        image: output height and width.
+        out_channels: output channels.
+        kernel: height, width.
+        words: of a plane of bits of a pixel.
+        bits: planes of bits.
+        strides: vertical, horizontal.
+        dilation: vertical, horizontal.
+        groups: of channels.
+    """
+
+    image: tuple[int, int]
+    out_channels: int
+    kernel: tuple[int, int]
+    words: int
+    bits: int = 1
+    strides: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+class RefusedMatrix(Enum):
+    """Why a binary convolution is no product of matrices; the value is a sentence for people."""
+
+    NO_UNIT = "the target has no unit for products of matrices of bits"
+    GROUPS = "tensor cores are for one group of channels"
+    DILATION = "tensor cores take neighbouring taps, and the layer has a dilation"
+    MEMORY = "the pixels of one step do not fit the shared memory of a block of threads"

@@ -36,6 +36,7 @@ KNOWS: dict[str, set[str]] = {
     "tuning": {
         "tvm",
         "tvm_ffi",
+        "cuda_emulator",
         "ops",
         "schedules",
         "codegen",

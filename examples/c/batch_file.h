@@ -10,7 +10,7 @@
 #include <stdlib.h>
 
 /* A number of threads from the command line: at least 1, or -1 after a message on stderr. */
-static int32_t read_threads(const char *argument) {
+static inline int32_t read_threads(const char *argument) {
   char *end = NULL;
   errno = 0;
   const long threads = strtol(argument, &end, 10);

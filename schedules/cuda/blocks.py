@@ -11,6 +11,9 @@ from tvm_insta.schedules.base import NotApplicable, blocks, extent, is_output, i
 WARP = 32
 """Threads that execute together."""
 
+SHARED_BYTES = 48 << 10
+"""What a block has of shared memory on every card, without opting in to more."""
+
 THREADS = 128
 """Threads of a block of element-wise work: four warps, one for each scheduler of an SM."""
 

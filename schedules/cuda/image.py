@@ -13,8 +13,13 @@ import tvm
 from tvm import s_tir, tirx
 
 from tvm_insta.schedules.base import NotApplicable, blocks, extent, is_output, is_reduction
-from tvm_insta.schedules.cuda.blocks import THREADS, outputs, spatial_loops, split_batch
-from tvm_insta.schedules.cuda.popcount import SHARED_BYTES
+from tvm_insta.schedules.cuda.blocks import (
+    SHARED_BYTES,
+    THREADS,
+    outputs,
+    spatial_loops,
+    split_batch,
+)
 from tvm_insta.schedules.cuda.threads import blocks_before, split_start
 
 _FEW = 2048  # outputs of an image that one block of threads computes

@@ -16,16 +16,14 @@ from tvm import s_tir, tirx
 
 from tvm_insta.schedules.base import (
     NotApplicable,
+    Tiles,
     blocks,
     divisors,
     extent,
     largest_divisor,
     rule_of,
 )
-from tvm_insta.schedules.cuda.blocks import inline_all, outputs, spatial_loops
-
-SHARED_BYTES = 48 << 10
-"""What a block has of shared memory on every card, without opting in to more."""
+from tvm_insta.schedules.cuda.blocks import SHARED_BYTES, inline_all, outputs, spatial_loops
 
 _MARKS = ("insta_bconv",)
 _PIXELS = 4  # of a thread
@@ -35,7 +33,7 @@ _FEWEST_THREADS, _MOST_THREADS = 96, 512  # of a block
 
 
 @dataclass(frozen=True)
-class Tile:
+class PopcountTile(Tiles):
     """How a convolution is shared out.
 
     Attributes:
@@ -78,7 +76,7 @@ class Shape:
     words: int
     stride: int
 
-    def shared_bytes(self, tile: Tile) -> int:
+    def shared_bytes(self, tile: PopcountTile) -> int:
         """Bytes of shared memory that a tile needs."""
         kernel_rows, kernel_columns = self.kernel
         rows = (tile.rows - 1) * self.stride + kernel_rows
@@ -87,50 +85,67 @@ class Shape:
         return 4 * self.words * (rows * columns + weights)
 
 
-def choose_tile(shape: Shape) -> Tile:
-    """A tile whose sizes divide the shape's, so that no thread has to look whether it is inside.
+def popcount_space(shape: Shape) -> list[PopcountTile]:
+    """The tiles worth a measurement, the most promising first; they divide the shape's sizes.
+
+    So no thread has to look whether it is inside.
+    """
+    groups = [
+        count for count in reversed(divisors(shape.channels // shape.block)) if count <= _GROUPS
+    ]
+    found = [
+        PopcountTile(rows, columns, pixels, count, shape.block)
+        for pixels in reversed(divisors(shape.width))
+        if pixels <= _PIXELS
+        for columns in [largest_divisor(shape.width // pixels, _COLUMNS)]
+        for count in groups
+        for rows in divisors(shape.height)
+    ]
+    fitting = [
+        tile
+        for tile in found
+        if tile.threads <= _MOST_THREADS and shape.shared_bytes(tile) <= SHARED_BYTES
+    ]
+    return sorted(fitting, key=_unpromising)
+
+
+def _unpromising(tile: PopcountTile) -> tuple[int, ...]:
+    """Most sums of a thread, then most channels, then the fewest rows that make enough threads."""
+    few = max(0, _FEWEST_THREADS - tile.threads)
+    return (-tile.pixels, -tile.groups, few, tile.rows)
+
+
+def choose_tile(shape: Shape) -> PopcountTile:
+    """The tile that is taken where nothing is measured.
 
     Raises:
         NotApplicable: the smallest does not fit shared memory.
     """
-    pixels = largest_divisor(shape.width, _PIXELS)
-    columns = largest_divisor(shape.width // pixels, _COLUMNS)
-    groups = largest_divisor(shape.channels // shape.block, _GROUPS)
-    while True:
-        tile = Tile(_rows(shape, columns * groups), columns, pixels, groups, shape.block)
-        if shape.shared_bytes(tile) <= SHARED_BYTES:
-            return tile
-        if groups == 1:
-            raise NotApplicable
-        groups = largest_divisor(shape.channels // shape.block, groups - 1)
+    space = popcount_space(shape)
+    if not space:
+        raise NotApplicable
+    return space[0]
 
 
-def _rows(shape: Shape, threads: int) -> int:
-    """The fewest rows that make enough threads of a block, of which each row makes `threads`."""
-    fitting = [rows for rows in sorted(divisors(shape.height)) if rows * threads <= _MOST_THREADS]
-    enough = [rows for rows in fitting if rows * threads >= _FEWEST_THREADS]
-    return min(enough, default=max(fitting))
+def popcount_tiles(schedule: s_tir.Schedule) -> list[PopcountTile]:
+    """The tiles worth a measurement, of which the first is taken where nothing is measured."""
+    return popcount_space(_shape(schedule, _begin(schedule)))
 
 
-def schedule_popcount(schedule: s_tir.Schedule) -> None:
+def schedule_popcount(schedule: s_tir.Schedule, tile: PopcountTile | None = None) -> None:
     """A binary convolution of images in blocked weights, without groups.
 
     Raises:
         NotApplicable: the function is something else.
     """
-    marked = [block for block in blocks(schedule) if rule_of(schedule, block) in _MARKS]
-    if len(marked) != 1 or len(outputs(schedule)) != 1:
-        raise NotApplicable
-    (sums,) = marked
-    inline_all(schedule)
+    sums = _begin(schedule)
     if len(blocks(schedule)) == 1:  # nothing behind the sums: the output is read from registers
         output = schedule.cache_write(sums, 0, "local")
     elif len(blocks(schedule)) == 2:
         (output,) = outputs(schedule)
     else:
         raise NotApplicable
-    shape = _shape(schedule, sums)
-    tile = choose_tile(shape)
+    tile = tile or choose_tile(_shape(schedule, sums))
     image, row, column, channel = spatial_loops(schedule, output)
     row_block, row_in = schedule.split(row, factors=[None, tile.rows])
     column_block, column_in, pixel = schedule.split(
@@ -161,7 +176,16 @@ def schedule_popcount(schedule: s_tir.Schedule) -> None:
         schedule.unroll(loop)
 
 
-def _load_together(schedule: s_tir.Schedule, copy: Any, tile: Tile) -> None:
+def _begin(schedule: s_tir.Schedule) -> Any:
+    """The sums, all else inlined."""
+    marked = [block for block in blocks(schedule) if rule_of(schedule, block) in _MARKS]
+    if len(marked) != 1 or len(outputs(schedule)) != 1:
+        raise NotApplicable
+    inline_all(schedule)
+    return marked[0]
+
+
+def _load_together(schedule: s_tir.Schedule, copy: Any, tile: PopcountTile) -> None:
     """All threads of a block copy neighbouring words in turn."""
     loops = list(schedule.get_loops(copy))
     inside = loops[len(loops) - len(schedule.get(copy).iter_vars) :]

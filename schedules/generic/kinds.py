@@ -13,6 +13,7 @@ BINARY_CONVOLUTIONS = frozenset(
         "insta_bconv_bytes",
         "insta_bconv_nibbles",
         "insta_bconv_pairs",
+        "insta_bconv_runs",
         "insta_bconv_signs",
     }
 )

@@ -90,6 +90,16 @@ def dot(first, second):
     return run
 
 
+def dot_halves(first, second, high):
+    def run(a, b, c):
+        signs = [s if kind == "s" else u for kind in (first, second)]
+        numbers = struct.unpack("<2H", struct.pack("<I", u(a)))
+        pairs = zip(numbers, struct.pack("<I", u(b))[2 * high :], strict=False)
+        return c + sum(signs[0](x, 16) * signs[1](y, 8) for x, y in pairs)
+
+    return run
+
+
 def funnel(left, wrap):
     def run(a, b, c):
         n = c & 31 if wrap else min(u(c), 32)
@@ -187,6 +197,11 @@ def integer_cases():
                 f"cvt.{kind}16.{kind}32 %h, %aw; mul.wide.{kind}16 %ow, %h, %h;",
                 lambda a, b, c, f=f: f(a, 16) ** 2,
             ),
+            Case(
+                f"cvt.{kind}16.{kind}32 %h, %aw; mul.hi.{kind}16 %h, %h, %h; "
+                f"cvt.{kind}32.{kind}16 %ow, %h;",
+                lambda a, b, c, f=f: f(f(a, 16) ** 2 >> 16, 16),
+            ),
         ]
     for table in (0x00, 0x96, 0xE8, 0xCA, 0x80, 0xFE, 0x1B):
         cases.append(Case(f"lop3.b32 %ow, %aw, %bw, %cw, {table};", three(table)))
@@ -194,6 +209,12 @@ def integer_cases():
         Case("prmt.b32 %ow, %aw, %bw, %cw;", permuted),
         Case("bfi.b32 %ow, %aw, %bw, 5, 9;", lambda a, b, c: inserted(a, b, 5 | 9 << 8)),
         Case("bfi.b32 %ow, %aw, %bw, 28, 9;", lambda a, b, c: inserted(a, b, 28 | 9 << 8)),
+        *(
+            Case(f"dp2a.{half}.{x}32.{y}32 %ow, %aw, %bw, %cw;", dot_halves(x, y, half == "hi"))
+            for half in ("lo", "hi")
+            for x in "su"
+            for y in "su"
+        ),
         *(Case(f"dp4a.{x}32.{y}32 %ow, %aw, %bw, %cw;", dot(x, y)) for x in "su" for y in "su"),
         *(
             Case(f"shf.{way}.{mode}.b32 %ow, %aw, %bw, %cw;", funnel(way == "l", mode == "wrap"))

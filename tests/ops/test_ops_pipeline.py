@@ -50,6 +50,17 @@ CALLS = {
         ],
         dict(strides=[2, 1], dilation=[1, 2], groups=2, bits=2, alpha=1, counts="bytes"),
     ),
+    "bitserial_conv2d_runs": (
+        ops.bitserial_conv2d_runs,
+        [
+            tensor(N, 6, 6, 4, dtype=U),
+            tensor(2, 2, 1, 8, 4, dtype=U),
+            tensor(1, 1, 11, dtype="int32"),
+            tensor(3, dtype="int32"),
+            tensor(5, dtype="int32"),
+        ],
+        dict(kernel_width=2, strides=[2, 1], bits=2, alpha=1),
+    ),
     "bitserial_conv2d_signs": (
         ops.bitserial_conv2d_signs,
         [tensor(N, 6, 6, 2, dtype=U), tensor(1, 2, 2, 16, 2, dtype=U)],
@@ -117,6 +128,11 @@ BLOCKS = {
         4,
         ["bconv_partial", "bconv", "bconv_out"],
         {"bconv": "insta_bconv"},
+    ),
+    "bitserial_conv2d_runs": (
+        4,
+        ["bconv_both", "bconv_ones", "bconv_out"],
+        {"bconv_both": "insta_bconv_runs"},
     ),
     "bitserial_conv2d_signs": (4, ["bconv_signs", "bconv"], {"bconv": "insta_bconv_signs"}),
     "bitserial_dense": (4, ["bitserial_dense"], {}),

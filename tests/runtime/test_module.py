@@ -172,7 +172,7 @@ class OnGpu:
         (nets.images(2).astype(">f4"), "has dtype >f4"),
         (nets.images(2).tolist(), "is a list; pass a numpy array"),
         (None, "is a NoneType; pass a numpy array"),
-        (OnGpu(), "DLPack device type 2, but the model runs on the CPU"),
+        (OnGpu(), "DLPack device type 2, but this call takes tensors of the CPU"),
     ],
 )
 def test_wrong_inputs(built, form, value, message):

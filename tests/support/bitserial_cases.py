@@ -87,6 +87,19 @@ def blocked_arguments(case, data, weight, counts="pieces"):
     return (padded, blocked, *tables), attrs
 
 
+def runs_arguments(case, data, weight):
+    """The same for `bitserial_conv2d_runs`, which has neither groups nor dilation."""
+    (padded, _, base, *classes), attrs = blocked_arguments(case, data, weight)
+    base = packing.run_base(base, weight, case["bits"], case["encoding"])
+    attrs = {name: attrs[name] for name in ("strides", "bits", "alpha")}
+    attrs["kernel_width"] = case["kernel"][1]
+    return (padded, packing.run_weight(weight), base, *classes), attrs
+
+
+def has_runs(case):
+    return case["groups"] == 1 and case["dilation"] == (1, 1)
+
+
 def fits(case):
     top, left, bottom, right = case["padding"]
     reach = [d * (k - 1) + 1 for d, k in zip(case["dilation"], case["kernel"], strict=True)]

@@ -12,7 +12,13 @@ from tvm_insta.compiler import model_arguments
 from tvm_insta.compiler.options import BINARY, STEMS
 from tvm_insta.errors import TuneError
 
-UNITS = {"local": "seconds", "rpc": "seconds", "icount": "instructions", "mca": "cycles"}
+UNITS = {
+    "local": "seconds",
+    "rpc": "seconds",
+    "icount": "instructions",
+    "mca": "cycles",
+    "model": "modelled clocks",
+}
 
 
 def add_arguments(result: argparse.ArgumentParser) -> None:

@@ -39,7 +39,7 @@ _MAKE_VM = """\
 CC ?= cc
 CFLAGS ?= -O2
 
-{program}: main.c batch_file.h
+{program}: main.c batch_file.h tvm_calls.h
 \t$(CC) -std=c11 $(CFLAGS) -DMAX_BATCH={batch} -isystem include main.c \\
 \t    -Llib -Wl,--no-as-needed -ltvm_runtime -ltvm_ffi -Wl,-rpath,'$$ORIGIN/lib' $(LDFLAGS) -o $@
 """
@@ -71,8 +71,10 @@ def write_bundle(artefact: Path, out: Path, target: InstaTarget) -> list[str]:
         for name in (*manifest.files, manifests.FILE_NAME):
             shutil.copyfile(artefact / name, stage / name)
         source = "plain_c.c" if manifest.form == "c" else "vm.c"
+        headers = ("batch_file.h",) if manifest.form == "c" else ("batch_file.h", "tvm_calls.h")
         (stage / "main.c").write_text(_renamed(source, manifest.name), encoding="utf-8")
-        shutil.copyfile(_examples() / "batch_file.h", stage / "batch_file.h")
+        for header in headers:
+            shutil.copyfile(_examples() / header, stage / header)
         makefile = _MAKE_C if manifest.form == "c" else _MAKE_VM
         text = makefile.format(program=PROGRAM, name=manifest.name, batch=manifest.max_batch)
         (stage / "Makefile").write_text(text, encoding="utf-8")

@@ -20,7 +20,8 @@ import tvm_ffi
 
 from tvm_insta import cuda_emulator
 from tvm_insta.codegen.elf import ElfFile
-from tvm_insta.codegen.nvcc_compile import compile_device_code
+from tvm_insta.codegen.nvcc_compile import KernelResources, compile_device_code
+from tvm_insta.cuda_emulator import cuda_c
 from tvm_insta.errors import ToolchainError
 from tvm_insta.target import InstaTarget
 from tvm_insta.target.toolchain import find_linker, nvcc
@@ -56,29 +57,44 @@ def find_nvcc() -> Path:
 
 
 @contextmanager
-def device_compiler(target: InstaTarget) -> Iterator[None]:
+def device_compiler(
+    target: InstaTarget, *, source_only: bool = False
+) -> Iterator[list[KernelResources]]:
     """Within the block, TVM compiles CUDA kernels with nvcc and embeds the binary.
+
+    Args:
+        target: kind "cuda".
+        source_only: embed the CUDA C itself. Only the emulated device runs that, and no nvcc is
+            needed, see `cuda_emulator.cuda_c`.
+
+    Yields:
+        A list, which then holds what each compiled kernel takes.
 
     Raises:
         ToolchainError: nvcc is not installed or refuses the kernels, or CUDA's libraries cannot be
             loaded.
     """
-    compiler = find_nvcc()
+    compiler = None if source_only else find_nvcc()
     _load_cuda_runtime(target, compiler)
     failures: list[ToolchainError] = []
+    found: list[KernelResources] = []
 
     def compile_source(source: str) -> bytes:
+        if compiler is None:
+            return cuda_c.image(source, target.mcpu)
         try:
-            return compile_device_code(source, target.mcpu, compiler).image
+            made = compile_device_code(source, target.mcpu, compiler)
         except ToolchainError as error:
             failures.append(error)  # on its way through C++ it would lose its type
             raise
+        found.extend(made.kernels)
+        return made.image
 
     before = tvm_ffi.get_global_func(_CALLBACK)
     tvm_ffi.register_global_func(_CALLBACK, compile_source, override=True)
     try:
         with target.tvm:
-            yield
+            yield found
     except Exception:
         if failures:
             raise failures[0] from None
@@ -94,13 +110,13 @@ def device_modules(module: tvm.runtime.Module) -> list[tvm.runtime.Module]:
 
 
 @functools.cache
-def _load_cuda_runtime(target: InstaTarget, compiler: Path) -> None:
+def _load_cuda_runtime(target: InstaTarget, compiler: Path | None) -> None:
     if tvm_ffi.get_global_func(_LOADER, allow_missing=True) is not None:
         return
     library = Path(tvm.__file__).parent / "lib" / "libtvm_runtime_cuda.so"
     try:
         if not _load_driver(target):
-            for path in toolkit_libraries(library, compiler):
+            for path in toolkit_libraries(library, compiler) if compiler else ():
                 ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(library), ctypes.RTLD_GLOBAL)
     except OSError as error:

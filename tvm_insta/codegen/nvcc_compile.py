@@ -83,11 +83,29 @@ def compile_device_code(source: str, arch: str, compiler: Path) -> DeviceCode:
         said = done.stdout + done.stderr
         if done.returncode or not out.is_file():
             lines = [line for line in said.splitlines() if line.strip()]
+            lines = [line for line in lines if not line.startswith(("ptxas info", " "))] or lines
             raise ToolchainError(
                 f"{compiler} could not compile the kernels for {arch}:\n"
                 + "\n".join(lines[-_ERROR_LINES:])
             )
         return DeviceCode(out.read_bytes(), tuple(resources(said)))
+
+
+def ptx_resources(ptx: str, arch: str, compiler: Path) -> list[KernelResources]:
+    """What ptxas says that the kernels of a PTX text take on a card.
+
+    Raises:
+        ToolchainError: it refuses the text.
+    """
+    with tempfile.TemporaryDirectory(prefix="tvm_insta-nvcc-") as folder:
+        file = Path(folder) / "kernels.ptx"
+        file.write_text(ptx, encoding="utf-8")
+        command = [str(compiler), "-cubin", f"-arch={arch}", "-Xptxas", "-v", str(file)]
+        command += ["-o", str(file.with_suffix(".cubin"))]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ToolchainError(f"{compiler} refuses the PTX for {arch}: {done.stderr.strip()}")
+        return resources(done.stdout + done.stderr)
 
 
 def resources(said: str) -> list[KernelResources]:

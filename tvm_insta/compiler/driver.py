@@ -39,7 +39,7 @@ from tvm_insta.report.require import require_binary  # noqa: E402
 from tvm_insta.report.rows import Explanation  # noqa: E402
 from tvm_insta.runtime import manifest as manifests  # noqa: E402
 from tvm_insta.runtime.preprocess import Preprocessing  # noqa: E402
-from tvm_insta.schedules import ConvTiles  # noqa: E402
+from tvm_insta.schedules import Tiles  # noqa: E402
 from tvm_insta.target import InstaTarget, parse  # noqa: E402
 from tvm_insta.tuning.lookup import Lookup, look_up  # noqa: E402
 from tvm_insta.validate.batch import check_batch  # noqa: E402
@@ -201,7 +201,7 @@ def compile_module(
 
     tuned = Lookup()
 
-    def choose(mod: tvm.IRModule) -> Mapping[str, ConvTiles]:
+    def choose(mod: tvm.IRModule) -> Mapping[str, Tiles]:
         nonlocal tuned
         tuned = look_up(mod, target, options.log_dir)
         return tuned.parameters

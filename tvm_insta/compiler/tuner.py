@@ -33,6 +33,7 @@ from tvm_insta.tuning.runners import RUNNERS, RunnerOptions, make_runner
 from tvm_insta.tuning.state import TaskState
 from tvm_insta.tuning.sweep import run_sweep
 from tvm_insta.tuning.tasks import LayerOf, Task, extract_tasks, select
+from tvm_insta.tuning.workload import without_host
 
 Say = Callable[[str], None]
 
@@ -273,7 +274,7 @@ def _about(
     if about is None:
         about = new_meta(target, runner.name, runner.unit, threads, runner.cpu, tvm.__version__)
     for what, made, asked in (
-        ("target", about.target, target.canonical),
+        ("target", about.target, without_host(target)),
         ("unit", about.unit, runner.unit),
         ("number of threads", about.threads, threads),
         ("CPU", about.cpu, runner.cpu),
@@ -283,7 +284,7 @@ def _about(
                 f"{folder} holds records of the {what} {made!r}, this sweep would add some of "
                 f"{asked!r}: name another folder with --log-dir"
             )
-    if about.peak is None and runner.name == "local":
+    if about.peak is None and runner.name == "local" and not back_end(target.tvm).device_code:
         try:
             about = dataclasses.replace(about, peak=measure_peak(target.features))
         except ToolchainError as error:

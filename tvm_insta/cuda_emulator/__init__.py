@@ -10,8 +10,20 @@ not define. See docs/cuda.md for what this proves and what it does not.
 
 from __future__ import annotations
 
+from tvm_insta.cuda_emulator.counts import LaunchCounts
 from tvm_insta.cuda_emulator.device import Device, install, is_installed, start
 from tvm_insta.cuda_emulator.options import Options, Order
+from tvm_insta.cuda_emulator.ptx.classes import Unit
 from tvm_insta.errors import EmulatorError
 
-__all__ = ["Device", "EmulatorError", "Options", "Order", "install", "is_installed", "start"]
+__all__ = [
+    "Device",
+    "EmulatorError",
+    "LaunchCounts",
+    "Options",
+    "Order",
+    "Unit",
+    "install",
+    "is_installed",
+    "start",
+]

@@ -22,6 +22,7 @@ NATIVE = Path(__file__).parent / "native"
 """The C++ sources of the emulator."""
 
 DRIVER, RUNTIME = "libcuda.so.1", "libcudart.so.13"
+_PARTS = ("engine", "threads", "memory", "counts", "warps", "streams", "driver")
 _COMPILERS = ("c++", "g++", "clang++")
 # No product is fused with a sum, and no type is taken for a promise about memory.
 _EXACT = (
@@ -60,14 +61,15 @@ def find_compiler() -> str:
     )
 
 
-def build_kernels(source: str) -> Path:
-    """The library of a translated PTX module.
+def build_kernels(source: str, *, counts: bool = False) -> Path:
+    """The library of a translated module; with `counts`, of PTX, it counts its instructions.
 
     Raises:
         EmulatorError: there is no compiler, or it refuses the file.
     """
-    headers = (NATIVE / "device.h").read_bytes()
-    return _built("kernels.so", source, (f"-I{NATIVE}", *_processor()), headers)
+    headers = b"".join((NATIVE / name).read_bytes() for name in ("device.h", "cuda_c.h"))
+    flags = (f"-I{NATIVE}", *_processor(), *(("-DEMU_COUNTS",) if counts else ()))
+    return _built("kernels.so", source, flags, headers)
 
 
 def build_driver() -> tuple[Path, Path]:
@@ -77,7 +79,7 @@ def build_driver() -> tuple[Path, Path]:
         EmulatorError: there is no compiler, or it refuses the files.
     """
     sources = b"".join(path.read_bytes() for path in sorted(NATIVE.iterdir()))
-    both = '#include "engine.cpp"\n#include "warps.cpp"\n#include "driver.cpp"\n'
+    both = "".join(f'#include "{name}.cpp"\n' for name in _PARTS)
     flags = (f"-I{NATIVE}", "-O2", *_processor(), f"-Wl,-soname,{DRIVER}", "-ldl")
     driver = _built(DRIVER, both, flags, sources)
     script = f"-Wl,--version-script={NATIVE / 'runtime.map'}"

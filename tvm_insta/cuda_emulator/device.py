@@ -12,7 +12,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from tvm_insta.cuda_emulator import cuda_c
 from tvm_insta.cuda_emulator.build import DRIVER, RUNTIME, build_driver, build_kernels
+from tvm_insta.cuda_emulator.counts import LaunchCounts, read_counts
 from tvm_insta.cuda_emulator.fatbin import ptx_at
 from tvm_insta.cuda_emulator.options import SHARED_LIMITS, Options, architecture
 from tvm_insta.cuda_emulator.ptx.translate import translate
@@ -36,26 +38,50 @@ class Device:
         driver.emu_error.restype = ctypes.c_char_p
         driver.emu_take_names.restype = ctypes.c_char_p
         driver.emu_launches.restype = ctypes.c_uint64
+        driver.emu_graph_launches.restype = ctypes.c_uint64
+        driver.emu_host_copies.restype = ctypes.c_uint64
         driver.emu_refuse.argtypes = [ctypes.c_int, ctypes.c_char_p]
         driver.emu_start.argtypes = [ctypes.c_int, ctypes.c_uint32, _TRANSLATOR]
+        driver.emu_take_counts.restype = ctypes.c_char_p
+        self._counts = False
         # Kept as long as the library that calls it.
         self._translator = _TRANSLATOR(self._translate)
 
     def configure(self, options: Options) -> None:
         """Execute what comes with these options."""
         self.driver.emu_configure(
-            options.order.value, options.seed, int(options.late_copies), int(options.races)
+            options.order.value,
+            options.seed,
+            int(options.late_copies),
+            int(options.races),
+            int(options.counts),
         )
+        self._counts = options.counts
 
     @property
     def launches(self) -> int:
-        """Kernels launched so far."""
+        """Kernels that the program launched so far, one by one: not those of graphs."""
         return int(self.driver.emu_launches())
 
+    @property
+    def graph_launches(self) -> int:
+        """Graphs launched so far."""
+        return int(self.driver.emu_graph_launches())
+
+    @property
+    def host_copies(self) -> int:
+        """Copies between the host and the device so far."""
+        return int(self.driver.emu_host_copies())
+
     def take_names(self) -> list[str]:
-        """Names of the kernels launched since the last call, in order."""
+        """Names of the kernels executed since the last call, in order, graphs' included."""
         text: bytes = self.driver.emu_take_names()
         return text.decode().split()
+
+    def take_counts(self) -> list[LaunchCounts]:
+        """What each launch since the last call did, of those with `Options.counts`, in order."""
+        text: bytes = self.driver.emu_take_counts()
+        return read_counts(text.decode())
 
     @property
     def error(self) -> str:
@@ -72,7 +98,9 @@ class Device:
 
     def _translate(self, image: int, path: Any, room: int) -> int:
         try:
-            library = str(build_kernels(translate(ptx_at(image)))).encode()
+            text = ptx_at(image)
+            source = cuda_c.translate(text) if cuda_c.is_cuda_c(text) else translate(text)
+            library = str(build_kernels(source, counts=self._counts)).encode()
             if len(library) >= room:
                 raise EmulatorError(f"the path {library.decode()} is too long")
             ctypes.memmove(path, library + b"\0", len(library) + 1)

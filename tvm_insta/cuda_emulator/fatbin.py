@@ -61,3 +61,18 @@ def ptx_of(image: bytes) -> str:
             return image[at + skip : at + skip + length].rstrip(b"\0").decode("utf-8")
         at += skip + length
     raise EmulatorError("the fat binary holds no PTX, which the emulator executes")
+
+
+def images_in(file: bytes) -> list[bytes]:
+    """The fat binaries with PTX in a file, such as an artefact's library, in order."""
+    magic, found, at = struct.pack("<I", MAGIC), [], -1
+    while (at := file.find(magic, at + 1)) >= 0:
+        if at + _HEADER.size > len(file):
+            break
+        _, version, skip, size = _HEADER.unpack_from(file, at)
+        image = file[at : at + skip + size]
+        if (version, skip) != (1, _HEADER.size) or len(image) != skip + size:
+            continue  # four bytes that look like one
+        ptx_of(image)
+        found.append(image)
+    return found

@@ -45,12 +45,15 @@ class Options:
         late_copies: `cp.async` lands where it is waited for; else where it is issued. A card may
             do either.
         races: refuse two accesses to one byte, one of them a write, that nothing orders.
+        counts: count what the block in the middle of each launch does, see `Device.take_counts`;
+            instructions only in modules that are loaded with it.
     """
 
     order: Order = Order.FORWARD
     seed: int = 1
     late_copies: bool = True
     races: bool = True
+    counts: bool = False
 
 
 def architecture(name: str) -> int:

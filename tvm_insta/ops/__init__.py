@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from .bitserial_conv2d import bitserial_conv2d
 from .bitserial_conv2d_blocked import bitserial_conv2d_blocked
+from .bitserial_conv2d_runs import bitserial_conv2d_runs
 from .bitserial_conv2d_signs import bitserial_conv2d_signs
 from .bitserial_dense import bitserial_dense
 from .bitserial_product import bitserial_product
@@ -28,6 +29,7 @@ from .threshold_pack import threshold_pack
 __all__ = [
     "bitserial_conv2d",
     "bitserial_conv2d_blocked",
+    "bitserial_conv2d_runs",
     "bitserial_conv2d_signs",
     "bitserial_dense",
     "bitserial_product",

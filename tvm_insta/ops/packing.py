@@ -261,6 +261,46 @@ def untile_weight(
     return pack_bits(taps)
 
 
+def run_weight(weight: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Canonical [O, KH, KW, Cw] -> [ceil(O / 8), KH, S, 8, 4] of `insta.bitserial_conv2d_runs`.
+
+    Word q of the run of a kernel row, that of tap q // Cw, is at
+    [o // 8, ky, q // 4, o % 8, q % 4]; what is behind the last output channel and the last word is
+    0. S = ceil(KW * Cw / 4).
+    """
+    out, kernel_h = weight.shape[:2]
+    run = weight.reshape(out, kernel_h, -1)
+    run = np.pad(run, ((0, -out % 8), (0, 0), (0, -run.shape[2] % 4)))
+    steps = run.reshape(-1, 8, kernel_h, run.shape[2] // 4, 4)
+    return np.ascontiguousarray(steps.transpose(0, 2, 3, 1, 4))
+
+
+def run_base(
+    base: NDArray[np.int32], weight: NDArray[np.uint32], bits: int, encoding: str
+) -> NDArray[np.int32]:
+    """The border table of `insta.bitserial_conv2d_runs`, from that of `border_tables`.
+
+    Args:
+        base: [RC, CC, O].
+        weight: canonical packed weight [O, KH, KW, Cw].
+        bits: bits of an activation.
+        encoding: "bipolar" or "unsigned".
+    """
+    ones = popcount(weight).sum(axis=(1, 2, 3), dtype=np.int64)
+    alpha = 2 if encoding == "bipolar" else 1
+    return (base - alpha * (2**bits - 1) * ones).astype(np.int32)
+
+
+def unrun_weight(
+    runs: NDArray[np.uint32], out_channels: int, kernel_width: int, words: int
+) -> NDArray[np.uint32]:
+    """The inverse of `run_weight`: -> canonical [O, KH, KW, Cw], Cw the words of a tap."""
+    blocks, kernel_h, steps = runs.shape[:3]
+    run = runs.transpose(0, 3, 1, 2, 4).reshape(blocks * 8, kernel_h, steps * 4)
+    taps = run[:out_channels, :, : kernel_width * words]
+    return np.ascontiguousarray(taps.reshape(out_channels, kernel_h, kernel_width, words))
+
+
 def unblock_weight(weight: NDArray[Element]) -> NDArray[Element]:
     """The inverse of `block_weight`: [O / lanes, KH, KW, Cwg, lanes] -> [O, KH, KW, Cwg]."""
     blocks = np.moveaxis(weight, -1, 1)

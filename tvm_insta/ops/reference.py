@@ -22,6 +22,7 @@ from .packing import (
     unblock_weight,
     unpack_codes,
     unpack_weight,
+    unrun_weight,
     untile_weight,
 )
 
@@ -122,6 +123,35 @@ def bitserial_conv2d_signs(
         padding=padding,
         in_channels=in_channels,
     )
+
+
+def bitserial_conv2d_runs(
+    data: Words,
+    weight: Words,
+    base: Ints,
+    row_class: Ints,
+    col_class: Ints,
+    *,
+    kernel_width: int,
+    strides: Sequence[int] = (1, 1),
+    bits: int = 1,
+    alpha: int = 2,
+) -> Ints:
+    """Oracle of `insta.bitserial_conv2d_runs`: popcounts of what is common, tap by tap."""
+    words = data.shape[3] // bits
+    canonical = unrun_weight(weight, base.shape[2], kernel_width, words)
+    split = data.reshape(*data.shape[:3], bits, words)
+    height, width = len(row_class), len(col_class)
+    total = np.zeros((data.shape[0], height, width, base.shape[2]), dtype=np.int64)
+    for ky, kx in np.ndindex(canonical.shape[1:3]):
+        tap = split[:, ky :: strides[0], kx :: strides[1]][:, :height, :width]
+        for plane in range(bits):
+            theirs = tap[:, :, :, plane, None]
+            both = popcount(theirs & canonical[:, ky, kx]).sum(axis=-1, dtype=np.int64)
+            ones = popcount(theirs).sum(axis=-1, dtype=np.int64)
+            total += (2 * both - ones) << plane
+    result = base[row_class][:, col_class] + alpha * total
+    return result.astype(np.int32, casting="same_kind")
 
 
 def bitserial_dense(

@@ -10,10 +10,10 @@ import tvm
 
 from tvm_insta.passes.report import Report
 from tvm_insta.passes.rewriter import Array
-from tvm_insta.schedules import BackEnd, BinaryLayer, ConvTiles, Measured, back_end
+from tvm_insta.schedules import BackEnd, BinaryLayer, Measured, Tiles, back_end
 from tvm_insta.target import InstaTarget, parse
 
-ChooseTiles = Callable[[tvm.IRModule], Mapping[str, ConvTiles]]
+ChooseTiles = Callable[[tvm.IRModule], Mapping[str, Tiles]]
 """Parameters of the schedules by kernel, for a fused module; see `schedule_module`."""
 
 

@@ -22,11 +22,12 @@ import tvm
 from tvm import relax, tirx
 
 from tvm_insta.passes.context import Context
+from tvm_insta.passes.fuse_channels import ChannelPlan
 from tvm_insta.passes.fused_kernels import Plan, Writer
 from tvm_insta.passes.kernel_calls import MEAN, PACK, ROWS, KernelCalls, inner_calls, kernel, packs
 from tvm_insta.passes.module_pass import module_pass
 from tvm_insta.passes.rewriter import Expr, variables
-from tvm_insta.schedules import CONVOLUTIONS
+from tvm_insta.schedules import CONVOLUTIONS, Fusion
 
 _TAKES_TILES = CONVOLUTIONS | {"elementwise"}
 """Kinds of kernels whose schedules compute moment_rows and threshold_pack along."""
@@ -58,12 +59,11 @@ def fuse_consumers(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
     """Fuse consumers into kernels, between TVM's FuseOps and FuseTIR; packs learn where they are.
 
     ``main`` calls fused functions and PrimFuncs. `Context.fuse_consumers` False leaves the kernels
-    as they are. Where the target's schedules do not compute consumers and shortcuts along with a
-    kernel (`BackEnd.fuses_consumers`), only the small kernels of thresholds are fused.
+    as they are. What is fused with what depends on the back end (`BackEnd.fusion`): here is how
+    tiles are handed on, and in `fuse_channels` how whole channels are.
     """
     calls = KernelCalls(mod)
-    tiles = context.back_end.fuses_consumers
-    plan = _Choice(calls, tiles).plan() if context.fuse_consumers else Plan()
+    plan = _plan(calls, context)
     writer = Writer(calls, plan)
     made, report = writer.run(), context.report
     if report.packs:
@@ -74,6 +74,17 @@ def fuse_consumers(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
     return made
 
 
+def _plan(calls: KernelCalls, context: Context) -> Plan:
+    """What is fused into what."""
+    if not context.fuse_consumers:
+        return Plan()
+    back_end = context.back_end
+    if back_end.fusion is Fusion.TILES:
+        return _Choice(calls).plan()
+    shortcuts = _Choice(calls, only_shortcuts=True).plan()
+    return ChannelPlan(calls, back_end, shortcuts).plan()
+
+
 def _sites(calls: KernelCalls, plan: Plan, writer: Writer) -> list[PackSite]:
     """Where each packing ended, in the order of the old calls."""
     packing = [var for var, value in calls.bindings.items() if packs(value)]
@@ -82,24 +93,26 @@ def _sites(calls: KernelCalls, plan: Plan, writer: Writer) -> list[PackSite]:
     sites = []
     for var, leader in zip(packing, leaders, strict=True):
         number = order.index(leader)
-        if var == leader:
+        if leader not in writer.fused:
             sites.append(PackSite(number, 0, "argument:0", "argument:1"))
             continue
         kept, wiring = writer.fused[leader]
         steps = plan.steps(leader)
-        _, ((_, source), (kind, threshold)) = wiring[steps.index(var)]
-        assert kind == "argument", "thresholds are known when the kernel starts"
-        output = kept.index(steps[source])
-        sites.append(PackSite(number, kept.index(var), f"output:{output}", f"argument:{threshold}"))
+        _, places = wiring[steps.index(var)]
+        source, threshold = (
+            f"output:{kept.index(steps[at])}" if kind == "step" else f"argument:{at}"
+            for kind, at in places[:2]
+        )
+        sites.append(PackSite(number, kept.index(var), source, threshold))
     return sites
 
 
 class _Choice:
     """Decides what is fused into what."""
 
-    def __init__(self, calls: KernelCalls, tiles: bool) -> None:
+    def __init__(self, calls: KernelCalls, *, only_shortcuts: bool = False) -> None:
         self.calls = calls
-        self.tiles = tiles
+        self.only_shortcuts = only_shortcuts
         self.made = Plan()
         # Kernels that must run early; nothing more may be fused into them.
         self.moved: set[Expr] = set()
@@ -114,9 +127,8 @@ class _Choice:
             if name is None or not args:
                 continue
             if self.calls.operator(var) in _SHORTCUTS:
-                if self.tiles:
-                    self._choose_shortcut(var)
-            elif args[0] in self.calls.bindings:
+                self._choose_shortcut(var)
+            elif args[0] in self.calls.bindings and not self.only_shortcuts:
                 self._choose_reader(var, args)
         return self.made
 
@@ -142,9 +154,7 @@ class _Choice:
         source, operator = args[0], self.calls.operator(var)
         if operator in (ROWS, PACK):
             leader = source
-            fits = (
-                self.tiles and self._takes_tiles(leader) and operator not in self._operators(leader)
-            )
+            fits = self._takes_tiles(leader) and operator not in self._operators(leader)
         elif operator in _SMALL:
             leader = self.made.leader.get(source, source)
             fits = self._operators(leader)[0] == MEAN

@@ -115,11 +115,15 @@ class Writer:
 
     def _emit_fused(self, var: Expr, steps: list[Expr]) -> None:
         bindings, readers = self.calls.bindings, self.calls.readers
+        # What is compared is kept: `validate` looks at it.
+        compared = {
+            arg for step in steps if packs(bindings[step]) for arg in kernel(bindings[step])[1]
+        }
         kept = [
             step
             for step in steps
             if readers[step] > sum(step in variables(bindings[other]) for other in steps)
-            or (step == var and any(packs(bindings[other]) for other in steps))
+            or step in compared
         ]
         arguments: list[Expr] = []
         wiring = []

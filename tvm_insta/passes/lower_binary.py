@@ -26,7 +26,7 @@ from tvm_insta.passes.images import DenseAsImages, block_width
 from tvm_insta.passes.module_pass import module_pass
 from tvm_insta.passes.rewriter import Array, Expr, array, const, op_name
 from tvm_insta.passes.select_kernels import packed_image
-from tvm_insta.schedules import Blocking
+from tvm_insta.schedules import Blocking, PackedLayer, RefusedMatrix
 
 
 @module_pass("LowerBinary")
@@ -40,6 +40,7 @@ class _LowerBinary(DenseAsImages):
         super().__init__(mod)
         self.lanes = context.target.lanes
         self.back_end = context.back_end
+        self.report = context.report
         self.halves: dict[Expr, Expr] = {}  # expression -> one that is half of it
         self.rules = {
             "relax.insta.bitserial_conv2d": self._bitserial_conv2d,
@@ -113,8 +114,26 @@ class _LowerBinary(DenseAsImages):
             bits=bits,
             encoding=encoding,
         )
-        blocked, counts = self._block_bits(weight, channels, groups, bits)
         alpha = 2 if encoding == "bipolar" else 1
+        if self._takes_runs(weight, row_class, col_class, attributes):
+            base = packing.run_base(base, weight, bits, encoding)
+            halve = alpha == 2 and not (base % 2).any()
+            result = self.emit(
+                ops.bitserial_conv2d_runs(
+                    data,
+                    const(packing.run_weight(weight), "uint32"),
+                    const(base // 2 if halve else base, "int32"),
+                    const(row_class, "int32"),
+                    const(col_class, "int32"),
+                    kernel_width=weight.shape[2],
+                    strides=attributes.strides,
+                    bits=bits,
+                    alpha=1 if halve else alpha,
+                    layers=attributes.layers,
+                )
+            )
+            return self._doubled(result, const(2, "int32")) if halve else result
+        blocked, counts = self._block_bits(weight, channels, groups, bits)
         halve = alpha == 2 and not (base % 2).any()
         result = self.emit(
             ops.bitserial_conv2d_blocked(
@@ -133,6 +152,32 @@ class _LowerBinary(DenseAsImages):
             )
         )
         return self._doubled(result, const(2, "int32")) if halve else result
+
+    def _takes_runs(
+        self,
+        weight: Array,
+        row_class: Array,
+        col_class: Array,
+        attributes: BitserialConv2d,
+    ) -> bool:
+        """Whether the target multiplies matrices of bits here; the report says why it does not."""
+        (down, right), (far, wide) = attributes.strides, attributes.dilation
+        refused = self.back_end.refuses_matrix(
+            PackedLayer(
+                image=(len(row_class), len(col_class)),
+                out_channels=weight.shape[0],
+                kernel=(weight.shape[1], weight.shape[2]),
+                words=weight.shape[3],
+                bits=attributes.bits,
+                strides=(down, right),
+                dilation=(far, wide),
+                groups=attributes.groups,
+            )
+        )
+        if refused is not None and refused is not RefusedMatrix.NO_UNIT:
+            for entry in self.report.named(attributes.layers):
+                entry.add_note(f"popcounts: {refused.value}")
+        return refused is None
 
     def _doubled(self, half: Expr, two: Expr) -> Expr:
         """``2 * half``, remembered: it dies if every reader can do with the half."""

@@ -60,9 +60,9 @@ _RECOGNISED = _words(
     "moments threshold_pack"
 )
 _LOWERED = _words(
-    "bitserial_conv2d_blocked bitserial_conv2d_signs bitserial_product conv2d_blocked "
-    "conv2d_narrow halving_pool instance_threshold levels moment_mean moment_rows repeat_channels "
-    "threshold_pack"
+    "bitserial_conv2d_blocked bitserial_conv2d_runs bitserial_conv2d_signs bitserial_product "
+    "conv2d_blocked conv2d_narrow halving_pool instance_threshold levels moment_mean moment_rows "
+    "repeat_channels threshold_pack"
 )
 _CANONICAL = _words("bitserial_conv2d bitserial_dense conv2d dense moments")
 

@@ -91,6 +91,8 @@ def _coverage(states: Sequence[TaskState]) -> str:
 def _amount(unit: str, value: float) -> str:
     if unit == "seconds":
         return f"{1e6 * value:.1f} us"
+    if unit == "modelled clocks":  # of one kernel some thousands, not millions
+        return f"{1e9 * value:.0f} {unit}"
     return f"{1e3 * value:.3f} M {unit}"
 
 

@@ -67,9 +67,7 @@ def check_inputs(
     Raises:
         InputError: for a wrong number of inputs, a type, device, dtype or shape that does not fit.
     """
-    if len(given) != len(infos):
-        names = ", ".join(info.name for info in infos)
-        raise InputError(f"got {len(given)} inputs, the model takes {len(infos)}: {names}")
+    check_number(given, infos)
     batch: int | None = None
     arrays = []
     for value, info in zip(given, infos, strict=True):
@@ -79,7 +77,7 @@ def check_inputs(
                 f"input {info.name} has dtype {array.dtype}, the model takes {info.dtype}; convert "
                 f"it with .astype({info.dtype!r})"
             )
-        batch = _check_shape(array, info, max_batch, batch)
+        batch = check_shape(array.shape, info, max_batch, batch)
         arrays.append(to_aligned(array))
     return arrays, 1 if batch is None else batch
 
@@ -95,8 +93,8 @@ def _as_numpy(value: object, info: TensorInfo) -> Array:
     device = int(value.__dlpack_device__()[0])
     if device not in _CPU_DEVICES:
         raise InputError(
-            f"input {info.name} lives on DLPack device type {device}, but the model runs on the "
-            "CPU; move it there first (.cpu() in PyTorch)"
+            f"input {info.name} lives on DLPack device type {device}, but this call takes tensors "
+            "of the CPU; move it there first (.cpu() in PyTorch)"
         )
     try:
         return np.from_dlpack(value)
@@ -107,21 +105,45 @@ def _as_numpy(value: object, info: TensorInfo) -> Array:
         ) from error
 
 
-def _check_shape(array: Array, info: TensorInfo, max_batch: int, batch: int | None) -> int | None:
+def check_number(given: Sequence[object], infos: Sequence[TensorInfo]) -> None:
+    """Refuse too few or too many inputs.
+
+    Raises:
+        InputError: naming those that there are.
+    """
+    if len(given) != len(infos):
+        names = ", ".join(info.name for info in infos)
+        raise InputError(f"got {len(given)} inputs, the model takes {len(infos)}: {names}")
+
+
+def check_shape(
+    given: tuple[int, ...], info: TensorInfo, max_batch: int, batch: int | None
+) -> int | None:
+    """Check the shape of an input; returns the batch, None where it is not known yet.
+
+    Args:
+        given: the shape.
+        info: of the manifest.
+        max_batch: the largest batch.
+        batch: that of the inputs before.
+
+    Raises:
+        InputError: it does not fit.
+    """
     wanted = ", ".join(str(dim) for dim in info.shape)
     symbolic = bool(info.shape) and isinstance(info.shape[0], str)
     fixed = info.shape[1:] if symbolic else info.shape
-    got = array.shape[1:] if symbolic else array.shape
-    if array.ndim != len(info.shape) or tuple(got) != tuple(fixed):
+    got = given[1:] if symbolic else given
+    if len(given) != len(info.shape) or tuple(got) != tuple(fixed):
         hint = "resize or transpose it"
-        if symbolic and array.shape == tuple(fixed):
+        if symbolic and given == tuple(fixed):
             hint = "add the batch dimension with x[None]"
         raise InputError(
-            f"input {info.name} has shape {list(array.shape)}, the model takes [{wanted}]; {hint}"
+            f"input {info.name} has shape {list(given)}, the model takes [{wanted}]; {hint}"
         )
     if not symbolic:
         return batch
-    size = int(array.shape[0])
+    size = int(given[0])
     if not 1 <= size <= max_batch:
         raise InputError(
             f"input {info.name} holds a batch of {size}, the model takes 1 to {max_batch}; split "

@@ -6,6 +6,7 @@ import ctypes
 import importlib.util
 from pathlib import Path
 
+from tvm_insta import cuda_emulator
 from tvm_insta.errors import ArtefactError
 
 _DRIVER, _RUNTIME = "libcuda.so.1", "libcudart.so.13"
@@ -24,6 +25,11 @@ def load(arch: str) -> None:
     Raises:
         ArtefactError: there is no driver or no card, or the card is older than `arch`.
     """
+    if cuda_emulator.is_installed():
+        raise ArtefactError(
+            "the artefact is for CUDA, and this process has the emulated device's libraries in the "
+            f"place of a driver's, as compiling leaves them where there is none: {_HOW}"
+        )
     try:
         driver = ctypes.CDLL(_DRIVER, ctypes.RTLD_GLOBAL)
         initialise, count_of = driver.cuInit, driver.cuDeviceGetCount
@@ -36,6 +42,28 @@ def load(arch: str) -> None:
         raise ArtefactError(f"the artefact is for CUDA, and the driver finds no card: {_HOW}")
     check_card(arch, _capability(driver))
     _load_runtime()
+
+
+def name(arch: str) -> str:
+    """What the first card is called, once `load` has found that it runs kernels for `arch`.
+
+    Raises:
+        ArtefactError: as `load`.
+    """
+    load(arch)
+    text = ctypes.create_string_buffer(256)
+    if ctypes.CDLL(_DRIVER).cuDeviceGetName(text, len(text), 0):
+        raise ArtefactError("the CUDA driver does not say what card there is: restart it")
+    return text.value.decode(errors="replace")
+
+
+def architecture() -> str:
+    """The first card's, such as "sm_90", once `load` has found it.
+
+    Raises:
+        ArtefactError: the driver does not say.
+    """
+    return f"sm_{_capability(ctypes.CDLL(_DRIVER))}"
 
 
 def check_card(arch: str, capability: int) -> None:

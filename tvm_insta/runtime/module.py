@@ -7,6 +7,7 @@ tvm_ffi and libtvm_runtime.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from tvm_insta.errors import ArtefactError, InputError
-from tvm_insta.runtime import amx, cpu, devices, profile
+from tvm_insta.runtime import amx, cpu, device_tensors, devices, profile
 from tvm_insta.runtime import manifest as manifests
-from tvm_insta.runtime.arrays import Array, check_inputs, split_outputs
+from tvm_insta.runtime.arrays import check_inputs, split_outputs
 from tvm_insta.runtime.backend import Backend
 from tvm_insta.runtime.c_backend import CBackend
 from tvm_insta.runtime.cuda_backend import CudaBackend
@@ -31,6 +32,7 @@ def load(
     check: bool = True,
     threads: int | None = None,
     device: str | None = None,
+    cuda_graph: bool = False,
 ) -> Module:
     """Load the artefact at `path`: its folder, its `.so` or its `model.json`.
 
@@ -48,10 +50,14 @@ def load(
         device: what runs the kernels: "cpu" of an artefact for a CPU, "cuda" (the first card) or
             "emulated" (see `tvm_insta.cuda_emulator`) of one for CUDA. None: "cpu" or "cuda". The
             artefact of another CPU than this is loaded by `tvm_insta.cpu_emulator`.
+        cuda_graph: launch all kernels of a run by one call, as a CUDA graph, of an artefact for
+            CUDA: the first run of a batch launches its kernels one by one and captures them, later
+            ones of the same batch launch the graph. Up to `cuda_backend.MOST_GRAPHS` batches have a
+            graph, each with its own memory on the card. The output has the same bits.
 
     Raises:
         ArtefactError: one sentence on what is missing, damaged or does not fit this machine.
-        InputError: the number of threads is not possible, or the device.
+        InputError: the number of threads is not possible, or the device, or there is no graph.
         EmulatorError: the emulated device cannot be made here.
     """
     if threads is not None and threads < 1:
@@ -64,11 +70,15 @@ def load(
             "give the folder of the artefact"
         )
     where = devices.choose(manifest, device)
+    if cuda_graph and where is devices.Device.CPU:
+        raise InputError("got cuda_graph=True, but the artefact is for a CPU: leave it away")
     _check_machine(manifest, check_cpu=check)
     if check:
         others = [name for name in manifest.files if name != manifest.library]
         manifests.check_files(folder, manifest, others)  # the library is checked where it is opened
-    return Module(folder, manifest, check=check, threads=threads, device=where)
+    return Module(
+        folder, manifest, check=check, threads=threads, device=where, cuda_graph=cuda_graph
+    )
 
 
 class Module:
@@ -88,6 +98,7 @@ class Module:
         check: bool = True,
         threads: int | None = None,
         device: devices.Device = devices.Device.CPU,
+        cuda_graph: bool = False,
         backend: Backend | None = None,
     ) -> None:
         self.folder = folder
@@ -100,7 +111,9 @@ class Module:
         elif manifest.form == "c":
             self._backend = CBackend(library, manifest, check=check, threads=threads)
         elif device is not devices.Device.CPU:
-            self._backend = CudaBackend(library, manifest, device, check=check, threads=threads)
+            self._backend = CudaBackend(
+                library, manifest, device, check=check, threads=threads, graphs=cuda_graph
+            )
         else:
             self._backend = VmBackend(library, manifest, check=check, threads=threads)
 
@@ -119,18 +132,26 @@ class Module:
         Args:
             inputs: one array per input of the manifest: numpy, or any CPU tensor that speaks
                 DLPack; `[batch, ...]` with 1 <= batch <= `manifest.max_batch`, dtype exactly as in
-                the manifest. Strided or unaligned memory is copied.
+                the manifest. Strided or unaligned memory is copied. Of an artefact for CUDA also
+                tensors on the first card, all of them, in C order; they are read where they are.
 
         Returns:
             The output, `[batch, ...]`, a new numpy array; a tuple of such arrays in the order of
-            `manifest.outputs` where the network has several outputs.
+            `manifest.outputs` where the network has several outputs. For tensors on the card, a
+            tensor there that speaks DLPack (`torch.from_dlpack`), a `tvm_ffi.Tensor`.
 
         Raises:
             InputError: what was got, what is allowed, how to mend it.
         """
-        return split_outputs(self.run_joined(*inputs), self.manifest.outputs)
+        if self._on_device(inputs) and len(self.manifest.outputs) > 1:
+            raise InputError(
+                f"the network has {len(self.manifest.outputs)} outputs, which lie behind each "
+                "other in one tensor on the card: call run_joined, or pass numpy arrays"
+            )
+        result = self.run_joined(*inputs)
+        return split_outputs(result, self.manifest.outputs)
 
-    def run_joined(self, *inputs: object) -> Array:
+    def run_joined(self, *inputs: object) -> Any:
         """Run the network on a batch; several outputs stay behind each other.
 
         Returns:
@@ -139,8 +160,17 @@ class Module:
         Raises:
             InputError: as `run`.
         """
+        if isinstance(self._backend, CudaBackend) and self._on_device(inputs):
+            backend = self._backend
+            tensors, batch = device_tensors.check_tensors(
+                inputs, self.manifest.inputs, self.manifest.max_batch, backend.ffi
+            )
+            return backend.call(lambda: backend.run_on_device(tensors, batch))
         arrays, batch = check_inputs(inputs, self.manifest.inputs, self.manifest.max_batch)
         return self._backend.call(lambda: self._backend.run(arrays, batch))
+
+    def _on_device(self, inputs: Sequence[object]) -> bool:
+        return isinstance(self._backend, CudaBackend) and device_tensors.on_device(inputs)
 
     def trace(self, *inputs: object) -> list[TraceEntry]:
         """Run the network as `run` does and return what every kernel wrote, in order.

@@ -145,6 +145,10 @@ class VmBackend:
             result = self._main(inputs)
         except vm_interface.REFUSALS as error:
             raise vm_interface.refused(self.manifest, error) from error
+        return self._checked(result, batch)
+
+    def _checked(self, result: Array, batch: int) -> Array:
+        """The output, if it is what the manifest says, in memory that is not TVM's."""
         vm_interface.check_output(self.manifest, result.shape, str(result.dtype), batch)
         # A copy: TVM's memory is given back here, under the lock, and not where the caller drops
         # the array, which may be while another thread forks.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -13,10 +15,12 @@ from tvm import tirx
 from tvm.ir import IRModule
 
 from tvm_insta.codegen import raw
+from tvm_insta.codegen.cuda_device import device_compiler
+from tvm_insta.codegen.nvcc_compile import KernelResources
 from tvm_insta.codegen.parts import serial
 from tvm_insta.codegen.relax_vm import TIR_PIPELINE
 from tvm_insta.errors import TuneError
-from tvm_insta.schedules import ConvTiles, schedule_module
+from tvm_insta.schedules import Tiles, back_end, schedule_module
 from tvm_insta.target import InstaTarget
 from tvm_insta.target.toolchain import find_linker
 from tvm_insta.tuning.workload import arguments_of, outputs_of
@@ -25,7 +29,7 @@ SYMBOL = "kernel"
 _MAIN = Path(__file__).with_name("icount_main.c")
 
 
-def scheduled(mod: IRModule, target: InstaTarget, tiles: ConvTiles | None) -> tirx.PrimFunc:
+def scheduled(mod: IRModule, target: InstaTarget, tiles: Tiles | None) -> tirx.PrimFunc:
     """The workload scheduled with exactly these parameters; None leaves it unscheduled.
 
     Raises:
@@ -46,7 +50,7 @@ def scheduled(mod: IRModule, target: InstaTarget, tiles: ConvTiles | None) -> ti
 def build(
     mod: IRModule,
     target: InstaTarget,
-    tiles: ConvTiles | None,
+    tiles: Tiles | None,
     form: str,
     out: Path,
     *,
@@ -58,7 +62,8 @@ def build(
         mod: canonical workload.
         target: what to compile for.
         tiles: parameters; None compiles the function as it was defined, without a schedule.
-        form: "library" (shared, TVM's calling convention, function "kernel"), "program"
+        form: "library" (shared, TVM's calling convention, function "kernel"; with what ptxas says
+            of it beside it for CUDA), "program"
             (static, the kernel as the plain-C form has it, see icount_main.c) or "assembly".
         out: the file.
         threads: 1 compiles parallel loops as serial ones, as the plain-C form has them.
@@ -71,10 +76,16 @@ def build(
     if form == "program":
         _program(mod, function, target, out)
         return
-    if threads == 1:
+    device = back_end(target.tvm).device_code
+    if threads == 1 and not device:
         function = serial(function)
     module = IRModule({SYMBOL: function.with_attr("global_symbol", SYMBOL)})
-    executable = tvm.compile(module, target=target.tvm, tir_pipeline=TIR_PIPELINE)
+    if device:
+        with device_compiler(target) as resources:
+            executable = tvm.compile(module, target=target.tvm, tir_pipeline="s_tir")
+        write_resources(out, resources)
+    else:
+        executable = tvm.compile(module, target=target.tvm, tir_pipeline=TIR_PIPELINE)
     if form == "assembly":
         out.write_text(executable.mod.inspect_source("asm"), encoding="utf-8")
         return
@@ -84,6 +95,23 @@ def build(
         linker.link_shared([Path(item) for item in objects], Path(library), "-lm")
 
     executable.export_library(str(out), fcompile=link)
+
+
+def write_resources(library: Path, found: Sequence[KernelResources]) -> None:
+    """Note what the kernels of a library for CUDA take, beside it."""
+    text = json.dumps([dataclasses.asdict(each) for each in found])
+    resources_path(library).write_text(text, encoding="utf-8")
+
+
+def read_resources(library: Path) -> list[KernelResources]:
+    """What `write_resources` noted."""
+    listed = json.loads(resources_path(library).read_text(encoding="utf-8"))
+    return [KernelResources(**each) for each in listed]
+
+
+def resources_path(library: Path) -> Path:
+    """Where the resources of a library's kernels are noted."""
+    return library.with_name(f"{library.name}.resources")
 
 
 def _program(mod: IRModule, function: tirx.PrimFunc, target: InstaTarget, out: Path) -> None:

@@ -9,9 +9,9 @@ from tvm.ir.utils import derived_object
 from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 
-from tvm_insta.schedules import ConvTiles, schedule_module
+from tvm_insta.schedules import Tiles, schedule_module
 from tvm_insta.target import InstaTarget
-from tvm_insta.tuning.records import fields, to_tiles
+from tvm_insta.tuning.records import to_tiles
 from tvm_insta.tuning.tasks import Task
 
 PREFIX = "insta."
@@ -20,10 +20,12 @@ PREFIX = "insta."
 _WARM_UP = 8  # outcomes before the model's word counts
 
 
-def parameters_of(schedule: Schedule) -> ConvTiles:
+def parameters_of(schedule: Schedule) -> Tiles:
     """The parameters that a candidate's root block notes."""
     notes = schedule.get(schedule.get_sblock("root")).annotations
-    tiles = to_tiles({n: int(notes[PREFIX + n]) for n, _ in fields() if PREFIX + n in notes})
+    noted = {str(key): value for key, value in notes.items()}
+    names = [key for key in noted if key.startswith(PREFIX)]
+    tiles = to_tiles({key.removeprefix(PREFIX): int(noted[key]) for key in names})
     assert tiles is not None
     return tiles
 
@@ -36,7 +38,7 @@ class Loops(ms.feature_extractor.PyFeatureExtractor):  # type: ignore[misc]
         super().__init__()
         self.task, self.target = task, target
         self.inner = ms.feature_extractor.PerStoreFeature()
-        self.known: dict[ConvTiles, Any] = {}
+        self.known: dict[Tiles, Any] = {}
 
     def extract_from(self, context: Any, candidates: list[Any]) -> list[Any]:
         """One array [stores, features] per candidate."""

@@ -253,4 +253,8 @@ def _trials_of(log: TuningLog, chosen: Sequence[Record]) -> list[object]:
 
 
 def _amount(value: float, unit: str) -> str:
-    return f"{1e6 * value:.1f} us" if unit == "seconds" else f"{1e3 * value:.3f} M {unit}"
+    if unit == "seconds":
+        return f"{1e6 * value:.1f} us"
+    if unit == "modelled clocks":
+        return f"{1e9 * value:.0f} {unit}"
+    return f"{1e3 * value:.3f} M {unit}"

@@ -25,7 +25,7 @@ from tvm.ir.utils import derived_object
 from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 
-from tvm_insta.schedules import ConvTiles
+from tvm_insta.schedules import Tiles
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning.cost_model import PREFIX, Loops, Model, parameters_of
 from tvm_insta.tuning.records import FAILED, values_of
@@ -56,7 +56,7 @@ class EvolutionarySearch:
         logging.getLogger("tvm.s_tir.meta_schedule").setLevel(logging.WARNING)
         _QUIET.setLevel(logging.WARNING)
         self._task, self._target, self._batch = task, target.tvm, batch
-        self._seen: set[ConvTiles] = {task.default}
+        self._seen: set[Tiles] = {task.default}
         values = values_of(task.choices)
 
         def space(schedule: Schedule) -> None:
@@ -98,7 +98,7 @@ class EvolutionarySearch:
         self._proposed: list[Any] = []
         self._learn([self._candidate(task.default)], [default])
 
-    def propose(self) -> list[ConvTiles]:
+    def propose(self) -> list[Tiles]:
         """See `search.Search.propose`."""
         found = self._strategy.generate_measure_candidates()
         self._proposed = list(found or [])
@@ -110,7 +110,7 @@ class EvolutionarySearch:
         self._seen.update(fresh)
         return list(fresh)
 
-    def learn(self, outcomes: Sequence[tuple[ConvTiles, Outcome]]) -> None:
+    def learn(self, outcomes: Sequence[tuple[Tiles, Outcome]]) -> None:
         """See `search.Search.learn`."""
         known = dict(outcomes)
         own = {parameters_of(candidate.sch): candidate for candidate in self._proposed}
@@ -140,7 +140,7 @@ class EvolutionarySearch:
             )
         self._model.update(self._context, candidates, results)
 
-    def _candidate(self, tiles: ConvTiles) -> Any:
+    def _candidate(self, tiles: Tiles) -> Any:
         """The candidate that has these parameters."""
         schedule = Schedule(self._task.mod)
         root = schedule.get_sblock("root")
@@ -161,7 +161,7 @@ def _result(outcome: Outcome) -> Any:
 class _OnlyChoices(ms.postproc.PyPostproc):  # type: ignore[misc]
     """Refuses combinations of values that are no choice."""
 
-    def __init__(self, choices: frozenset[ConvTiles]) -> None:
+    def __init__(self, choices: frozenset[Tiles]) -> None:
         super().__init__()
         self.choices = choices
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tvm_insta.cpu_emulator.emulator import EMULATORS
 from tvm_insta.errors import TuneError
-from tvm_insta.schedules import ConvTiles
+from tvm_insta.schedules import Tiles
 from tvm_insta.target import InstaTarget
 from tvm_insta.target.toolchain import find_linker
 from tvm_insta.tuning.measure import check, random_arrays
@@ -82,8 +82,8 @@ class IcountRunner:
             raise TuneError(f"the default schedule of {task.label} does not run: {error}") from None
 
     def measure(
-        self, task: Task, candidates: Sequence[ConvTiles], repeats: int
-    ) -> Iterator[tuple[ConvTiles, Outcome]]:
+        self, task: Task, candidates: Sequence[Tiles], repeats: int
+    ) -> Iterator[tuple[Tiles, Outcome]]:
         """See `Runner.measure`; a count needs no repeats."""
         del repeats
         built = self.workshop.build(task, candidates)

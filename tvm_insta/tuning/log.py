@@ -23,13 +23,20 @@ from pathlib import Path
 from typing import Any
 
 from tvm_insta.errors import LogError
-from tvm_insta.schedules import ConvTiles
+from tvm_insta.schedules import Tiles
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning import lines, meta, records
 from tvm_insta.tuning.records import Record
 from tvm_insta.tuning.runner import Outcome
 from tvm_insta.tuning.tasks import Task
-from tvm_insta.tuning.workload import arguments_of, from_json, same, target_id, to_json
+from tvm_insta.tuning.workload import (
+    arguments_of,
+    from_json,
+    same,
+    target_id,
+    to_json,
+    without_host,
+)
 
 WORKLOADS = "database_workload.json"
 RECORDS = "database_tuning_record.json"
@@ -121,7 +128,7 @@ class TuningLog:
         self,
         task: Task,
         target: InstaTarget,
-        tiles: ConvTiles,
+        tiles: Tiles,
         outcome: Outcome,
         *,
         final: bool = False,
@@ -228,5 +235,5 @@ def new_meta(
     from tvm_insta.schedules import SCHEDULE_VERSION
 
     return meta.Meta(
-        target.canonical, target.text, cpu, tvm, SCHEDULE_VERSION, runner, unit, threads
+        without_host(target), target.text, cpu, tvm, SCHEDULE_VERSION, runner, unit, threads
     )

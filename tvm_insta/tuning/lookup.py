@@ -16,7 +16,7 @@ from pathlib import Path
 from tvm import tirx
 from tvm.ir import IRModule
 
-from tvm_insta.schedules import SCHEDULE_VERSION, ConvTiles, back_end
+from tvm_insta.schedules import SCHEDULE_VERSION, Tiles, back_end
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning import lines
 from tvm_insta.tuning.log import RECORDS, TuningLog, folder_of
@@ -40,7 +40,7 @@ class Lookup:
         medians: of the tuned kernels with these parameters, in the log's unit.
     """
 
-    parameters: dict[str, ConvTiles] = field(default_factory=dict)
+    parameters: dict[str, Tiles] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
     medians: dict[str, float] = field(default_factory=dict)
 

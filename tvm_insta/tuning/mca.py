@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tvm_insta.errors import ToolchainError, TuneError
-from tvm_insta.schedules import ConvTiles
+from tvm_insta.schedules import Tiles
 from tvm_insta.target import InstaTarget, parse
 from tvm_insta.tuning import llvm_mca
 from tvm_insta.tuning.assembly import Loop, hot_loop
@@ -67,8 +67,8 @@ class McaRunner:
         self._check.prepare(task)
 
     def measure(
-        self, task: Task, candidates: Sequence[ConvTiles], repeats: int
-    ) -> Iterator[tuple[ConvTiles, Outcome]]:
+        self, task: Task, candidates: Sequence[Tiles], repeats: int
+    ) -> Iterator[tuple[Tiles, Outcome]]:
         """See `Runner.measure`; a model needs no repeats."""
         del repeats
         built = self.workshop.build(task, candidates)

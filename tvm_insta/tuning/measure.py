@@ -9,6 +9,7 @@ import numpy.typing as npt
 from tvm.ir import IRModule
 
 from tvm_insta.errors import TuneError
+from tvm_insta.schedules import PackedLayer, packed_layer
 from tvm_insta.tuning.build import SYMBOL
 from tvm_insta.tuning.workload import arguments_of, codes_of, counts_nibbles, outputs_of
 
@@ -36,12 +37,15 @@ def random_arrays(mod: IRModule, seed: int) -> list[Array]:
     tables = [shape for dtype, shape in arguments if dtype == "int32" and len(shape) == 3]
     classes = min(min(shape[:2]) for shape in tables) if tables else 1
     arrays: list[Array] = []
+    runs = packed_layer(mod["main"])
     pairs, nibbles = codes_of(mod["main"]) == "uint16", counts_nibbles(mod["main"])
     for dtype, shape in arguments:
         if dtype == "uint32" and pairs and len(shape) == 5:  # a weight; random bits would hold NaN
             numbers = generator.standard_normal((*shape, 2)).astype(np.float32)
             halves = (numbers.view(np.uint32) >> 16).astype(np.uint16)
             arrays.append(halves.view(np.uint32)[..., 0])
+        elif dtype == "uint32" and runs is not None and len(shape) == 5:
+            arrays.append(_weight_of_runs(generator, shape, runs))
         elif dtype.startswith("uint"):
             most = 15 if dtype == "uint8" and nibbles else np.iinfo(dtype).max
             arrays.append(generator.integers(0, most, shape, dtype=dtype, endpoint=True))
@@ -55,6 +59,19 @@ def random_arrays(mod: IRModule, seed: int) -> list[Array]:
         blank = np.full(arrays[index].nbytes, 0xA5, np.uint8)
         arrays[index] = blank.view(arrays[index].dtype).reshape(arrays[index].shape)
     return arrays
+
+
+def _weight_of_runs(
+    generator: np.random.Generator, shape: tuple[int, ...], layer: PackedLayer
+) -> Array:
+    """A weight of `insta.bitserial_conv2d_runs`: what is behind its channels and words is 0."""
+    weight = generator.integers(0, 2**32 - 1, shape, dtype=np.uint32, endpoint=True)
+    channels, rows, steps, lanes, words = shape
+    flat = weight.transpose(0, 3, 1, 2, 4).reshape(channels * lanes, rows, steps * words)
+    flat[layer.out_channels :] = 0
+    flat[:, :, layer.kernel[1] * layer.words :] = 0
+    back = flat.reshape(channels, lanes, rows, steps, words).transpose(0, 2, 3, 1, 4)
+    return np.ascontiguousarray(back)
 
 
 def run_once(module: Any, arrays: list[Array], outputs: list[int], device: Any) -> list[bytes]:

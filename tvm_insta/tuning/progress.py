@@ -79,7 +79,7 @@ class SweepBar:
         if best == float("inf"):
             return text
         rate = state.gmacs(best)
-        per = {"seconds": "s", "instructions": "instruction", "cycles": "cycle"}[self._unit]
+        per = "s" if self._unit == "seconds" else self._unit.removesuffix("s")
         if rate is not None and self._unit == "seconds":
             text += (
                 f", best {rate:.0f} GMAC/{per}" if rate >= 10 else f", best {rate:.2g} GMAC/{per}"

@@ -14,12 +14,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 
-from tvm_insta.schedules import SCHEDULE_VERSION, ConvTiles
+from tvm_insta.schedules import SCHEDULE_VERSION, TILE_KINDS, Tiles
 from tvm_insta.target import InstaTarget
 
 FAILED = 1e10
@@ -33,7 +32,7 @@ class Record:
 
     Attributes:
         key: hash of the workload.
-        parameters: field name of `ConvTiles` -> value.
+        parameters: field name of one of `TILE_KINDS` -> value.
         run_secs: one figure per repeat, in the log's unit; empty for a failed trial.
         version: schedule version it was measured with.
         final: measured in the final comparison of the best trials and the default.
@@ -58,46 +57,56 @@ class Record:
         return float(np.median(self.run_secs)) if self.run_secs else float("inf")
 
     @property
-    def tiles(self) -> ConvTiles | None:
+    def tiles(self) -> Tiles | None:
         """The parameters for `schedule_module`; None if this version has others."""
         return to_tiles(self.parameters)
 
 
-@cache
-def fields() -> tuple[tuple[str, type], ...]:
+def fields(kind: type[Tiles]) -> tuple[tuple[str, type], ...]:
     """Names and types of the parameters; MetaSchedule samples integers, so only int and bool."""
     types: Mapping[str, type] = {"int": int, "bool": bool}
-    return tuple((item.name, types[str(item.type)]) for item in dataclasses.fields(ConvTiles))
+    return tuple((item.name, types[str(item.type)]) for item in dataclasses.fields(kind))
 
 
-def to_numbers(tiles: ConvTiles) -> dict[str, int]:
+def to_numbers(tiles: Tiles) -> dict[str, int]:
     """Parameters as integers by name."""
-    return {name: int(getattr(tiles, name)) for name, _ in fields()}
+    return {name: int(getattr(tiles, name)) for name, _ in fields(type(tiles))}
 
 
-def to_tiles(numbers: Mapping[str, int]) -> ConvTiles | None:
+def to_tiles(numbers: Mapping[str, int]) -> Tiles | None:
     """Parameters from integers by name; None if these are not the names or not the values."""
-    if set(numbers) - {name for name, _ in fields()}:
-        return None
-    try:
-        return ConvTiles(**{n: kind(numbers[n]) for n, kind in fields() if n in numbers})
-    except (TypeError, ValueError):
-        return None
+    for kind in TILE_KINDS:
+        known = fields(kind)
+        if not _needed(kind) <= set(numbers) <= {name for name, _ in known}:
+            continue
+        try:
+            return kind(**{n: each(numbers[n]) for n, each in known if n in numbers})
+        except (TypeError, ValueError):
+            return None
+    return None
 
 
-def values_of(space: Sequence[ConvTiles]) -> dict[str, list[int]]:
+def values_of(space: Sequence[Tiles]) -> dict[str, list[int]]:
     """The values that each parameter takes somewhere in the space, ascending.
 
-    A parameter that is 0 everywhere is none of the rule's, and is left out.
+    A parameter that is 0 everywhere, and has this as its default, is none of the rule's: it is left
+    out.
     """
-    taken = {name: sorted({int(getattr(tiles, name)) for tiles in space}) for name, _ in fields()}
-    return {name: values for name, values in taken.items() if values != [0]}
+    names = [name for name, _ in fields(type(space[0]))] if space else []
+    taken = {name: sorted({int(getattr(tiles, name)) for tiles in space}) for name in names}
+    needed = _needed(type(space[0])) if space else set()
+    return {name: values for name, values in taken.items() if values != [0] or name in needed}
+
+
+def _needed(kind: type[Tiles]) -> set[str]:
+    """Names of the parameters that have no default."""
+    return {item.name for item in dataclasses.fields(kind) if item.default is dataclasses.MISSING}
 
 
 def to_json(
     workload: int,
-    tiles: ConvTiles,
-    space: Sequence[ConvTiles],
+    tiles: Tiles,
+    space: Sequence[Tiles],
     run_secs: Sequence[float],
     target: InstaTarget,
     arguments: Sequence[tuple[str, Sequence[int]]],
@@ -173,8 +182,9 @@ def _notes(instructions: Any, decisions: dict[int, int]) -> dict[str, int]:
 
 
 def exported(target: InstaTarget) -> dict[str, Any]:
-    """A target as TVM writes it into a record."""
+    """A target as TVM writes it into a record; of a card without the host beside it."""
     result: dict[str, Any] = _plain(target.tvm.export())
+    result.pop("host", None)
     return result
 
 

@@ -68,12 +68,12 @@ def count_devices(tracker: str, key: str) -> int:
 
 @contextmanager
 def session(
-    tracker: str, key: str, library: Path, wait: float, timeout: float
+    tracker: str, key: str, library: Path, wait: float, timeout: float, *, cuda: bool = False
 ) -> Iterator[tuple[Any, Any, str]]:
     """Lend a device, load a library there, and give it back.
 
     Yields:
-        The library as a remote module, the device's CPU, and its address.
+        The library as a remote module, the device's CPU or its first card, and its address.
 
     Raises:
         NoDeviceError: no device was free in time.
@@ -86,6 +86,6 @@ def session(
         ) from error
     remote.upload(str(library))
     try:
-        yield remote.load_module(library.name), remote.cpu(0), where
+        yield remote.load_module(library.name), remote.cuda(0) if cuda else remote.cpu(0), where
     finally:
         remote.remove(library.name)

@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from tvm_insta.errors import TuneError
-from tvm_insta.schedules import ConvTiles
+from tvm_insta.schedules import Tiles
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning.process import Worker, WorkerFailure
 from tvm_insta.tuning.runner import Outcome, Workshop, reference_library, reference_path
@@ -78,8 +78,8 @@ class RpcRunner:
             raise TuneError(f"the default schedule of {task.label} does not run: {answer['error']}")
 
     def measure(
-        self, task: Task, candidates: Sequence[ConvTiles], repeats: int
-    ) -> Iterator[tuple[ConvTiles, Outcome]]:
+        self, task: Task, candidates: Sequence[Tiles], repeats: int
+    ) -> Iterator[tuple[Tiles, Outcome]]:
         """See `Runner.measure`."""
         built = self.workshop.build(task, candidates)
         running = {

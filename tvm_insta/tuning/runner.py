@@ -13,10 +13,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from tvm_insta.errors import TuneError
-from tvm_insta.runtime import cpu
-from tvm_insta.schedules import ConvTiles, back_end
+from tvm_insta.errors import ArtefactError, TuneError
+from tvm_insta.runtime import cpu, cuda_driver
+from tvm_insta.schedules import Tiles, back_end
 from tvm_insta.target import InstaTarget
+from tvm_insta.tuning.build import resources_path
 from tvm_insta.tuning.process import Worker, WorkerFailure
 from tvm_insta.tuning.records import to_numbers
 from tvm_insta.tuning.tasks import Task
@@ -64,8 +65,8 @@ class Runner(Protocol):
         """
 
     def measure(
-        self, task: Task, candidates: Sequence[ConvTiles], repeats: int
-    ) -> Iterator[tuple[ConvTiles, Outcome]]:
+        self, task: Task, candidates: Sequence[Tiles], repeats: int
+    ) -> Iterator[tuple[Tiles, Outcome]]:
         """Yield each candidate's outcome as soon as it is known, in any order."""
 
     def close(self) -> None:
@@ -95,6 +96,7 @@ class Workshop:
         self._folder = tempfile.TemporaryDirectory(prefix="tvm_insta-tune-")
         self.folder = Path(self._folder.name)
         self._target, self._form, self._threads = target, form, threads
+        self.device_code = back_end(target.tvm).device_code
         self._timeout = timeout
         count = workers or len(cores())
         self._idle: SimpleQueue[Worker] = SimpleQueue()
@@ -114,13 +116,14 @@ class Workshop:
             "threads": self._threads,
             "seed": SEED,
             "tiles": task.tiles,
+            "device_code": self.device_code,
         }
 
-    def build(self, task: Task, candidates: Sequence[ConvTiles | None]) -> list[Path | str]:
+    def build(self, task: Task, candidates: Sequence[Tiles | None]) -> list[Path | str]:
         """Build the candidates side by side: for each a file, or the error as text."""
         return list(self._pool.map(lambda tiles: self._build(task, tiles), candidates))
 
-    def _build(self, task: Task, tiles: ConvTiles | None) -> Path | str:
+    def _build(self, task: Task, tiles: Tiles | None) -> Path | str:
         numbers: Mapping[str, int] | None = None if tiles is None else to_numbers(tiles)
         digest = hashlib.sha256(json.dumps(numbers).encode()).hexdigest()[:16]
         ending = {"library": "so", "program": "exe", "assembly": "s"}[self._form]
@@ -136,7 +139,11 @@ class Workshop:
             return f"build: {failure}"
         finally:
             self._idle.put(worker)
-        return f"build: {answer['error']}" if "error" in answer else part.rename(out)
+        if "error" in answer:
+            return f"build: {answer['error']}"
+        if resources_path(part).exists():
+            resources_path(part).rename(resources_path(out))
+        return part.rename(out)
 
     def close(self) -> None:
         """End the processes and delete what was built."""
@@ -169,14 +176,9 @@ class LocalRunner:
         build_timeout: float = 60.0,
         run_timeout: float = 30.0,
     ) -> None:
-        if back_end(target.tvm).device_code or not target.is_native:
-            raise TuneError(
-                f"this machine cannot run code for {target.text!r}, so it cannot measure it: use "
-                "--runner rpc with such a machine, or --runner icount or mca"
-            )
+        self.cpu = _machine_of(target)
         if not 1 <= threads <= len(cores()):
             raise TuneError(f"got {threads} threads, but this process may use 1 to {len(cores())}")
-        self.cpu = cpu.name()
         self.workshop = Workshop(target, "library", threads=threads, timeout=build_timeout)
         self._worker = Worker(cores()[-threads:], threads)
         self._run_timeout = run_timeout
@@ -186,8 +188,8 @@ class LocalRunner:
         reference(self.workshop, self._worker, task, self._run_timeout)
 
     def measure(
-        self, task: Task, candidates: Sequence[ConvTiles], repeats: int
-    ) -> Iterator[tuple[ConvTiles, Outcome]]:
+        self, task: Task, candidates: Sequence[Tiles], repeats: int
+    ) -> Iterator[tuple[Tiles, Outcome]]:
         """See `Runner.measure`."""
         built = self.workshop.build(task, candidates)
         for tiles, library in zip(candidates, built, strict=True):
@@ -218,6 +220,28 @@ class LocalRunner:
         self.workshop.close()
 
 
+def _machine_of(target: InstaTarget) -> str:
+    """What measures code for a target here.
+
+    Raises:
+        TuneError: this machine cannot run it.
+    """
+    if back_end(target.tvm).device_code:
+        try:
+            return cuda_driver.name(target.mcpu)
+        except ArtefactError as error:
+            raise TuneError(
+                f"this machine cannot measure code for {target.text!r} ({error}): use --runner "
+                "rpc with a machine that has such a card, or --runner model"
+            ) from error
+    if not target.is_native:
+        raise TuneError(
+            f"this machine cannot run code for {target.text!r}, so it cannot measure it: use "
+            "--runner rpc with such a machine, or --runner icount or mca"
+        )
+    return cpu.name()
+
+
 def reference_path(workshop: Workshop, task: Task) -> Path:
     """Where the outputs that candidates are compared with are kept."""
     return workshop.folder / f"{task.key}-reference.json"
@@ -235,6 +259,7 @@ def reference_library(workshop: Workshop, task: Task) -> Path:
     """
     function = task.mod["main"]
     exact = all("int" in str(function.params[index].dtype) for index in outputs_of(task.mod))
+    exact &= not workshop.device_code  # a device runs no function that is not scheduled
     (library,) = workshop.build(task, [None if exact else task.default])
     if isinstance(library, str):
         raise TuneError(f"the default schedule of {task.label} does not compile: {library}")

@@ -9,10 +9,12 @@ from tvm_insta.schedules import back_end
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning.icount import IcountRunner
 from tvm_insta.tuning.mca import McaRunner
+from tvm_insta.tuning.model import ModelRunner
 from tvm_insta.tuning.rpc import RpcRunner
 from tvm_insta.tuning.runner import LocalRunner, Runner
 
-RUNNERS = ("local", "rpc", "icount", "mca")
+RUNNERS = ("local", "rpc", "icount", "mca", "model")
+_FOR_CARDS = ("local", "rpc", "model")
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,11 @@ def make_runner(name: str, target: InstaTarget, options: RunnerOptions) -> Runne
         TuneError: it cannot measure code for the target, or lacks an option.
     """
     limits = {"build_timeout": options.build_timeout, "run_timeout": options.run_timeout}
-    if back_end(target.tvm).device_code:
-        raise TuneError(f"got target {target.text!r}, but only CPU targets have parameters to tune")
+    if back_end(target.tvm).device_code and name not in _FOR_CARDS:
+        raise TuneError(
+            f"got runner {name} for {target.text!r}, but it measures code for CPUs: use "
+            f"{', '.join(_FOR_CARDS)}"
+        )
     if name != "local" and options.threads != 1:
         raise TuneError(f"got {options.threads} threads, but runner {name} measures one: leave it")
     if name == "rpc":
@@ -60,6 +65,8 @@ def make_runner(name: str, target: InstaTarget, options: RunnerOptions) -> Runne
         return RpcRunner(target, options.tracker, options.key, **limits)
     if name == "icount":
         return IcountRunner(target, **limits)
+    if name == "model":
+        return ModelRunner(target, **limits)
     if name == "mca":
         return McaRunner(target, **limits)
     return LocalRunner(target, threads=options.threads, **limits)

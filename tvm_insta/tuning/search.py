@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tvm_insta.errors import TuneError
-from tvm_insta.schedules import ConvTiles
+from tvm_insta.schedules import Tiles
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning.runner import Outcome
 from tvm_insta.tuning.tasks import Task
@@ -23,27 +23,27 @@ SEARCHES = ("evolutionary", "random")
 class Search(Protocol):
     """Proposes and learns, in turns."""
 
-    def propose(self) -> list[ConvTiles]:
+    def propose(self) -> list[Tiles]:
         """The next batch, without repeats; empty when every choice was proposed."""
 
-    def learn(self, outcomes: Sequence[tuple[ConvTiles, Outcome]]) -> None:
+    def learn(self, outcomes: Sequence[tuple[Tiles, Outcome]]) -> None:
         """Take the outcomes of the last batch, in its order."""
 
 
 class RandomSearch:
     """Every choice once, in random order."""
 
-    def __init__(self, space: Sequence[ConvTiles], batch: int, seed: int) -> None:
+    def __init__(self, space: Sequence[Tiles], batch: int, seed: int) -> None:
         self._left = list(space)
         random.Random(seed).shuffle(self._left)
         self._batch = batch
 
-    def propose(self) -> list[ConvTiles]:
+    def propose(self) -> list[Tiles]:
         """See `Search.propose`."""
         head, self._left = self._left[: self._batch], self._left[self._batch :]
         return head
 
-    def learn(self, outcomes: Sequence[tuple[ConvTiles, Outcome]]) -> None:
+    def learn(self, outcomes: Sequence[tuple[Tiles, Outcome]]) -> None:
         """Nothing to learn."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tvm_insta.schedules import ConvTiles
+from tvm_insta.schedules import Tiles
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning import meta
 from tvm_insta.tuning.records import Record, to_numbers
@@ -45,13 +45,13 @@ class TaskState:
     ) -> None:
         self.task, self.peak = task, peak
         self.curve: list[float] = []
-        self.finals: dict[ConvTiles, Outcome] = {}
+        self.finals: dict[Tiles, Outcome] = {}
         self.searching = True
         self.prepared = False
         self._seed, self._kind, self._batch = seed, search, batch
         self._search: Search | None = None
-        self._logged: dict[ConvTiles, Outcome] = {}
-        self._tried: dict[ConvTiles, Outcome] = {}
+        self._logged: dict[Tiles, Outcome] = {}
+        self._tried: dict[Tiles, Outcome] = {}
         self._devices = Counter(devices)
         self._idle_batches = 0
         for record in records:
@@ -65,7 +65,7 @@ class TaskState:
                 self._logged[tiles] = outcome
         self.recorded = len(self._logged)
 
-    def recorded_outcome(self, tiles: ConvTiles) -> Outcome | None:
+    def recorded_outcome(self, tiles: Tiles) -> Outcome | None:
         """What the log knows of these parameters."""
         return self._logged.get(tiles)
 
@@ -90,7 +90,7 @@ class TaskState:
         return self._median(self.task.default)
 
     @property
-    def best(self) -> tuple[ConvTiles, float] | None:
+    def best(self) -> tuple[Tiles, float] | None:
         """The parameters that the compiler would use, and their median."""
         compared = {t: o for t, o in self.finals.items() if o.run_secs}
         pool = compared or {t: o for t, o in self._logged.items() if o.run_secs}
@@ -116,14 +116,14 @@ class TaskState:
             self._kind, self.task, target, batch=self._batch, seed=self._seed, default=default
         )
 
-    def propose(self) -> list[ConvTiles]:
+    def propose(self) -> list[Tiles]:
         """The next batch of the search."""
         assert self._search is not None
         proposed = self._search.propose()
         self.searching = bool(proposed)
         return proposed
 
-    def learn(self, outcomes: Sequence[tuple[ConvTiles, Outcome]]) -> None:
+    def learn(self, outcomes: Sequence[tuple[Tiles, Outcome]]) -> None:
         """Tell the search the outcomes of its batch, in its order."""
         assert self._search is not None
         if not outcomes:
@@ -133,7 +133,7 @@ class TaskState:
         improved = min(self.curve) < before * (1 - _IMPROVEMENT)
         self._idle_batches = 0 if improved else self._idle_batches + 1
 
-    def tell(self, tiles: ConvTiles, outcome: Outcome) -> None:
+    def tell(self, tiles: Tiles, outcome: Outcome) -> None:
         """Take an outcome that is in the log."""
         self._logged[tiles] = outcome
         if outcome.device:
@@ -142,7 +142,7 @@ class TaskState:
         median = float(np.median(outcome.run_secs)) if outcome.run_secs else float("inf")
         self.curve.append(min(last, median))
 
-    def finalists(self, count: int) -> list[ConvTiles]:
+    def finalists(self, count: int) -> list[Tiles]:
         """The default and the `count` best others."""
         medians = {
             tiles: float(np.median(outcome.run_secs))
@@ -177,15 +177,15 @@ class TaskState:
         """1e9 multiply-accumulates per unit of the log."""
         return self.task.macs / median / 1e9 if median and self.task.macs else None
 
-    def _outcome(self, tiles: ConvTiles) -> Outcome | None:
+    def _outcome(self, tiles: Tiles) -> Outcome | None:
         outcome = self.finals.get(tiles) or self._logged.get(tiles)
         return outcome if outcome is not None and outcome.run_secs else None
 
-    def _median(self, tiles: ConvTiles) -> float | None:
+    def _median(self, tiles: Tiles) -> float | None:
         outcome = self._outcome(tiles)
         return None if outcome is None else float(np.median(outcome.run_secs))
 
-    def _figure(self, tiles: ConvTiles) -> meta.Figure | None:
+    def _figure(self, tiles: Tiles) -> meta.Figure | None:
         outcome = self._outcome(tiles)
         if outcome is None:
             return None

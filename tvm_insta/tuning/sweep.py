@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from tvm_insta.errors import TuneError
-from tvm_insta.schedules import SCHEDULE_VERSION, ConvTiles
+from tvm_insta.schedules import SCHEDULE_VERSION, Tiles
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning import meta
 from tvm_insta.tuning.log import TuningLog
@@ -181,8 +181,8 @@ class _Sweep:
             state.searching = False  # out of trials or time in the middle of a batch
 
     def _outcomes(
-        self, state: TaskState, wanted: Sequence[ConvTiles]
-    ) -> Iterable[tuple[ConvTiles, Outcome]]:
+        self, state: TaskState, wanted: Sequence[Tiles]
+    ) -> Iterable[tuple[Tiles, Outcome]]:
         """Outcomes from the log where it has them, measured and logged where not."""
         new = []
         for tiles in wanted:
@@ -216,9 +216,9 @@ class _Sweep:
         if len(finalists) < 2 or not missing:
             return
         self._prepare(state)
-        figures: dict[ConvTiles, list[float]] = {tiles: [] for tiles in finalists}
-        devices: dict[ConvTiles, str] = {}
-        errors: dict[ConvTiles, str] = {}
+        figures: dict[Tiles, list[float]] = {tiles: [] for tiles in finalists}
+        devices: dict[Tiles, str] = {}
+        errors: dict[Tiles, str] = {}
         repeats = max(1, self.options.final_repeats // _FINAL_ROUNDS)
         for _ in range(_FINAL_ROUNDS):
             alive = [tiles for tiles in finalists if tiles not in errors]

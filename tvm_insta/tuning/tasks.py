@@ -12,7 +12,7 @@ from tvm import tirx
 from tvm.ir import IRModule
 
 from tvm_insta.errors import TuneError
-from tvm_insta.schedules import ConvTiles, back_end, schedule_module
+from tvm_insta.schedules import Tiles, back_end, schedule_module
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning.workload import canonical, key_of
 
@@ -38,8 +38,8 @@ class Task:
     name: str
     mod: IRModule = field(compare=False)
     rule: str
-    choices: tuple[ConvTiles, ...]
-    default: ConvTiles
+    choices: tuple[Tiles, ...]
+    default: Tiles
     calls: int = 1
     layers: tuple[str, ...] = ()
     macs: int = 0
@@ -93,15 +93,19 @@ def task_of(
         return None
     mod = canonical(function)
     _, (record,) = schedule_module(mod, target.tvm, lanes=target.lanes)
-    if record.tiles is None:
+    if back_end(target.tvm).device_code:
+        default = listed[0]  # as `BackEnd.space` has it there
+    elif record.tiles is None:
         return None
+    else:
+        default = record.tiles
     return Task(
         key=key_of(mod),
         name=name,
         mod=mod,
         rule=record.rule,
         choices=tuple(listed),
-        default=record.tiles,
+        default=default,
         calls=calls,
         layers=tuple(layer.name for layer in layers),
         macs=max((layer.macs for layer in layers), default=0),

@@ -60,7 +60,7 @@ class _State:
         from tvm_insta.tuning.workload import outputs_of
 
         arrays = random_arrays(self.mod, int(self.task["seed"]))
-        with _loaded(request, self.task["tiles"]) as (module, device, _):
+        with self._loaded(request) as (module, device, _):
             found = run_once(module, arrays, outputs_of(self.mod), device)
         Path(request["out"]).write_text(
             json.dumps([output.hex() for output in found]), encoding="utf-8"
@@ -72,37 +72,72 @@ class _State:
         from tvm_insta.tuning.measure import check, random_arrays, run_once, time_kernel
         from tvm_insta.tuning.workload import outputs_of
 
-        expected = [
-            bytes.fromhex(text)
-            for text in json.loads(Path(request["reference"]).read_text(encoding="utf-8"))
-        ]
+        expected = _expected(request)
         arrays = random_arrays(self.mod, int(self.task["seed"]))
-        with _loaded(request, self.task["tiles"]) as (module, device, where):
+        with self._loaded(request) as (module, device, where):
             check(run_once(module, arrays, outputs_of(self.mod), device), expected)
             seconds = time_kernel(module, arrays, device, int(request["repeats"]))
         return {"run_secs": seconds, "device": where}
 
+    def model(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Run a library for CUDA once on the emulated device, check it, and model what it did."""
+        from tvm_insta.tuning.build import read_resources
+        from tvm_insta.tuning.measure import check, random_arrays, run_once
+        from tvm_insta.tuning.model import modelled
+        from tvm_insta.tuning.workload import outputs_of
 
-@contextmanager
-def _loaded(request: Mapping[str, Any], tiles: bool) -> Iterator[tuple[Any, Any, str]]:
-    """The library of a request, its device, and the device's name: this machine's or a lent one.
+        library, emulated = Path(request["library"]), self._emulated()
+        emulated.take_counts()
+        arrays = random_arrays(self.mod, int(self.task["seed"]))
+        with self._loaded(request) as (module, device, _):
+            found = run_once(module, arrays, outputs_of(self.mod), device)
+        check(found, _expected(request))
+        counts, size = emulated.take_counts(), sum(array.nbytes for array in arrays)
+        return modelled(self.target.mcpu, counts, read_resources(library), size)
 
-    `tiles`: the library uses AMX. A lent device's server asks for the permission itself.
-    """
-    library = Path(request["library"])
-    if "tracker" in request:
-        from tvm_insta.tuning.remote import session
+    def _emulated(self) -> Any:
+        from tvm_insta import cuda_emulator
 
-        where = (request["tracker"], request["key"])
-        with session(*where, library, request["wait"], request["session"]) as opened:
-            yield opened
-    else:
+        return cuda_emulator.start(self.target.mcpu, cuda_emulator.Options(counts=True))
+
+    @contextmanager
+    def _loaded(self, request: Mapping[str, Any]) -> Iterator[tuple[Any, Any, str]]:
+        """The library of a request, its device, and the device's name: of this machine or lent.
+
+        A lent device's server asks for the permission to use AMX itself.
+        """
+        library, device_code = Path(request["library"]), bool(self.task["device_code"])
+        if "tracker" in request:
+            from tvm_insta.tuning.remote import session
+
+            where = (request["tracker"], request["key"])
+            limits = request["wait"], request["session"]
+            with session(*where, library, *limits, cuda=device_code) as opened:
+                yield opened
+            return
         import tvm
 
+        if device_code:
+            from tvm_insta.runtime import cuda_driver
+            from tvm_insta.runtime.tvm_library import load_library
+
+            if request.get("emulated"):
+                self._emulated()
+            else:
+                cuda_driver.load(self.target.mcpu)
+            load_library("libtvm_runtime_cuda.so")
+            yield tvm.runtime.load_module(str(library)), tvm.cuda(), "the first card"
+            return
         from tvm_insta.runtime.amx import TILES, ask_permission
 
-        ask_permission([TILES] if tiles else [])
+        ask_permission([TILES] if self.task["tiles"] else [])
         yield tvm.runtime.load_module(str(library)), tvm.cpu(), "this machine"
+
+
+def _expected(request: Mapping[str, Any]) -> list[bytes]:
+    """The outputs that a candidate must have."""
+    listed = json.loads(Path(request["reference"]).read_text(encoding="utf-8"))
+    return [bytes.fromhex(text) for text in listed]
 
 
 def main() -> int:
@@ -121,6 +156,7 @@ def main() -> int:
         "build": state.build,
         "reference": state.reference,
         "measure": state.measure,
+        "model": state.model,
     }
     for line in sys.stdin:
         request = json.loads(line)

@@ -142,7 +142,15 @@ def outputs_of(mod: IRModule) -> list[int]:
     return [i for i, p in enumerate(parameters) if any(p.same_as(buffer) for buffer in written)]
 
 
+def without_host(target: InstaTarget) -> str:
+    """The canonical target that records are of: a card's have nothing to do with its host."""
+    described = json.loads(target.canonical)
+    if described.pop("host", None) is None:
+        return target.canonical
+    return json.dumps(described, sort_keys=True, separators=(",", ":"))
+
+
 def target_id(target: InstaTarget) -> str:
-    """Folder name of a target: readable, and distinct for distinct canonical targets."""
-    digest = hashlib.sha256(target.canonical.encode()).hexdigest()[:8]
+    """Folder name of a target: readable, and distinct for distinct targets of records."""
+    digest = hashlib.sha256(without_host(target).encode()).hexdigest()[:8]
     return re.sub(r"[^\w.+-]", "_", f"{target.arch}-{target.mcpu or 'generic'}-{digest}")

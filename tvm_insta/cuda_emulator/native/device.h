@@ -10,6 +10,7 @@ namespace emu {
 
 constexpr uint32_t kLanes = 32;
 constexpr int kWordsIn = 12, kWordsOut = 4;
+constexpr int kUnits = 11;  // of a multiprocessor, see ptx/classes.py
 
 struct Dim { uint32_t x, y, z; };
 struct Block;
@@ -31,6 +32,7 @@ struct Thread {
   char *shared, *local;
   uint32_t local_bytes;
   ThreadState *state;
+  uint32_t steps[kUnits];  // instructions executed, where kernels are built to count them
 };
 
 struct Block {
@@ -43,6 +45,7 @@ struct Kernel {
   void (*body)(Thread &, const char *);
   const Parameter *parameters;
   uint32_t parameter_count, static_bytes, dynamic_offset, local_bytes, max_threads;
+  const char *language;  // of the lines in messages
 };
 struct Global { unsigned char *address; uint64_t size; int constant; };
 
@@ -58,6 +61,12 @@ void copy_async(Thread &t, uint64_t to, uint64_t from, uint32_t bytes, uint32_t 
 void copy_commit(Thread &t);
 void copy_wait(Thread &t, uint32_t keep);
 [[noreturn]] void fail(Thread &t, int line, const char *what);
+
+#ifdef EMU_COUNTS
+#define EMU_STEP(unit, count) t.steps[unit] += count;
+#else
+#define EMU_STEP(unit, count)
+#endif
 
 inline void local_memory(Thread &t, char *memory, uint32_t bytes) {
   memset(memory, 0xa5, bytes);
@@ -147,6 +156,8 @@ template <class T> inline T remainder_of(Thread &t, int line, T a, T b) {
   if (T(-1) < T(0) && b == T(-1)) return 0;
   return a % b;
 }
+inline uint16_t high_half(uint16_t a, uint16_t b) { return (uint16_t)((uint32_t)a * b >> 16); }
+inline int16_t high_half(int16_t a, int16_t b) { return (int16_t)((int32_t)a * b >> 16); }
 inline uint32_t high_half(uint32_t a, uint32_t b) { return (uint32_t)((uint64_t)a * b >> 32); }
 inline int32_t high_half(int32_t a, int32_t b) { return (int32_t)((int64_t)a * b >> 32); }
 inline uint64_t high_half(uint64_t a, uint64_t b) { return (uint64_t)((unsigned __int128)a * b >> 64); }
@@ -205,6 +216,10 @@ template <class A, class B> inline uint32_t dot_bytes(uint32_t a, uint32_t b) {
   uint32_t sum = 0;
   for (int i = 0; i < 32; i += 8) sum += (uint32_t)((int32_t)(A)(a >> i) * (int32_t)(B)(b >> i));
   return sum;
+}
+template <class A, class B> inline uint32_t dot_halves(uint32_t a, uint32_t b) {
+  return (uint32_t)((int32_t)(A)a * (int32_t)(B)b) +
+         (uint32_t)((int32_t)(A)(a >> 16) * (int32_t)(B)(b >> 8));
 }
 
 // ---- warps: the last lane that comes does the work for all

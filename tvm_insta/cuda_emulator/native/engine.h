@@ -13,6 +13,7 @@ struct Options {
   uint32_t seed = 1;
   bool late_copies = true;  // cp.async lands at the wait, not where it is issued
   bool races = true;        // find accesses that nothing orders
+  bool counts = false;      // count what the block in the middle of a launch does
 };
 extern Options options;
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tvm_insta.cuda_emulator.ptx.classes import cost_of
 from tvm_insta.cuda_emulator.ptx.syntax import (
     BITS,
     Address,
@@ -230,7 +231,9 @@ def write(emitter: Emitter, instruction: Instruction) -> str:
         if len(instruction.operands) not in each.counts:
             raise emitter.refuse(f"{instruction.opcode} with {len(instruction.operands)} operands")
         text = each.write(emitter, found, instruction.operands)
+        cost = cost_of(instruction.opcode)
+        step = f"EMU_STEP({cost.unit.value}, {cost.count}) "
         if instruction.guard is None:
-            return f"{{ {text} }}"
-        return f"if ({emitter.value(instruction.guard, 'pred')}) {{ {text} }}"
+            return f"{{ {step}{text} }}"
+        return f"{step}if ({emitter.value(instruction.guard, 'pred')}) {{ {text} }}"
     raise emitter.refuse(f"the instruction {instruction.opcode} is not known to the emulator")

@@ -75,7 +75,7 @@ def _mul_wide(e: Emitter, found: Found, ops: Operands) -> str:
     return e.store(ops[0], double, _product(e, found[1], parts))
 
 
-@rule(r"(mul|mad)\.hi\.(?P<kind>[us](?:32|64))", 3, 4)
+@rule(r"(mul|mad)\.hi\.(?P<kind>[us](?:16|32|64))", 3, 4)
 def _mul_hi(e: Emitter, found: Found, ops: Operands) -> str:
     kind = found["kind"]
     a, b = (e.value(op, kind) for op in ops[1:3])
@@ -186,6 +186,17 @@ def _dp4a(e: Emitter, found: Found, ops: Operands) -> str:
     a, b, c = (e.value(op, "u32") for op in ops[1:])
     types = ", ".join("int8_t" if found[name] == "s" else "uint8_t" for name in "ab")
     return e.store(ops[0], kind, f"{c} + dot_bytes<{types}>({a}, {b})")
+
+
+@rule(r"dp2a\.(?P<half>lo|hi)\.(?P<a>[us])32\.(?P<b>[us])32", 4)
+def _dp2a(e: Emitter, found: Found, ops: Operands) -> str:
+    kind = "u32" if found["a"] == found["b"] == "u" else "s32"
+    a, b, c = (e.value(op, "u32") for op in ops[1:])
+    types = ", ".join(
+        f"{'' if found[name] == 's' else 'u'}int{bits}_t" for name, bits in (("a", 16), ("b", 8))
+    )
+    shift = 16 if found["half"] == "hi" else 0
+    return e.store(ops[0], kind, f"{c} + dot_halves<{types}>({a}, {b} >> {shift})")
 
 
 @rule(

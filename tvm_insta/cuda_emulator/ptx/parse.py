@@ -43,7 +43,10 @@ _ARRAY = re.compile(
 _REGISTERS = re.compile(r"\.reg\s+\.(?P<kind>\w+)\s+(?P<names>.*)", re.DOTALL)
 _RANGE = re.compile(r"(?P<stem>[%\w$]+)<(?P<count>\d+)>")
 _GUARD = re.compile(r"@(?P<negated>!?)(?P<name>[%\w$]+)\s+")
-_INSTRUCTION = re.compile(r"(?P<opcode>[a-z]\w*(?:\.[\w:]+)*)(?:\s+(?P<operands>.*))?", re.DOTALL)
+# TVM's inline assembly has no space in front of a list of operands.
+_INSTRUCTION = re.compile(
+    r"(?P<opcode>[a-z]\w*(?:\.[\w:]+)*)(?:(?:\s+|(?=\{))(?P<operands>.*))?", re.DOTALL
+)
 _SILENT = (".pragma", ".loc", ".file")
 
 

@@ -27,16 +27,11 @@ from tvm_insta.cuda_emulator.ptx.syntax import (
     Symbol,
     Vector,
 )
+from tvm_insta.cuda_emulator.table import table
 from tvm_insta.errors import EmulatorError
 
 _DYNAMIC_ALIGN = 128
 _POISON = 0xA5A5A5A5A5A5A5A5  # what a register holds that nobody wrote
-
-_TABLES = """extern "C" {
-extern const Kernel emu_kernels[];
-extern const Global emu_globals[];
-extern const uint32_t emu_kernel_count, emu_global_count, emu_target;
-}"""
 
 
 @dataclass(frozen=True)
@@ -61,15 +56,9 @@ def translate(text: str) -> str:
     out = ['#include "device.h"', "using namespace emu;", "namespace {"]
     out += [_global(array) for array in fixed]
     out += [_body(kernel, module) for kernel in module.kernels]
-    out += ["}", _TABLES]
     entries = [_entry(kernel, _layout(kernel, module)) for kernel in module.kernels]
-    out += [f"const Kernel emu_kernels[] = {{{', '.join([*entries, '{}'])}}};"]
-    out += [f"const uint32_t emu_kernel_count = {len(entries)};"]
     tables = [f"{{g_{_c(a.name)}, {a.size}, {int(a.space == 'const')}}}" for a in fixed]
-    out += [f"const Global emu_globals[] = {{{', '.join([*tables, '{}'])}}};"]
-    out += [f"const uint32_t emu_global_count = {len(tables)};"]
-    out += [f"const uint32_t emu_target = {_target(module)};"]
-    return "\n".join(out) + "\n"
+    return "\n".join([*out, "}", table(entries, tables, _target(module))])
 
 
 def _target(module: Module) -> int:
@@ -159,5 +148,5 @@ def _entry(kernel: Kernel, layout: _Layout) -> str:
     x, y, z = kernel.max_threads or (0, 0, 0)
     return (
         f'{{"{kernel.name}", run_{_c(kernel.name)}, {parameters}, {count}, {layout.static_bytes}, '
-        f"{layout.dynamic_offset}, {layout.local_bytes}, {x * y * z}}}"
+        f'{layout.dynamic_offset}, {layout.local_bytes}, {x * y * z}, "PTX"}}'
     )
