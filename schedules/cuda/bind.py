@@ -19,6 +19,7 @@ import tvm
 from tvm import s_tir, tirx
 
 from tvm_insta.schedules.base import NotApplicable, start, with_symbol_of
+from tvm_insta.schedules.cuda.border import with_border_in_sum
 from tvm_insta.schedules.cuda.channels import ChannelTile, channel_tiles, schedule_channels
 from tvm_insta.schedules.cuda.float_tiles import FloatTile, float_tiles, schedule_float
 from tvm_insta.schedules.cuda.functions import with_defined_functions
@@ -158,4 +159,4 @@ def tiles_of(
 
 
 def _prepared(function: tirx.PrimFunc) -> tirx.PrimFunc:
-    return with_simple_indices(with_defined_functions(function))
+    return with_border_in_sum(with_simple_indices(with_defined_functions(function)))

@@ -1,7 +1,6 @@
 """Comparison and packing of images with a border around them, in one kernel: a thread for a word.
 
-The loops stay apart here: TVM must see that a thread reads only words of its own, or none where
-it writes the border.
+The loops stay apart here: a block of threads has neighbouring columns, and all words of a pixel.
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ from tvm import s_tir
 
 from tvm_insta.schedules.base import NotApplicable, blocks, extent, rule_of
 from tvm_insta.schedules.cuda.blocks import THREADS, inline_all, outputs, spatial_loops
-from tvm_insta.schedules.cuda.threads import blocks_before, split_start
+from tvm_insta.schedules.cuda.threads import split_start
 
 
 def schedule_pack(schedule: s_tir.Schedule) -> None:
-    """Words of bits of an image, `[N, H, W, words]`, with a border.
+    """Words of bits of an image, `[N, H, W, words]`, whose border is in the sum, see `border`.
 
     Raises:
         NotApplicable: the function does not pack, or packs in another form.
@@ -23,9 +22,12 @@ def schedule_pack(schedule: s_tir.Schedule) -> None:
     if len(marked) != 1 or len(outputs(schedule)) != 1:
         raise NotApplicable
     inline_all(schedule)
-    (output,) = outputs(schedule)
+    (pack,) = marked
+    if len(blocks(schedule)) != 1:
+        raise NotApplicable
+    output = schedule.cache_write(pack, 0, "local")
     loops = spatial_loops(schedule, output)
-    if len(blocks_before(schedule, output)) != 1 or len(loops) != 4:
+    if len(loops) != 4:
         raise NotApplicable
     image, row, column, word = loops
     words = extent(schedule, word)
@@ -37,7 +39,5 @@ def schedule_pack(schedule: s_tir.Schedule) -> None:
     schedule.bind(far, "blockIdx.x")
     schedule.bind(near, "threadIdx.y")
     schedule.bind(word, "threadIdx.x")
-    (pack,) = marked
     schedule.compute_at(pack, word, preserve_unit_loops=True)
-    schedule.set_scope(pack, 0, "local")
     split_start(schedule, pack)

@@ -38,15 +38,21 @@ class Kernels:
         (module,) = device_modules(self.executable.mod)
         self.source = module.inspect_source()
 
-    def __call__(
+    def all(
         self, name: str, *arrays: np.ndarray, options: Options | None = None
-    ) -> np.ndarray:
-        """Run a function whose last argument, of the shape and dtype given, is its result."""
+    ) -> list[np.ndarray]:
+        """The arguments of a function, as it leaves them."""
         device = cuda_emulator.start(self.arch, options)
         device.clear_error()
         on_device = [tvm.runtime.tensor(array, tvm.cuda(0)) for array in arrays]
         try:
             self.executable[name](*on_device)
-        except tvm.error.InternalError as error:
+        except RuntimeError as error:  # TVM passes on only that a call of CUDA failed
             raise EmulatorError(device.error) from error
-        return on_device[-1].numpy()
+        return [each.numpy() for each in on_device]
+
+    def __call__(
+        self, name: str, *arrays: np.ndarray, options: Options | None = None
+    ) -> np.ndarray:
+        """The last argument of a function, as it leaves it."""
+        return self.all(name, *arrays, options=options)[-1]

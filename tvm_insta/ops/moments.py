@@ -108,7 +108,7 @@ def fuse_products(function: tirx.PrimFunc) -> tirx.PrimFunc:
     """``sum + a * b`` becomes ``fma(a, b, sum)`` in "moment_rows", which TE has no sum for."""
 
     def update(block: Any) -> Any:
-        if block.name_hint != "moment_rows":
+        if not block.name_hint.startswith("moment_rows"):  # a second one is "moment_rows_1"
             return block
         return structural_map(block, [(tvm.tirx.BufferStore, store)])
 

@@ -269,7 +269,8 @@ def run_base(
     """
     ones = popcount(weight).sum(axis=(1, 2, 3), dtype=np.int64)
     alpha = 2 if encoding == "bipolar" else 1
-    return (base - alpha * (2**bits - 1) * ones).astype(np.int32)
+    result: NDArray[np.int32] = (base - alpha * (2**bits - 1) * ones).astype(np.int32)
+    return result
 
 
 def unrun_weight(

@@ -107,12 +107,17 @@ def _layout(kernel: Kernel, module: Module) -> _Layout:
 
 
 def _place(arrays: Iterable[Array]) -> tuple[dict[str, int], int]:
-    """Arrays behind each other: byte offset of each, and bytes in all."""
+    """Arrays behind each other: byte offset of each, and bytes in all.
+
+    An array aligned to 16 bytes has whole groups of 16: nvcc makes one load of several words where
+    the alignment says that their group exists, though the array ends in it.
+    """
     offsets, end = {}, 0
     for array in arrays:
         end = -(-end // array.align) * array.align
         offsets[array.name] = end
-        end += array.size
+        group = min(array.align, 16)
+        end += -(-array.size // group) * group
     return offsets, end
 
 
