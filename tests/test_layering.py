@@ -113,9 +113,9 @@ def module_of(file: Path) -> list[str]:
 
 
 def package_of(file: Path) -> str:
-    """The package of a file; the command line of a package stands above all of them."""
+    """The package of a file; the command line of a package stands above all of ours."""
     parts = module_of(file)
-    if parts[0] == "tvm_insta" and parts[-1] == "__main__":
+    if file.name == "__main__.py" and parts[0] == "tvm_insta":
         return "__main__"
     return parts[1] if parts[0] == "tvm_insta" else parts[0]
 

@@ -16,6 +16,7 @@ VERBS = {
     "logs": "tvm_insta.logs",
     "train": "tvm_insta.train.__main__",
     "zoo": "tvm_insta.zoo.__main__",
+    "cuda_emulator": "tvm_insta.cuda_emulator.__main__",
 }
 
 

@@ -140,7 +140,13 @@ def rows(
     """A row for each kernel call of a trace; a call may launch several of the card's kernels."""
     card, taken = card_of(arch), {each.name: each.registers for each in resources}
     times = Counter(entry.symbol for entry in entries)
-    launched = Counter(_symbol_of(found.kernel, times) for found in counts)
+    # As TVM names the kernels of a function: FUNCTION_kernel, FUNCTION_kernel_1, ...
+    ends = ["", *(f"_{number}" for number in range(1, len(counts) + 1))]
+    known = {f"{symbol}_kernel{end}": symbol for symbol in times for end in ends}
+    strange = [found.kernel for found in counts if found.kernel not in known]
+    if strange:
+        raise common.WorkerError(f"the kernel {strange[0]} is of no call of the network")
+    launched = Counter(known[found.kernel] for found in counts)
     left, result = list(counts), []
     for entry, call in zip(entries, calls, strict=True):
         number = launched[entry.symbol] // times[entry.symbol]
@@ -176,11 +182,3 @@ def rows(
             )
         )
     return result
-
-
-def _symbol_of(kernel: str, symbols: Counter[str]) -> str:
-    """The kernel call that launches `kernel`: TVM calls it SYMBOL_kernel, or SYMBOL_kernel_1."""
-    stem, _, number = kernel.rpartition("_kernel")
-    if stem in symbols and not number.strip("_0123456789"):
-        return stem
-    raise common.WorkerError(f"the kernel {kernel} is of no call of the network")

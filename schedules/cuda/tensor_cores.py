@@ -73,7 +73,7 @@ def _begin(function: tirx.PrimFunc) -> tuple[s_tir.Schedule, Any, Any]:
         raise NotApplicable
     (both,) = marked
     inline_all(schedule)
-    others = [b for b in blocks(schedule) if name_of(schedule, b).startswith("bconv_ones")]
+    others = [b for b in blocks(schedule) if name_of(schedule, b) == "bconv_ones"]
     if len(blocks(schedule)) != 3 or len(others) != 1:
         raise NotApplicable
     return schedule, both, others[0]

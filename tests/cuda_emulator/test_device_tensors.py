@@ -14,7 +14,7 @@ from benchmarks.cuda import engines
 from tests.cuda_emulator.nets import images
 from tvm_insta import cuda_emulator
 from tvm_insta.errors import ArtefactError, InputError
-from tvm_insta.runtime import cuda_backend
+from tvm_insta.runtime import cuda_graph
 from tvm_insta.runtime.device_tensors import on_device
 
 pytestmark = pytest.mark.cuda
@@ -155,7 +155,7 @@ def test_a_graph_outlives_other_runs(cpu, graphed):
 
 
 def test_old_graphs_make_room(cpu, graphed, device, monkeypatch):
-    monkeypatch.setattr(cuda_backend, "MOST_GRAPHS", 2)
+    monkeypatch.setattr(cuda_graph, "MOST_GRAPHS", 2)
     for batch in (1, 2, 3):
         graphed(images(batch, 9))
     graphs = device.graph_launches

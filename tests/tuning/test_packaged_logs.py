@@ -19,6 +19,10 @@ from tvm_insta.tuning.log import TuningLog, folder_of
 
 ARM = ("cortex-a53", "cortex-a72", "cortex-a76")
 CLOCK = ("avx2", "avx512", "llvm -mcpu=znver4", "llvm -mcpu=znver5")
+CARDS = ("a100", "h100")
+SQUARE = ("stage1.1.conv", "stage2.1.conv", "stage3.1.conv", "stage4.1.conv")
+"""The 3x3 layers of ResNet-18 that keep their image's size: 56, 28, 14 and 7."""
+
 PRESETS = {"rpi3": "cortex-a53", "rpi4": "cortex-a72", "pixel": "cortex-a76"}
 SIDES = {"resnet18": 224, "mobilenet_v1": 224, "resnet20": 32}
 
@@ -52,6 +56,34 @@ def test_a_log_is_sound_and_small(name):
     keys = {record.key for record in TuningLog(folder).records}
     assert keys == set(about.tasks)
     assert all(task.best.median <= task.default.median for task in about.tasks.values())
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_a_log_of_a_card_is_modelled_and_says_so(name):
+    """And its best choices are better than the defaults, by the model, by what was asked for."""
+    folder, about = sound(name)
+    assert (about.runner, about.unit) == ("model", "modelled clocks")
+    assert about.cpu.startswith("modelled: ") and "host" not in about.target
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 300_000
+    assert {record.key for record in TuningLog(folder).records} == set(about.tasks)
+    layers = {layer: task for task in about.tasks.values() for layer in task.layers}
+    for layer in SQUARE:
+        task = layers[layer]
+        assert task.default.median / task.best.median >= 1.3, (layer, task)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CARDS)
+def test_every_binary_layer_of_a_card_is_tuned(name):
+    target = parse(name)
+    fused = run_pipeline(imported("resnet18"), Context(target), last="fuse")
+    found = lookup.look_up(fused.mod, target)
+    states = {
+        layer.name: [found.states.get(symbol) for symbol in symbols]
+        for layer, symbols in kernels_of_layers(fused.mod, fused.report)
+        if layer.kind == "binary"
+    }
+    assert len(states) == 16 and all(each == ["tuned"] for each in states.values()), states
 
 
 @pytest.mark.slow

@@ -6,7 +6,10 @@ import argparse
 import importlib
 from collections.abc import Iterator
 
-VERBS = ("compile", "run", "explain", "bench", "validate", "tune", "logs", "export", "train", "zoo")
+VERBS = (
+    *("compile", "run", "explain", "bench", "validate", "tune", "logs", "export", "train", "zoo"),
+    "cuda_emulator",
+)
 """The commands, in the order in which a user meets them."""
 
 _HEAD = """# Command lines

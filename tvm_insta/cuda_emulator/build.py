@@ -22,7 +22,7 @@ NATIVE = Path(__file__).parent / "native"
 """The C++ sources of the emulator."""
 
 DRIVER, RUNTIME = "libcuda.so.1", "libcudart.so.13"
-_PARTS = ("engine", "threads", "memory", "counts", "warps", "streams", "driver")
+_PARTS = ("engine", "threads", "memory", "counts", "warps", "streams", "control", "alone", "driver")
 _COMPILERS = ("c++", "g++", "clang++")
 # No product is fused with a sum, and no type is taken for a promise about memory.
 _EXACT = (

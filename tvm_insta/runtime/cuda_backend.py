@@ -7,10 +7,9 @@ the device and the output back; tensors on the device are read there, and the ou
 from __future__ import annotations
 
 import ctypes
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,7 +18,7 @@ from tvm_insta import cuda_emulator
 from tvm_insta.errors import ArtefactError, one_line
 from tvm_insta.runtime import cuda_driver, tvm_library, vm_interface
 from tvm_insta.runtime.arrays import Array
-from tvm_insta.runtime.cuda_graph import CudaGraph
+from tvm_insta.runtime.cuda_graph import CudaGraph, CudaGraphs
 from tvm_insta.runtime.devices import Device, architecture
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.runtime.tvm_library import load_library
@@ -30,9 +29,6 @@ T = TypeVar("T")
 _CPU, _CUDA = 1, 2  # kDLCPU, kDLCUDA
 _NAIVE, _POOLED = 1, 2  # memory::AllocatorType
 _LIBRARY = "libtvm_runtime_cuda.so"
-_Shapes = tuple[tuple[int, ...], ...]
-MOST_GRAPHS = 8
-"""How many batches of a module have a graph at once; each graph has its own memory."""
 
 
 class CudaBackend(VmBackend):
@@ -93,7 +89,7 @@ class CudaBackend(VmBackend):
             return super().run(inputs, batch)
         with self._opened.lock:
             try:
-                return self._checked(self.to_numpy(self._by_graph(self._graphs, inputs)), batch)
+                return self._checked(self._fetched(self._by_graph(self._graphs, inputs)), batch)
             except vm_interface.REFUSALS as error:
                 raise vm_interface.refused(self.manifest, error) from error
 
@@ -118,7 +114,7 @@ class CudaBackend(VmBackend):
                 raise vm_interface.refused(self.manifest, error) from error
             dims = tuple(map(int, result.shape))
             vm_interface.check_output(self.manifest, dims, str(result.dtype), batch)
-            self._wait(self._card, 0)
+            self._kernels(lambda: self._wait(self._card, 0))
             return result
 
     def _main(self, inputs: list[Array]) -> Array:
@@ -133,15 +129,8 @@ class CudaBackend(VmBackend):
                     self._set(inputs)
                     once: Callable[[], object] = self._run
                 else:
-                    self._by_graph(self._graphs, inputs)
-                    graph = self._graphs.of(inputs)
-                    assert graph is not None  # the call before has made it
-                    captured = graph
-
-                    def once() -> object:
-                        self._kernels(captured.launch)
-                        return self.to_numpy(captured.output)
-
+                    self._by_graph(self._graphs, inputs)  # where it is the first run, it captures
+                    once = functools.partial(self._replayed, self._graphs.of(inputs))
         except vm_interface.REFUSALS as error:
             raise vm_interface.refused(self.manifest, error) from error
 
@@ -150,6 +139,16 @@ class CudaBackend(VmBackend):
                 once()
 
         return run
+
+    def _replayed(self, graph: CudaGraph | None) -> Array:
+        """Launch a graph whose inputs are written; the output on the host."""
+        assert graph is not None
+        self._kernels(graph.launch)
+        return self._fetched(graph.output)
+
+    def _fetched(self, tensor: Any) -> Array:
+        """A tensor on the host; a kernel that failed before says so here."""
+        return self._kernels(lambda: self.to_numpy(tensor))
 
     def _set(self, inputs: list[Array]) -> None:
         self.vm["set_input"]("main", *map(self.ffi.from_dlpack, inputs))
@@ -205,30 +204,6 @@ class CudaBackend(VmBackend):
         array = np.empty(tuple(tensor.shape), str(tensor.dtype))
         self._copy(tensor, ctypes.c_void_p(array.ctypes.data), array.nbytes)
         return array
-
-
-class CudaGraphs:
-    """The graphs of a module, one for each batch; the least recently used go first."""
-
-    def __init__(self) -> None:
-        self._graphs: OrderedDict[_Shapes, CudaGraph] = OrderedDict()
-
-    def of(self, inputs: Sequence[Any]) -> CudaGraph | None:
-        """The graph for inputs of these shapes, if there is one."""
-        key = _shapes(inputs)
-        if key in self._graphs:
-            self._graphs.move_to_end(key)
-        return self._graphs.get(key)
-
-    def add(self, ffi: ModuleType, vm: Any, main: Callable[..., Any], inputs: list[Any]) -> None:
-        """Capture the graph of these inputs, which it keeps."""
-        while len(self._graphs) >= MOST_GRAPHS:
-            self._graphs.popitem(last=False)
-        self._graphs[_shapes(inputs)] = CudaGraph(ffi, vm, main, inputs)
-
-
-def _shapes(inputs: Sequence[Any]) -> _Shapes:
-    return tuple(tuple(map(int, value.shape)) for value in inputs)
 
 
 def _dtype(value: Any) -> str:

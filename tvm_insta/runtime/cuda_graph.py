@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -18,6 +19,10 @@ from tvm_insta.errors import ArtefactError
 from tvm_insta.runtime import vm_interface
 
 _LIBRARY = "libcudart.so.13"  # loaded by now; of this name in NVIDIA's wheels and the emulator
+MOST_GRAPHS = 8
+"""How many batches of a module have a graph at once; each graph has its own memory."""
+
+_Shapes = tuple[tuple[int, ...], ...]
 _NON_BLOCKING = 1  # cudaStreamNonBlocking
 # cudaStreamCaptureModeRelaxed: the virtual machine allocates its tensors between the launches.
 _RELAXED = 2
@@ -107,3 +112,27 @@ class CudaGraph:
     def _said(self, name: str, code: int) -> str:
         parts = [self._cudart.cudaGetErrorName(code), self._cudart.cudaGetErrorString(code)]
         return f"{name}: " + ", ".join(part.decode(errors="replace") for part in parts if part)
+
+
+class CudaGraphs:
+    """The graphs of a module, one for each batch; the least recently used go first."""
+
+    def __init__(self) -> None:
+        self._graphs: OrderedDict[_Shapes, CudaGraph] = OrderedDict()
+
+    def of(self, inputs: Sequence[Any]) -> CudaGraph | None:
+        """The graph for inputs of these shapes, if there is one."""
+        key = _shapes(inputs)
+        if key in self._graphs:
+            self._graphs.move_to_end(key)
+        return self._graphs.get(key)
+
+    def add(self, ffi: ModuleType, vm: Any, main: Callable[..., Any], inputs: list[Any]) -> None:
+        """Capture the graph of these inputs, which it keeps."""
+        while len(self._graphs) >= MOST_GRAPHS:
+            self._graphs.popitem(last=False)
+        self._graphs[_shapes(inputs)] = CudaGraph(ffi, vm, main, inputs)
+
+
+def _shapes(inputs: Sequence[Any]) -> _Shapes:
+    return tuple(tuple(map(int, value.shape)) for value in inputs)

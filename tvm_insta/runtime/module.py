@@ -52,7 +52,7 @@ def load(
             artefact of another CPU than this is loaded by `tvm_insta.cpu_emulator`.
         cuda_graph: launch all kernels of a run by one call, as a CUDA graph, of an artefact for
             CUDA: the first run of a batch launches its kernels one by one and captures them, later
-            ones of the same batch launch the graph. Up to `cuda_backend.MOST_GRAPHS` batches have a
+            ones of the same batch launch the graph. Up to `cuda_graph.MOST_GRAPHS` batches have a
             graph, each with its own memory on the card. The output has the same bits.
 
     Raises:

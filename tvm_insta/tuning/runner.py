@@ -13,11 +13,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from tvm_insta.errors import ArtefactError, TuneError
-from tvm_insta.runtime import cpu, cuda_driver
+from tvm_insta.errors import TuneError
 from tvm_insta.schedules import Tiles, back_end
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning.build import resources_path
+from tvm_insta.tuning.machine import machine_of
 from tvm_insta.tuning.process import Worker, WorkerFailure
 from tvm_insta.tuning.records import to_numbers
 from tvm_insta.tuning.tasks import Task
@@ -176,7 +176,7 @@ class LocalRunner:
         build_timeout: float = 60.0,
         run_timeout: float = 30.0,
     ) -> None:
-        self.cpu = _machine_of(target)
+        self.cpu = machine_of(target)
         if not 1 <= threads <= len(cores()):
             raise TuneError(f"got {threads} threads, but this process may use 1 to {len(cores())}")
         self.workshop = Workshop(target, "library", threads=threads, timeout=build_timeout)
@@ -218,28 +218,6 @@ class LocalRunner:
         """See `Runner.close`."""
         self._worker.close()
         self.workshop.close()
-
-
-def _machine_of(target: InstaTarget) -> str:
-    """What measures code for a target here.
-
-    Raises:
-        TuneError: this machine cannot run it.
-    """
-    if back_end(target.tvm).device_code:
-        try:
-            return cuda_driver.name(target.mcpu)
-        except ArtefactError as error:
-            raise TuneError(
-                f"this machine cannot measure code for {target.text!r} ({error}): use --runner "
-                "rpc with a machine that has such a card, or --runner model"
-            ) from error
-    if not target.is_native:
-        raise TuneError(
-            f"this machine cannot run code for {target.text!r}, so it cannot measure it: use "
-            "--runner rpc with such a machine, or --runner icount or mca"
-        )
-    return cpu.name()
 
 
 def reference_path(workshop: Workshop, task: Task) -> Path:
