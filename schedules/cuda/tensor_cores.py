@@ -14,7 +14,7 @@ from tvm_insta.schedules.base import (
     blocks,
     collect,
     extent,
-    name_of,
+    is_reduction,
     reads_in_place,
     rule_of,
     start,
@@ -57,14 +57,6 @@ def matrix_tiles(function: tirx.PrimFunc, _: tvm.target.Target) -> list[MatrixTi
     return matrix_space(_layer(schedule, both, ones))
 
 
-def packed_layer(function: tirx.PrimFunc) -> PackedLayer | None:
-    """The layer of `insta.bitserial_conv2d_runs` that a function computes; None for another."""
-    try:
-        return _layer(*_begin(function))
-    except NotApplicable:
-        return None
-
-
 def _begin(function: tirx.PrimFunc) -> tuple[s_tir.Schedule, Any, Any]:
     """A schedule whose element-wise steps are inlined, and the two blocks of sums."""
     schedule = start(function)
@@ -73,7 +65,11 @@ def _begin(function: tirx.PrimFunc) -> tuple[s_tir.Schedule, Any, Any]:
         raise NotApplicable
     (both,) = marked
     inline_all(schedule)
-    others = [b for b in blocks(schedule) if name_of(schedule, b) == "bconv_ones"]
+    others = [
+        block
+        for block in blocks(schedule)
+        if is_reduction(schedule, block) and rule_of(schedule, block) != RULE
+    ]
     if len(blocks(schedule)) != 3 or len(others) != 1:
         raise NotApplicable
     return schedule, both, others[0]
