@@ -57,6 +57,14 @@ def matrix_tiles(function: tirx.PrimFunc, _: tvm.target.Target) -> list[MatrixTi
     return matrix_space(_layer(schedule, both, ones))
 
 
+def packed_layer(function: tirx.PrimFunc) -> PackedLayer | None:
+    """The layer of `insta.bitserial_conv2d_runs` that a function computes; None for another."""
+    try:
+        return _layer(*_begin(function))
+    except NotApplicable:
+        return None
+
+
 def _begin(function: tirx.PrimFunc) -> tuple[s_tir.Schedule, Any, Any]:
     """A schedule whose element-wise steps are inlined, and the two blocks of sums."""
     schedule = start(function)
