@@ -54,7 +54,7 @@ def channels_kept(function: tirx.PrimFunc) -> int | None:
     kept = {block.channels for block in found.values()} if found else set()
     if not found or len(kept) != 1:
         return None
-    large = any(_pixels(buffer) > PIXELS for buffer in _tensors(schedule))
+    large = any(_pixels(buffer) > PIXELS for buffer in function.params)
     windows = any(block.words for block in found.values()) or _has_windows(schedule)
     return None if large and windows else kept.pop()
 
@@ -151,14 +151,6 @@ def _known(size: Any) -> int:
 def _pixels(buffer: Any) -> int:
     shape = list(buffer.shape)
     return _known(shape[1]) * _known(shape[2]) if len(shape) == 4 else 1
-
-
-def _tensors(schedule: s_tir.Schedule) -> list[Any]:
-    return [
-        region.source
-        for block in blocks(schedule)
-        for region in (*schedule.get(block).reads, *schedule.get(block).writes)
-    ]
 
 
 def _has_windows(schedule: s_tir.Schedule) -> bool:

@@ -101,6 +101,10 @@ def channel_space(schedule: s_tir.Schedule, steps: Sequence[_Step]) -> list[Chan
     # Large images have few channels: then more blocks, of eight, which are a sector of memory.
     if read // channels > PIXELS:
         widths.reverse()
+    bytes_each = sum(_shared_bytes(schedule, step) for step in steps)
+    widths = [width for width in widths if width * bytes_each <= SHARED_BYTES]
+    if not widths:
+        raise NotApplicable
     most = {width: _threads(work * width // channels) for width in widths}
     return [
         ChannelTile(width, threads)
@@ -138,8 +142,6 @@ def _steps(schedule: s_tir.Schedule) -> list[_Step]:
     if len(steps) < 2 or own:
         raise NotApplicable
     _find_waits(schedule, steps)
-    if sum(_shared_bytes(schedule, step) for step in steps) > SHARED_BYTES:
-        raise NotApplicable
     return steps
 
 
@@ -257,9 +259,8 @@ def _steps_of(schedule: s_tir.Schedule, block: Any) -> int:
 
 
 def _shared_bytes(schedule: s_tir.Schedule, step: _Step) -> int:
-    """What a step needs of shared memory for the widest group of channels."""
+    """What a step needs of shared memory for each channel."""
     if is_output(schedule, step.block):
         return 0
     dtype = tvm.DataType(str(schedule.get(step.block).writes[0].source.dtype))
-    groups = -(-step.form.channels // WORD)
-    return -(-_elements(schedule, step.block) // groups) * int(dtype.bits) // 8
+    return _elements(schedule, step.block) // step.form.channels * int(dtype.bits) // 8

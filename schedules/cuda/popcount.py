@@ -29,7 +29,7 @@ _MARKS = ("insta_bconv",)
 _PIXELS = 4  # of a thread
 _GROUPS = 8  # of channels, of a block
 _COLUMNS = 8  # threads of a block along a row
-_FEWEST_THREADS, _MOST_THREADS = 96, 512  # of a block
+_FEWEST_THREADS, _ENOUGH_THREADS, _MOST_THREADS = 96, 256, 512  # of a block
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ def popcount_space(shape: Shape) -> list[PopcountTile]:
 
 def _unpromising(tile: PopcountTile) -> tuple[int, ...]:
     """Most sums of a thread, then most channels, then the fewest rows that make enough threads."""
-    few = max(0, _FEWEST_THREADS - tile.threads)
-    return (-tile.pixels, -tile.groups, few, tile.rows)
+    far = max(0, _FEWEST_THREADS - tile.threads) + max(0, tile.threads - _ENOUGH_THREADS)
+    return (-tile.pixels, -tile.groups, far, tile.rows)
 
 
 def choose_tile(shape: Shape) -> PopcountTile:

@@ -14,7 +14,7 @@ from tvm_insta.schedules.base import (
     blocks,
     collect,
     extent,
-    name_of,
+    is_reduction,
     reads_in_place,
     rule_of,
     start,
@@ -73,7 +73,11 @@ def _begin(function: tirx.PrimFunc) -> tuple[s_tir.Schedule, Any, Any]:
         raise NotApplicable
     (both,) = marked
     inline_all(schedule)
-    others = [b for b in blocks(schedule) if name_of(schedule, b).startswith("bconv_ones")]
+    others = [
+        block
+        for block in blocks(schedule)
+        if is_reduction(schedule, block) and rule_of(schedule, block) != RULE
+    ]
     if len(blocks(schedule)) != 3 or len(others) != 1:
         raise NotApplicable
     return schedule, both, others[0]

@@ -11,7 +11,10 @@ from tvm.s_tir.schedule import Schedule
 
 from tvm_insta.schedules.base import NotApplicable
 from tvm_insta.schedules.cuda.bind import bind
+from tvm_insta.schedules.cuda.float_tiles import FloatShape, float_space
+from tvm_insta.schedules.cuda.matrix import Unit, matrix_space, refused, shared_bytes, unit_of
 from tvm_insta.schedules.cuda.popcount import SHARED_BYTES, Shape, choose_tile
+from tvm_insta.schedules.variants import PackedLayer, RefusedMatrix
 from tvm_insta.target import parse
 
 shapes = st.builds(
@@ -43,7 +46,7 @@ def test_tiles_divide_the_shape_and_fit(shape):
 
 @pytest.mark.parametrize(
     ("height", "channels", "words", "threads"),
-    [(56, 64, 2, 112), (28, 128, 4, 112), (14, 256, 8, 112), (7, 512, 16, 392)],
+    [(56, 64, 2, 112), (28, 128, 4, 112), (14, 256, 8, 112), (7, 512, 16, 56)],
 )
 def test_tiles_of_resnet18(height, channels, words, threads):
     """Whole warps or nearly, and the weights of all input channels at once."""
@@ -68,3 +71,82 @@ def test_one_kernel_for_a_chain_of_steps(symbolic):
     tags = [schedule.get(loop).thread_binding.thread_tag for loop in schedule.get_loops(block)]
     batch = ["blockIdx.y"] if symbolic else []
     assert tags == [*batch, "blockIdx.x", "threadIdx.x"]
+
+
+layers = st.builds(
+    PackedLayer,
+    image=st.tuples(st.integers(1, 130), st.integers(1, 130)),
+    out_channels=st.integers(1, 300),
+    kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    words=st.integers(1, 64),
+    bits=st.integers(1, 4),
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+)
+
+
+@given(layers)
+def test_tiles_of_tensor_cores_fit(layer):
+    space = matrix_space(layer)
+    assert len(set(space)) == len(space)
+    assert (refused(layer, Unit.BITS) is None) == bool(space)
+    for tile in space:
+        assert shared_bytes(layer, tile) <= SHARED_BYTES
+        assert tile.threads <= 1024 and tile.sums <= 64
+        assert tile.pixels <= 16 * tile.pixel_pieces * tile.pixel_warps
+        # Every warp has pixels and channels of its own.
+        assert tile.pixels > 16 * tile.pixel_pieces * (tile.pixel_warps - 1)
+        assert layer.out_channels > tile.channels - 8 * tile.channel_pieces
+
+
+@pytest.mark.parametrize(
+    ("arch", "unit"),
+    [
+        ("sm_75", None),
+        ("sm_80", Unit.BITS),
+        ("sm_87", Unit.BITS),
+        ("sm_90", Unit.BITS),
+        ("sm_100", Unit.BYTES),
+        ("sm_120", Unit.BYTES),
+    ],
+)
+def test_units_of_cards(arch, unit):
+    assert unit_of(parse(f"cuda -arch={arch}").tvm) is unit
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({}, None),
+        ({"groups": 2}, RefusedMatrix.GROUPS),
+        ({"dilation": (1, 2)}, RefusedMatrix.DILATION),
+        ({"kernel": (7, 7), "words": 600}, RefusedMatrix.MEMORY),
+    ],
+)
+def test_layers_that_tensor_cores_do_not_compute(changes, why):
+    layer = PackedLayer(
+        **{"image": (8, 8), "out_channels": 8, "kernel": (3, 3), "words": 2} | changes
+    )
+    assert refused(layer, Unit.BITS) is refused(layer, Unit.BYTES) is why
+    assert refused(layer, None) is RefusedMatrix.NO_UNIT
+
+
+float_shapes = st.builds(
+    FloatShape,
+    image=st.tuples(st.integers(1, 64), st.integers(1, 64)),
+    channels=st.integers(1, 32).map(lambda n: 8 * n),
+    block=st.sampled_from((1, 2, 4, 8)),
+    kernel=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    depth=st.integers(1, 300),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+)
+
+
+@given(float_shapes)
+def test_tiles_of_float_layers_divide_the_shape_and_fit(shape):
+    space = float_space(shape)
+    assert len(set(space)) == len(space)
+    for tile in space:
+        assert shape.image[0] % tile.rows == shape.image[1] % (tile.columns * tile.pixels) == 0
+        assert shape.channels % (tile.groups * tile.channels) == 0
+        assert not tile.depth or shape.depth % tile.depth == 0
+        assert shape.shared_bytes(tile) <= SHARED_BYTES and tile.threads <= 1024

@@ -14,6 +14,8 @@ from pathlib import Path
 from tvm_insta.errors import ToolchainError
 
 _ERROR_LINES = 5
+_THREADS = 512  # of a multiprocessor, which has 65536 registers
+_LARGE = 256  # threads of a block
 # Without -fmad=false nvcc fuses products and sums as it likes, and leaves to ptxas what it did not
 # fuse: the bits would not be the CPU's. TVM writes the fused products that it means itself.
 _EXACT = ("-O3", "-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true")
@@ -58,6 +60,22 @@ class DeviceCode:
     kernels: tuple[KernelResources, ...]
 
 
+def _with_registers(source: str) -> str:
+    """The source with 128 registers for each thread of a large block.
+
+    TVM says how many threads a block has, and no more. For large blocks ptxas aims at as many of
+    them at a time as there can be, and moves registers to the memory of the device for it.
+    """
+
+    def bounds(found: re.Match[str]) -> str:
+        threads = int(found[1])
+        if threads < _LARGE:
+            return found[0]
+        return f"__launch_bounds__({threads}, {max(1, _THREADS // threads)})"
+
+    return re.sub(r"__launch_bounds__\((\d+)\)", bounds, source)
+
+
 def compile_device_code(source: str, arch: str, compiler: Path) -> DeviceCode:
     """Compile CUDA source.
 
@@ -72,7 +90,7 @@ def compile_device_code(source: str, arch: str, compiler: Path) -> DeviceCode:
     virtual = arch.replace("sm_", "compute_")
     with tempfile.TemporaryDirectory(prefix="tvm_insta-nvcc-") as folder:
         file, out = Path(folder) / "kernels.cu", Path(folder) / "kernels.fatbin"
-        file.write_text(source, encoding="utf-8")
+        file.write_text(_with_registers(source), encoding="utf-8")
         command = [
             str(compiler),
             *("-fatbin", "--no-compress", "-Xptxas", "-v", *_EXACT),

@@ -54,11 +54,11 @@ class ChannelPlan:
 
     def _waits_for(self, var: Expr, leader: Expr) -> bool:
         """Whether an argument of `var` from elsewhere needs what `leader`'s kernel makes."""
-        todo = [arg for arg in self._arguments(var) if self._leader(arg) is not leader]
+        todo = [arg for arg in self._arguments(var) if self._leader(arg) != leader]
         seen: set[Expr] = set()
         while todo:
             found = self._leader(todo.pop())
-            if found is leader:
+            if found == leader:
                 return True
             if found not in seen:
                 seen.add(found)
