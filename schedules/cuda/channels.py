@@ -30,6 +30,7 @@ from tvm_insta.schedules.base import (
 )
 from tvm_insta.schedules.cuda.blocks import SHARED_BYTES, WARP, spatial_loops
 from tvm_insta.schedules.cuda.channel_kernels import PIXELS, WORD, ChannelBlock, channel_blocks
+from tvm_insta.schedules.cuda.device_code import barrier
 from tvm_insta.schedules.cuda.threads import split_start
 from tvm_insta.schedules.generic.loops import with_root
 
@@ -226,8 +227,7 @@ def _joined(function: tirx.PrimFunc, waits: Sequence[bool]) -> tirx.PrimFunc:
     inside: list[Any] = []
     for nest, wait in zip(nests, waits, strict=True):
         if wait:
-            barrier = tirx.call_intrin("int32", "tirx.tvm_storage_sync", "shared")
-            inside.append(tirx.Evaluate(barrier))
+            inside.append(barrier())
         own = (nest, nest.body)
         if not all(map(_same_extent, own, outer)):
             raise NotApplicable

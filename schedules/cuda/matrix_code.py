@@ -23,6 +23,17 @@ from tvm.ir.expr import TensorLoad
 from tvm_ffi import structural_map
 
 from tvm_insta.schedules.cuda.blocks import WARP
+from tvm_insta.schedules.cuda.device_code import (
+    assign,
+    barrier,
+    bound,
+    buffer_of,
+    element,
+    product,
+    serial,
+    spread,
+    variable,
+)
 from tvm_insta.schedules.cuda.matrix import (
     CHANNELS,
     PIXELS,
@@ -33,9 +44,6 @@ from tvm_insta.schedules.cuda.matrix import (
 )
 from tvm_insta.schedules.generic.loops import index, with_root
 from tvm_insta.schedules.variants import PackedLayer
-
-_SPREAD = 0x00204081  # times a number of four bits: each bit at the start of a byte, among others
-_FIRST_BITS = 0x01010101
 
 
 @dataclass(frozen=True)
@@ -80,41 +88,41 @@ class _Writer:
     ) -> None:
         self.old, self.parts, self.layer, self.tile, self.unit = function, sums, layer, tile, unit
         self.layout = layout_of(layer, tile)
-        self.image, self.place, self.block = (_variable(n) for n in ("image", "place", "block"))
+        self.image, self.place, self.block = (variable(n) for n in ("image", "place", "block"))
         shared, local = {"scope": "shared"}, {"scope": "local"}
         sizes = self.layout.words, self.layout.pixels, tile.pixels
-        self.words = _buffer(sizes[0], "uint32", "pixel_words", shared)
-        self.counts = _buffer(sizes[1], "int32", "pixel_ones", shared)
-        self.window = _buffer(sizes[2], "int32", "window_ones", shared)
-        self.total = _buffer(1, "int32", "total", local)
-        self.sums = _buffer(tile.sums, "int32", "sums", local)
-        self.left = _buffer(4 * tile.pixel_pieces, "uint32", "pixel_fragments", local)
-        self.right = _buffer(2, "uint32", "weight_fragment", local)
-        self.found = _buffer(1, "uint32", "word_found", local)
+        self.words = buffer_of(sizes[0], "uint32", "pixel_words", shared)
+        self.counts = buffer_of(sizes[1], "int32", "pixel_ones", shared)
+        self.window = buffer_of(sizes[2], "int32", "window_ones", shared)
+        self.total = buffer_of(1, "int32", "total", local)
+        self.sums = buffer_of(tile.sums, "int32", "sums", local)
+        self.left = buffer_of(4 * tile.pixel_pieces, "uint32", "pixel_fragments", local)
+        self.right = buffer_of(2, "uint32", "weight_fragment", local)
+        self.found = buffer_of(1, "uint32", "word_found", local)
 
     def function(self) -> tirx.PrimFunc:
         tile, layer = self.tile, self.layer
         height, width = layer.image
         steps = [
             self._threads(self._load),
-            _barrier(),
+            barrier(),
             self._threads(self._count),
             self._threads(self._multiply),
-            _barrier(),
+            barrier(),
         ]
         buffers = [self.words, self.counts, self.total, self.sums, self.left, self.right]
         if self.unit is Unit.BYTES:
             buffers.append(self.found)
         if not self._is_point:
-            steps += [self._threads(self._windows), _barrier()]
+            steps += [self._threads(self._windows), barrier()]
             buffers.append(self.window)
         steps.append(self._threads(self._finish))
         places = -(-height // tile.rows) * -(-width // tile.columns)
         blocks = -(-layer.out_channels // tile.channels)
         body: Any = tirx.SeqStmt(steps)
-        body = _bound(self.place, index(places), "blockIdx.x", body)
-        body = _bound(self.block, index(blocks), "blockIdx.y", body)
-        body = _bound(self.image, self.parts.data.shape[0], "blockIdx.z", body)
+        body = bound(self.place, index(places), "blockIdx.x", body)
+        body = bound(self.block, index(blocks), "blockIdx.y", body)
+        body = bound(self.image, self.parts.data.shape[0], "blockIdx.z", body)
         return with_root(self.old, body, buffers)
 
     @property
@@ -124,19 +132,19 @@ class _Writer:
 
     def _threads(self, step: Callable[[Any, Any], tirx.Stmt]) -> tirx.Stmt:
         """A step of every thread, by warp and lane."""
-        warp, lane = _variable("warp"), _variable("lane")
-        body = _bound(lane, index(WARP), "threadIdx.x", step(warp, lane))
-        return _bound(warp, index(self.tile.threads // WARP), "threadIdx.y", body)
+        warp, lane = variable("warp"), variable("lane")
+        body = bound(lane, index(WARP), "threadIdx.x", step(warp, lane))
+        return bound(warp, index(self.tile.threads // WARP), "threadIdx.y", body)
 
     def _each(self, count: int, warp: Any, lane: Any, body: Callable[[Any], tirx.Stmt]) -> Any:
         """`count` pieces of work, neighbours to neighbouring threads."""
         threads = self.tile.threads
-        turn = _variable("turn")
+        turn = variable("turn")
         at = turn * threads + warp * WARP + lane
         inside = body(at)
         if count % threads:
             inside = tirx.IfThenElse(at < count, inside, None)
-        return _serial(turn, -(-count // threads), inside)
+        return serial(turn, -(-count // threads), inside)
 
     def _origin(self) -> tuple[Any, Any]:
         """First output row and column of the block."""
@@ -168,15 +176,15 @@ class _Writer:
         layer, layout = self.layer, self.layout
 
         def count(at: Any) -> tirx.Stmt:
-            word = _variable("word")
-            total = _at(self.total, 0)
+            word = variable("word")
+            total = element(self.total, 0)
             for plane in range(layer.bits):
                 where = plane * layout.plane + at * layout.pitch + word
                 found = tirx.popcount(tirx.BufferLoad(self.words, [where])).astype("int32")
                 total = total + (found << tirx.const(plane, "int32") if plane else found)
-            start = _set(self.total, 0, tirx.const(0, "int32"))
-            every = _serial(word, layer.words, _set(self.total, 0, total))
-            store = tirx.BufferStore(self.counts, _at(self.total, 0), [at])
+            start = assign(self.total, 0, tirx.const(0, "int32"))
+            every = serial(word, layer.words, assign(self.total, 0, total))
+            store = tirx.BufferStore(self.counts, element(self.total, 0), [at])
             return tirx.SeqStmt([start, every, store])
 
         return self._each(layout.pixels, warp, lane, count)
@@ -220,7 +228,7 @@ class _Writer:
         for plane in reversed(range(self.layer.bits)):
             if plane < self.layer.bits - 1:
                 steps += [
-                    tirx.BufferStore(self.sums, _at(self.sums, at) * 2, [index(at)])
+                    tirx.BufferStore(self.sums, element(self.sums, at) * 2, [index(at)])
                     for at in range(self.tile.sums)
                 ]
             steps += self._plane(plane, warp, lane)
@@ -232,11 +240,11 @@ class _Writer:
         steps = -(-self._run // STEP)
         most = _UNROLLED if self.unit is Unit.BITS else _UNROLLED_BYTES
         if words % (2 * STEP) == 0 or rows * steps > most:
-            ky, unit = _variable("ky"), _variable("unit")
+            ky, unit = variable("ky"), variable("unit")
             pair = 2 if steps % 2 == 0 else 1
             body = self._step([(ky, unit * pair + at) for at in range(pair)], plane, warp, lane)
-            inner = _serial(unit, steps // pair, tirx.SeqStmt(body))
-            return [_serial(ky, rows, inner)]
+            inner = serial(unit, steps // pair, tirx.SeqStmt(body))
+            return [serial(ky, rows, inner)]
         every = [(index(ky), index(step)) for ky in range(rows) for step in range(steps)]
         made = []
         for at in range(0, len(every), 2):
@@ -279,17 +287,17 @@ class _Writer:
                 for lower in range(2):
                     pixel = self._output_pixel(warp, lane, piece, lower)
                     word = self._word(step, plane, pixel, lane % STEP)
-                    made.append(_set(self.left, piece * 4 + number * 2 + lower, word))
+                    made.append(assign(self.left, piece * 4 + number * 2 + lower, word))
         for channel in range(self.tile.channel_pieces):
             for number, step in enumerate(steps):
                 word = self._weight(step, warp, channel, lane, lane % STEP)
-                made.append(_set(self.right, number, word))
+                made.append(assign(self.right, number, word))
             made += self._products(f"m16n8k{128 * count}", "int1", channel)
         return made
 
     def _bytes(self, step: tuple[Any, Any], plane: int, warp: Any, lane: Any) -> tirx.Stmt:
         """Four words one by one, each 32 channels: a bit becomes a byte of 0 or 1."""
-        word, at = _variable("word"), lane % STEP * 4
+        word, at = variable("word"), lane % STEP * 4
         made: list[Any] = []
         for piece in range(self.tile.pixel_pieces):
             for lower in range(2):
@@ -302,14 +310,14 @@ class _Writer:
                 self.right, 0, 1, self._weight(step, warp, channel, lane, word), at
             )
             made += self._products("m16n8k32", "int8", channel)
-        return _serial(word, min(STEP, self._run), tirx.SeqStmt(made))
+        return serial(word, min(STEP, self._run), tirx.SeqStmt(made))
 
     def _spread_out(self, to: Any, first: int, apart: int, word: Any, at: Any) -> list[Any]:
         """The eight bits of a word that are a lane's, four from each half, in two registers."""
         return [
-            _set(self.found, 0, word),
+            assign(self.found, 0, word),
             *(
-                _set(to, first + half * apart, _spread(_at(self.found, 0), at, half))
+                assign(to, first + half * apart, spread(element(self.found, 0), at, half))
                 for half in range(2)
             ),
         ]
@@ -322,7 +330,7 @@ class _Writer:
     def _products(self, shape: str, dtype: str, channel: int) -> list[Any]:
         """One piece of channels times all pieces of pixels."""
         return [
-            _product(
+            product(
                 shape, dtype, self.left, piece * 4, self.right, self.sums, self._sum(piece, channel)
             )
             for piece in range(self.tile.pixel_pieces)
@@ -377,7 +385,7 @@ class _Writer:
 
         def load(node: Any) -> Any:
             if node.source.same_as(parts.both):
-                return _at(self.sums, number)
+                return element(self.sums, number)
             return tirx.BufferLoad(window, [where]) if node.source.same_as(parts.ones) else node
 
         value = structural_map(
@@ -390,53 +398,3 @@ class _Writer:
 
 
 _UNROLLED, _UNROLLED_BYTES = 48, 4  # steps of four words that are written out
-
-
-def _product(
-    shape: str, dtype: str, left: Any, at: int, right: Any, sums: Any, first: int
-) -> tirx.Stmt:
-    more = ["and"] if dtype == "int1" else []
-    call = tirx.call_intrin(
-        "",
-        "tirx.ptx_legacy.mma",
-        *(shape, "row", "col", dtype, dtype, "int32"),
-        *(left.data, index(at), right.data, index(0), sums.data, index(first), False),
-        *more,
-    )
-    return tirx.Evaluate(call)
-
-
-def _spread(word: Any, at: Any, half: int) -> Any:
-    """Four bits of a word, from bit `at` of its half on, as bytes."""
-    shift = (at + 16 * half).astype("uint32")
-    bits = (word >> shift) & tirx.const(15, "uint32")
-    return (bits * tirx.const(_SPREAD, "uint32")) & tirx.const(_FIRST_BITS, "uint32")
-
-
-def _variable(name: str) -> Any:
-    return tirx.Var(name, "int64")
-
-
-def _buffer(size: int, dtype: str, name: str, how: dict[str, str]) -> Any:
-    return tirx.decl_buffer([index(size)], dtype, name=name, **how)
-
-
-def _at(buffer: Any, number: int) -> Any:
-    return tirx.BufferLoad(buffer, [index(number)])
-
-
-def _set(buffer: Any, number: int, value: Any) -> tirx.Stmt:
-    return tirx.BufferStore(buffer, value, [index(number)])
-
-
-def _serial(variable: Any, extent: int, body: tirx.Stmt) -> tirx.Stmt:
-    return tirx.For(variable, index(0), index(extent), tirx.ForKind.SERIAL, body)
-
-
-def _bound(variable: Any, extent: Any, tag: str, body: tirx.Stmt) -> tirx.Stmt:
-    thread = tirx.IterVar(None, tag, tirx.IterVar.ThreadIndex, tag)
-    return tirx.For(variable, index(0), extent, tirx.ForKind.THREAD_BINDING, body, thread)
-
-
-def _barrier() -> tirx.Stmt:
-    return tirx.Evaluate(tirx.call_intrin("int32", "tirx.tvm_storage_sync", "shared"))

@@ -11,6 +11,7 @@ from torch import nn
 
 from tests.passes.networks import Halving, agree, execute
 from tests.passes.test_fuse_consumers import kernels
+from tvm_insta import nn as insta
 from tvm_insta.frontend import import_torch
 from tvm_insta.passes.context import Context
 from tvm_insta.passes.pipeline import run_pipeline
@@ -122,3 +123,20 @@ def test_what_mixes_channels_stays_apart():
 def test_shortcuts_are_computed_where_they_are_added():
     fused, _, _ = both(Halving(32), images(2, 32, 8, 6))
     assert not [name for name in kernels(fused) if name.startswith(("halving", "repeat"))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "size", "most"),
+    [
+        ("resnet18", 64, 41),
+        ("resnet18", 224, 47),
+        ("mobilenet_v1", 64, 59),
+        ("mobilenet_v1", 224, 64),
+    ],
+)
+def test_launches_of_an_image(model, size, most):
+    """Each kernel of ``main`` is one launch, see tests/cuda_emulator/test_networks.py."""
+    network = insta.create(model, "insta").eval()
+    imported = import_torch(network, [torch.zeros(1, 3, size, size)], max_batch=1, dynamic=True)
+    assert len(kernels(run_pipeline(imported, CUDA, last="fuse").mod)) <= most
