@@ -8,7 +8,7 @@ from dataclasses import replace
 import tvm
 from tvm import tirx
 
-from tvm_insta.schedules.backend import BackEnd, Fusion, Rule, ScheduleRecord, first_line
+from tvm_insta.schedules.backend import Ability, BackEnd, Fusion, Rule, ScheduleRecord, first_line
 from tvm_insta.schedules.base import Family, Tiles
 from tvm_insta.schedules.cuda.bind import CudaTile, bind_with, tiles_of
 from tvm_insta.schedules.cuda.channel_kernels import channels_kept
@@ -22,6 +22,7 @@ class CudaBackEnd(BackEnd):
     """One kernel for each function, see `bind`."""
 
     title = "CUDA"
+    abilities = (Ability("storage", "fp16"),)
     device_code = True
     fusion = Fusion.CHANNELS
 

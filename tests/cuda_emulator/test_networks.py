@@ -13,12 +13,14 @@ import tvm_insta
 from tests.cuda_emulator.harness import require_nvcc
 from tests.cuda_emulator.nets import SEED, TARGET, build, images
 from tests.cuda_emulator.test_threads import BARRIER
+from tests.passes.networks import tiny_resnet
 from tvm_insta import compile as command
 from tvm_insta import cuda_emulator, nn, run
 from tvm_insta.cuda_emulator.ptx.translate import translate
 from tvm_insta.errors import ArtefactError, InputError
 from tvm_insta.runtime import cuda_driver
 from tvm_insta.validate import __main__ as validate_command
+from tvm_insta.validate import validate
 
 
 def load(folder):
@@ -41,6 +43,29 @@ def test_a_small_network_gives_the_bytes_of_the_cpu(max_batch, small):
     kernels = [kernel.symbol for kernel in cuda.manifest.kernels]
     launched = [name.removesuffix("_kernel") for name in device.take_names()]
     assert launched == kernels  # each function is one launch
+
+
+@pytest.mark.slow
+@pytest.mark.cuda
+def test_images_stored_in_half(tmp_path):
+    """Bits are the exact comparisons of what is stored, moments those of the rounded numbers."""
+    require_nvcc()
+    network, x = (
+        tiny_resnet(),
+        torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(4)),
+    )
+    folder = tmp_path / "half"
+    tvm_insta.build(
+        network, x, target=TARGET, out_dir=folder, max_batch=2, storage="fp16", check=False
+    )
+    module = tvm_insta.load(folder, device="emulated")
+    findings = validate(module, network, [x])
+    assert findings.failures() == [] and findings.bits > 0
+    assert sum(site.wrong_bits for site in findings.sites) == 0
+    # float16 keeps 11 bits: more than float32's rounding, and less than a few halves of them.
+    assert 5e-5 < max(site.deviation for site in findings.sites) < 2**-12 * 20 * 3
+    stored = [out.dtype for entry in module.trace(x.numpy()) for out in entry.outputs]
+    assert np.float16 in stored
 
 
 @pytest.mark.slow

@@ -66,8 +66,8 @@ def add_arguments(result: argparse.ArgumentParser) -> None:
         "--storage",
         default="fp32",
         choices=STORAGE,
-        help="how images lie in memory between kernels: fp32 (reference), or fp16 (aarch64, and "
-        "x86 with F16C), half of it and rounded; validate says what changes",
+        help="how images lie in memory between kernels: fp32 (reference), or fp16 (aarch64, "
+        "x86 with F16C, CUDA), half of it and rounded; validate says what changes",
     )
     result.add_argument(
         "--binary",
