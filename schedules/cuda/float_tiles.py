@@ -25,7 +25,7 @@ from tvm_insta.schedules.base import (
     name_of,
     rule_of,
 )
-from tvm_insta.schedules.cuda.blocks import SHARED_BYTES, outputs, spatial_loops
+from tvm_insta.schedules.cuda.blocks import SHARED_BYTES, load_together, outputs, spatial_loops
 
 _MARK = "insta_fconv"
 _PIXELS, _CHANNELS = 4, 4  # of a thread
@@ -186,7 +186,7 @@ def schedule_float(schedule: s_tir.Schedule, tile: FloatTile | None = None) -> N
         at, _ = schedule.split(depth, factors=[None, tile.depth])
     for copy in (padding, weights):
         schedule.compute_at(copy, at, preserve_unit_loops=True)
-        _load_together(schedule, copy, tile)
+        load_together(schedule, copy, tile.rows * tile.columns, tile.groups)
     # So that the threads of different channels read different banks.
     schedule.storage_align(weights, 0, 0, _BANKS, min(_block(schedule, weights), _BANKS // 2))
     begun = schedule.decompose_reduction(sums, ky)
@@ -223,18 +223,6 @@ def _weight_of(schedule: s_tir.Schedule, sums: Any) -> int:
     if sorted(ranks) != [4, 5]:
         raise NotApplicable
     return ranks.index(5)
-
-
-def _load_together(schedule: s_tir.Schedule, copy: Any, tile: FloatTile) -> None:
-    """All threads of a block copy neighbouring numbers in turn."""
-    loops = list(schedule.get_loops(copy))
-    inside = loops[len(loops) - len(schedule.get(copy).iter_vars) :]
-    fused = schedule.fuse(*inside)
-    _, along_y, along_x = schedule.split(
-        fused, factors=[None, tile.rows * tile.columns, tile.groups]
-    )
-    schedule.bind(along_y, "threadIdx.y")
-    schedule.bind(along_x, "threadIdx.x")
 
 
 def _block(schedule: s_tir.Schedule, weights: Any) -> int:

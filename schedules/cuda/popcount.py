@@ -23,7 +23,13 @@ from tvm_insta.schedules.base import (
     largest_divisor,
     rule_of,
 )
-from tvm_insta.schedules.cuda.blocks import SHARED_BYTES, inline_all, outputs, spatial_loops
+from tvm_insta.schedules.cuda.blocks import (
+    SHARED_BYTES,
+    inline_all,
+    load_together,
+    outputs,
+    spatial_loops,
+)
 
 _MARKS = ("insta_bconv",)
 _PIXELS = 4  # of a thread
@@ -167,7 +173,7 @@ def schedule_popcount(schedule: s_tir.Schedule, tile: PopcountTile | None = None
     schedule.set_scope(sums, 0, "local")
     for copy in (pixels, weights):
         schedule.compute_at(copy, channel_block, preserve_unit_loops=True)
-        _load_together(schedule, copy, tile)
+        load_together(schedule, copy, tile.rows * tile.columns, tile.groups)
     loops = list(schedule.get_loops(sums))[-7:]
     schedule.reorder(*loops[4:], *loops[:4])
     start = schedule.decompose_reduction(sums, loops[4])
@@ -183,18 +189,6 @@ def _begin(schedule: s_tir.Schedule) -> Any:
         raise NotApplicable
     inline_all(schedule)
     return marked[0]
-
-
-def _load_together(schedule: s_tir.Schedule, copy: Any, tile: PopcountTile) -> None:
-    """All threads of a block copy neighbouring words in turn."""
-    loops = list(schedule.get_loops(copy))
-    inside = loops[len(loops) - len(schedule.get(copy).iter_vars) :]
-    fused = schedule.fuse(*inside)
-    _, along_y, along_x = schedule.split(
-        fused, factors=[None, tile.rows * tile.columns, tile.groups]
-    )
-    schedule.bind(along_y, "threadIdx.y")
-    schedule.bind(along_x, "threadIdx.x")
 
 
 def _shape(schedule: s_tir.Schedule, sums: Any) -> Shape:
