@@ -12,7 +12,8 @@ import pytest
 
 from tvm_insta import cli
 from tvm_insta.__main__ import VERBS
-from tvm_insta.errors import InstaError
+from tvm_insta.cli import artefact
+from tvm_insta.errors import ArtefactError, InstaError
 
 
 class Terminal(io.StringIO):
@@ -137,3 +138,9 @@ def test_every_verb_explains_itself(verb):
             [sys.executable, "-m", *command, "--help"], check=True, capture_output=True, text=True
         )
         assert "usage:" in done.stdout
+
+
+@pytest.mark.parametrize("device", ["cpu", "emulated"])
+def test_an_artefact_that_does_not_exist_is_named_as_it_was_given(tmp_path, device):
+    with pytest.raises(ArtefactError, match=r"nowhere does not exist; give the folder"):
+        artefact.load(tmp_path / "nowhere", device)

@@ -7,6 +7,7 @@ from pathlib import Path
 from tvm_insta import runtime
 from tvm_insta.runtime import devices
 from tvm_insta.runtime import manifest as manifests
+from tvm_insta.runtime.module import locate
 
 
 def load(path: Path, device: str | None, *, threads: int | None = None) -> runtime.Module:
@@ -21,7 +22,7 @@ def load(path: Path, device: str | None, *, threads: int | None = None) -> runti
         InstaError: it cannot be loaded here.
     """
     if device == devices.Device.EMULATED.value:
-        folder = path if path.is_dir() else path.parent
+        folder, _ = locate(path)
         manifest = manifests.read(folder / manifests.FILE_NAME)
         if devices.architecture(manifest) is None:
             from tvm_insta import cpu_emulator  # it asks TVM about the target

@@ -62,7 +62,7 @@ def load(
     """
     if threads is not None and threads < 1:
         raise InputError(f"got threads={threads}, but at least 1 thread is needed")
-    folder, library = _locate(Path(path))
+    folder, library = locate(Path(path))
     manifest = manifests.read(folder / manifests.FILE_NAME)
     if library is not None and library != manifest.library:
         raise ArtefactError(
@@ -243,8 +243,12 @@ def _check_repeats(warmup: int, repeat: int) -> None:
         raise InputError(f"got warmup {warmup} and repeat {repeat}; at least 0 and 1 are needed")
 
 
-def _locate(path: Path) -> tuple[Path, str | None]:
-    """The artefact's folder, and the library's name if `path` named it."""
+def locate(path: Path) -> tuple[Path, str | None]:
+    """The artefact's folder, and the library's name if `path` named it.
+
+    Raises:
+        ArtefactError: there is no such folder or file, or it is another manifest.
+    """
     if path.is_dir():
         return path, None
     if not path.exists():
