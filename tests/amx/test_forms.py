@@ -181,10 +181,12 @@ def test_choices_are_legal_and_exact(library, monkeypatch, target):
 
 def test_a_refused_permission_is_an_error_of_the_candidate(monkeypatch):
     monkeypatch.setattr(amx, "_request", lambda: 1)
-    request = {"library": "not_loaded.so"}
+    request, state = {"library": "not_loaded.so"}, worker._State()
+    state.task = {"tiles": True, "device_code": False}
     refused = pytest.raises(ArtefactError, match="AMX tiles, which the operating system refuses")
-    with refused, worker._loaded(request, True):
+    with refused, state._loaded(request):
         pass
     # Without tiles nothing is asked for.
-    with pytest.raises(Exception, match=r"not_loaded\.so"), worker._loaded(request, False):
+    state.task = {"tiles": False, "device_code": False}
+    with pytest.raises(Exception, match=r"not_loaded\.so"), state._loaded(request):
         pass

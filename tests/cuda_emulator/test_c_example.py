@@ -19,7 +19,7 @@ from tvm_insta.cuda_emulator import EmulatorError
 from tvm_insta.cuda_emulator import __main__ as command
 from tvm_insta.cuda_emulator.folder import write_folder
 
-pytestmark = pytest.mark.cuda
+pytestmark = [pytest.mark.cuda, pytest.mark.slow]
 EXAMPLES = Path(__file__).parents[2] / "examples" / "c"
 STRICT = ["-std=c11", "-O2", "-Wall", "-Wextra", "-Wcast-align=strict", "-Werror"]
 MAX_BATCH = 4

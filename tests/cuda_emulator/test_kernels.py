@@ -32,6 +32,8 @@ from tvm_insta.ops.bitserial_conv2d_runs import BitserialConv2dRuns, te_bitseria
 from tvm_insta.schedules.cuda.bind import tiles_of
 from tvm_insta.target import parse
 
+pytestmark = pytest.mark.slow
+
 SAME = dict(padding=(1, 1, 1, 1))
 
 BINARY = {

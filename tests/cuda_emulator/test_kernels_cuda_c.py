@@ -27,6 +27,8 @@ from tvm_insta.cuda_emulator import EmulatorError, Options, Order, cuda_c
 from tvm_insta.schedules.cuda.bind import tiles_of
 from tvm_insta.target import parse
 
+pytestmark = pytest.mark.slow
+
 
 def blocked_function(case):
     return binary_function(

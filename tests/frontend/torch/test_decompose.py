@@ -49,6 +49,17 @@ class InPlace(nn.Module):
         return F.prelu(y.add_(1), torch.full((1,), 0.25))
 
 
+class OwnStatistics(nn.Module):
+    """Batch norm by the statistics of the batch at hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(8, track_running_stats=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu6(self.norm(x))
+
+
 class Attention(nn.Module):
     """Composites that are not listed."""
 
@@ -117,7 +128,11 @@ def test_common_operators(dynamic: bool) -> None:
     check(Common(), torch.randn(1, 3, 8, 8), dynamic=dynamic, whole_program=False)
 
 
-@pytest.mark.parametrize("module", [InPlace(), Attention()], ids=["in place", "attention"])
+@pytest.mark.parametrize(
+    "module",
+    [InPlace(), OwnStatistics(), Attention()],
+    ids=["in place", "own statistics", "attention"],
+)
 def test_what_is_traced_as_a_whole(module: nn.Module) -> None:
     check(module, torch.randn(1, 8, 2, 4), dynamic=False, whole_program=True)
 

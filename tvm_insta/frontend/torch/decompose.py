@@ -68,7 +68,7 @@ def _batch_norm(
     """`batch_norm` with given statistics, as PyTorch decomposes it for inference."""
     momentum, eps, _ = rest
     if training:
-        raise NotImplementedError("batch statistics are an operator that writes")
+        raise NotImplementedError("statistics of a batch, which the whole program's trace knows")
     made = _aten._native_batch_norm_legit_no_training
     return made.default(x, weight, bias, mean, variance, momentum, eps)[0]
 
@@ -113,7 +113,10 @@ def _one_by_one(graph: fx.GraphModule, table: Table) -> bool:
     composites = [node for node in calls if not _is_plain(node, table)]
     for node in composites:
         if _key(node) not in parts:
-            made = _trace(node, table)
+            try:
+                made = _trace(node, table)
+            except Exception:  # what cannot be traced by itself is traced in its program
+                return False
             if not all(_is_plain(part, table) for part in made.nodes if part.op != "placeholder"):
                 return False
             parts[_key(node)] = made
