@@ -41,8 +41,8 @@ class Choice:
         stem: "fp32", "bf16" or "int8".
         median: half of the turns are faster.
         best: the fastest turn.
-        over_best: median over the rounds, per cent over the fastest ``binary`` of the same stem.
-        over_fp32: the same, over the same ``binary`` with the float32 stem.
+        over_best: per cent of its median over the least median of the same stem.
+        over_fp32: median over the rounds, per cent over the same ``binary`` with the float32 stem.
     """
 
     model: str
@@ -142,24 +142,15 @@ def compare(model: str, threads: int, seconds: Mapping[str, Sequence[float]]) ->
         seconds: of each turn, by "<binary> <stem>", with the same number of turns.
     """
     turns = {tuple(name.split(" ")): 1e3 * np.asarray(each) for name, each in seconds.items()}
+    medians = {pair: float(np.median(each)) for pair, each in turns.items()}
     choices = []
     for (binary, stem), mine in turns.items():
-        rivals = [float(np.median(each)) for (_, other), each in turns.items() if other == stem]
-        best = min(rivals)
-        over = 100 * (float(np.median(mine)) / best - 1)
-        plain = turns.get((binary, "fp32"), mine)
-        over_fp32 = float(np.median(100 * (mine / plain - 1)))
+        best = min(median for (_, other), median in medians.items() if other == stem)
+        median = medians[binary, stem]
+        over_best = 100 * (median / best - 1)
+        over_fp32 = float(np.median(100 * (mine / turns.get((binary, "fp32"), mine) - 1)))
         choices.append(
-            Choice(
-                model,
-                threads,
-                binary,
-                stem,
-                float(np.median(mine)),
-                float(mine.min()),
-                over,
-                over_fp32,
-            )
+            Choice(model, threads, binary, stem, median, float(mine.min()), over_best, over_fp32)
         )
     return choices
 

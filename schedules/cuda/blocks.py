@@ -76,22 +76,6 @@ def bind_flat(schedule: s_tir.Schedule, loops: list[Any], threads: int = THREADS
     return inner
 
 
-def load_together(schedule: s_tir.Schedule, copy: Any, along_y: int, along_x: int) -> None:
-    """Let all threads of a block copy neighbouring elements in turn.
-
-    Args:
-        schedule: of a function whose block of threads is bound.
-        copy: the block that reads into shared memory.
-        along_y: threads along "threadIdx.y".
-        along_x: threads along "threadIdx.x".
-    """
-    loops = list(schedule.get_loops(copy))
-    inside = loops[len(loops) - len(schedule.get(copy).iter_vars) :]
-    _, y, x = schedule.split(schedule.fuse(*inside), factors=[None, along_y, along_x])
-    schedule.bind(y, "threadIdx.y")
-    schedule.bind(x, "threadIdx.x")
-
-
 def spatial_loops(schedule: s_tir.Schedule, block: Any) -> list[Any]:
     """The loops of a block that are not of its sum.
 

@@ -15,7 +15,6 @@ from tvm import s_tir, tirx
 
 from tvm_insta.schedules.base import (
     NotApplicable,
-    Tiles,
     blocks,
     divisors,
     extent,
@@ -25,7 +24,8 @@ from tvm_insta.schedules.base import (
     name_of,
     rule_of,
 )
-from tvm_insta.schedules.cuda.blocks import SHARED_BYTES, load_together, outputs, spatial_loops
+from tvm_insta.schedules.cuda.blocks import SHARED_BYTES, outputs
+from tvm_insta.schedules.cuda.sharing import ImageTile, load_together, share_out
 
 _MARK = "insta_fconv"
 _PIXELS, _CHANNELS = 4, 4  # of a thread
@@ -36,29 +36,14 @@ _BANKS = 32  # of shared memory, each a word wide
 
 
 @dataclass(frozen=True)
-class FloatTile(Tiles):
+class FloatTile(ImageTile):
     """How a float convolution is shared out.
 
     Attributes:
-        rows: output rows of a block.
-        columns: threads of a block along a row.
-        pixels: neighbouring pixels of a thread.
-        groups: threads of a block along the channels.
-        channels: output channels of a thread.
         depth: input channels that are loaded at a time; 0 loads all taps at once.
     """
 
-    rows: int
-    columns: int
-    pixels: int
-    groups: int
-    channels: int
     depth: int
-
-    @property
-    def threads(self) -> int:
-        """Threads of a block."""
-        return self.rows * self.columns * self.groups
 
 
 @dataclass(frozen=True)
@@ -153,45 +138,27 @@ def schedule_float(schedule: s_tir.Schedule, tile: FloatTile | None = None) -> N
     else:
         (output,) = outputs(schedule)
     tile = tile or _first(_shape(schedule, sums))
-    image, row, column, channel = spatial_loops(schedule, output)
-    row_block, row_in = schedule.split(row, factors=[None, tile.rows])
-    column_block, column_in, pixel = schedule.split(
-        column, factors=[None, tile.columns, tile.pixels]
-    )
-    channel_block, group, lane = schedule.split(channel, factors=[None, tile.groups, tile.channels])
-    schedule.reorder(
-        image, row_block, column_block, channel_block, row_in, column_in, group, pixel, lane
-    )
-    place = schedule.fuse(row_block, column_block)
-    threads = schedule.fuse(row_in, column_in)
-    for loop, axis in (
-        (image, "blockIdx.z"),
-        (place, "blockIdx.y"),
-        (channel_block, "blockIdx.x"),
-        (threads, "threadIdx.y"),
-        (group, "threadIdx.x"),
-    ):
-        schedule.bind(loop, axis)
+    shared = share_out(schedule, output, tile)
     weights = schedule.cache_read(sums, weight, "shared")
     if padding is None:
         padding = schedule.cache_read(sums, 1 - weight, "shared")
     else:
         schedule.set_scope(padding, 0, "shared")
-    schedule.compute_at(sums, group, preserve_unit_loops=True)
+    schedule.compute_at(sums, shared.thread, preserve_unit_loops=True)
     schedule.set_scope(sums, 0, "local")
     *own, ky, kx, depth = list(schedule.get_loops(sums))[-7:]
     schedule.reorder(ky, kx, depth, *own)
-    at = channel_block
+    at = shared.block
     if tile.depth:
         at, _ = schedule.split(depth, factors=[None, tile.depth])
     for copy in (padding, weights):
         schedule.compute_at(copy, at, preserve_unit_loops=True)
-        load_together(schedule, copy, tile.rows * tile.columns, tile.groups)
+        load_together(schedule, copy, tile)
     # So that the threads of different channels read different banks.
     schedule.storage_align(weights, 0, 0, _BANKS, min(_block(schedule, weights), _BANKS // 2))
     begun = schedule.decompose_reduction(sums, ky)
     # Sums stay in registers only where every index into them is a constant.
-    for loop in (pixel, lane, own[2], own[3], *list(schedule.get_loops(begun))[-2:]):
+    for loop in (shared.pixel, shared.lane, own[2], own[3], *list(schedule.get_loops(begun))[-2:]):
         schedule.unroll(loop)
 
 

@@ -16,7 +16,6 @@ from tvm import s_tir, tirx
 
 from tvm_insta.schedules.base import (
     NotApplicable,
-    Tiles,
     blocks,
     divisors,
     extent,
@@ -26,10 +25,9 @@ from tvm_insta.schedules.base import (
 from tvm_insta.schedules.cuda.blocks import (
     SHARED_BYTES,
     inline_all,
-    load_together,
     outputs,
-    spatial_loops,
 )
+from tvm_insta.schedules.cuda.sharing import ImageTile, load_together, share_out
 
 _MARKS = ("insta_bconv",)
 _PIXELS = 4  # of a thread
@@ -39,27 +37,8 @@ _FEWEST_THREADS, _ENOUGH_THREADS, _MOST_THREADS = 96, 256, 512  # of a block
 
 
 @dataclass(frozen=True)
-class PopcountTile(Tiles):
-    """How a convolution is shared out.
-
-    Attributes:
-        rows: output rows of a block.
-        columns: threads of a block along a row.
-        pixels: neighbouring pixels of a thread.
-        groups: threads of a block along the channels.
-        channels: output channels of a thread.
-    """
-
-    rows: int
-    columns: int
-    pixels: int
-    groups: int
-    channels: int
-
-    @property
-    def threads(self) -> int:
-        """Threads of a block."""
-        return self.rows * self.columns * self.groups
+class PopcountTile(ImageTile):
+    """How a binary convolution is shared out."""
 
 
 @dataclass(frozen=True)
@@ -152,33 +131,24 @@ def schedule_popcount(schedule: s_tir.Schedule, tile: PopcountTile | None = None
     else:
         raise NotApplicable
     tile = tile or choose_tile(_shape(schedule, sums))
-    image, row, column, channel = spatial_loops(schedule, output)
-    row_block, row_in = schedule.split(row, factors=[None, tile.rows])
-    column_block, column_in, pixel = schedule.split(
-        column, factors=[None, tile.columns, tile.pixels]
-    )
-    channel_block, group, lane = schedule.split(channel, factors=[None, tile.groups, tile.channels])
-    schedule.reorder(
-        image, row_block, column_block, channel_block, row_in, column_in, group, pixel, lane
-    )
-    place = schedule.fuse(row_block, column_block)
-    threads = schedule.fuse(row_in, column_in)
-    schedule.bind(image, "blockIdx.z")
-    schedule.bind(place, "blockIdx.y")
-    schedule.bind(channel_block, "blockIdx.x")
-    schedule.bind(threads, "threadIdx.y")
-    schedule.bind(group, "threadIdx.x")
+    shared = share_out(schedule, output, tile)
     pixels, weights = (schedule.cache_read(sums, index, "shared") for index in (0, 1))
-    schedule.compute_at(sums, group, preserve_unit_loops=True)
+    schedule.compute_at(sums, shared.thread, preserve_unit_loops=True)
     schedule.set_scope(sums, 0, "local")
     for copy in (pixels, weights):
-        schedule.compute_at(copy, channel_block, preserve_unit_loops=True)
-        load_together(schedule, copy, tile.rows * tile.columns, tile.groups)
+        schedule.compute_at(copy, shared.block, preserve_unit_loops=True)
+        load_together(schedule, copy, tile)
     loops = list(schedule.get_loops(sums))[-7:]
     schedule.reorder(*loops[4:], *loops[:4])
     start = schedule.decompose_reduction(sums, loops[4])
     # Sums stay in registers only where every index into them is a constant.
-    for loop in (pixel, lane, loops[2], loops[3], *list(schedule.get_loops(start))[-2:]):
+    for loop in (
+        shared.pixel,
+        shared.lane,
+        loops[2],
+        loops[3],
+        *list(schedule.get_loops(start))[-2:],
+    ):
         schedule.unroll(loop)
 
 

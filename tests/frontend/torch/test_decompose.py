@@ -10,7 +10,7 @@ from torch import fx, nn
 from tests.end_to_end.random_networks import RandomNetwork, images
 from tests.support.small import small_resnet
 from tvm_insta.frontend.torch import decompose as decomposition
-from tvm_insta.frontend.torch.decompose import decompose
+from tvm_insta.frontend.torch.decompose import decompose, decompositions
 from tvm_insta.frontend.torch.export import export_program
 
 SIZE = torch.ops.aten.sym_size.int
@@ -74,11 +74,7 @@ class Attention(nn.Module):
 
 def whole(program: torch.export.ExportedProgram) -> fx.GraphModule:
     """PyTorch's own way."""
-    table = torch.export.default_decompositions()
-    for kept in decomposition._WHOLE:
-        if kept in table:
-            del table[kept]
-    return program.run_decompositions(table).module(check_guards=False)
+    return program.run_decompositions(decompositions()).module(check_guards=False)
 
 
 def described(graph: fx.GraphModule) -> list[tuple[str, ...]]:
@@ -111,10 +107,7 @@ def check(module: nn.Module, x: torch.Tensor, *, dynamic: bool, whole_program: b
     with torch.no_grad():
         assert torch.equal(made(x), expected(x))
     graph = program.module(check_guards=False)
-    table = torch.export.default_decompositions()
-    for kept in decomposition._WHOLE:
-        table.pop(kept)
-    assert decomposition._one_by_one(graph, table) != whole_program
+    assert decomposition._one_by_one(graph, decompositions()) != whole_program
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -76,7 +76,16 @@ def _batch_norm(
 _EVALUATION: dict[Any, Callable[..., Any]] = {_aten.batch_norm.default: _batch_norm}
 """Operators whose own decomposition by the dispatcher is that of training."""
 
-Table = Mapping[Any, Any]
+Table = dict[Any, Any]
+
+
+def decompositions() -> Table:
+    """PyTorch's own, but of `_WHOLE`."""
+    table = torch.export.default_decompositions()
+    for kept in _WHOLE:
+        if kept in table:
+            del table[kept]
+    return table
 
 
 def decompose(program: torch.export.ExportedProgram) -> fx.GraphModule:
@@ -90,10 +99,7 @@ def decompose(program: torch.export.ExportedProgram) -> fx.GraphModule:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside torch.export
-        table = torch.export.default_decompositions()
-        for kept in _WHOLE:
-            if kept in table:
-                del table[kept]
+        table = decompositions()
         graph = program.module(check_guards=False)
         assert isinstance(graph, fx.GraphModule)
         if not _one_by_one(graph, table):
@@ -167,7 +173,7 @@ def _trace(node: fx.Node, table: Table) -> fx.Graph:
         target: Any = node.target
         return _EVALUATION.get(target, target)(*args, **kwargs)
 
-    traced = make_fx(call, decomposition_table=dict(table))
+    traced = make_fx(call, decomposition_table=table)
     return traced(*(each.meta["val"] for each in nodes)).graph
 
 
