@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from tvm_insta import nn
@@ -126,6 +128,49 @@ def test_insta_prelu_formula_and_gradient(generator: torch.Generator) -> None:
     # Smooth but for the kink, which no element is within 1e-6 of.
     assert float(u.detach().abs().min()) > 1e-5
     assert torch.autograd.gradcheck(module, (x,), eps=1e-6)
+
+
+@pytest.mark.parametrize("statistic", nn.STATISTICS)
+@settings(max_examples=20, deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(1, 5)] * 4),
+    size=st.sampled_from([0.0, 1e-3, 1.0, 30.0]),
+    seed=st.integers(0, 2**16),
+)
+def test_written_gradients_are_those_of_autograd(
+    statistic: str, shape: tuple[int, int, int, int], size: float, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x = size * torch.randn(shape, generator=generator, dtype=torch.float64)
+    weights = torch.randn(shape[:2], generator=generator, dtype=torch.float64)
+    found = []
+    for training in (True, False):
+        own = x.clone().requires_grad_()
+        m = nn.measure(own, statistic, training=training)
+        (m * weights).sum().backward()
+        found.append((m.detach(), own.grad))
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4, 2), (3, 5)])
+def test_the_gradients_of_a_prelu_are_those_of_autograd(
+    shape: tuple[int, ...], generator: torch.Generator
+) -> None:
+    module = nn.RPReLU(5).double()
+    _randomise(module, generator)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64)
+    weights = torch.randn(shape, generator=generator, dtype=torch.float64)
+    found = []
+    for training in (True, False):
+        own = x.clone().requires_grad_()
+        module.train(training).zero_grad()
+        y = module(own)
+        (y * weights).sum().backward()
+        found.append([y.detach(), own.grad, *(p.grad for p in module.parameters())])
+    assert torch.equal(found[0][0], found[1][0])
+    for mine, autograds in zip(*found, strict=True):
+        torch.testing.assert_close(mine, autograds)
 
 
 def test_a_given_statistic_replaces_the_own_one(generator: torch.Generator) -> None:

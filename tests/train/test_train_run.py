@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -19,6 +20,9 @@ from tvm_insta.train import trainer as trainer_module
 from tvm_insta.train.__main__ import main, parser, recipe_of
 from tvm_insta.train.data import distort
 from tvm_insta.train.data.load import load
+from tvm_insta.train.learner import Learner
+from tvm_insta.train.material import find_material
+from tvm_insta.train.world import World
 
 RECIPE = Recipe(
     variant="insta_plus", epochs=(2, 2), batch=16, padding=1, learning_rate=(2e-3, 2e-3)
@@ -217,3 +221,38 @@ def test_a_teacher_is_learned_from(whole, data, cache, tmp_path):
     teacher = whole[1] / "model.safetensors"
     result = train(recipe, execution(data, cache, tmp_path, teacher=teacher))
     assert result.rows[0].weights == "binary" and result.rows[0].loss > 0
+
+
+def test_a_trained_baseline_is_where_an_instance_aware_network_starts(data, cache, tmp_path):
+    given = execution(data, cache, tmp_path / "baseline")
+    first = train(Recipe(variant="baseline", epochs=(0, 1), batch=16), given)
+    recipe = Recipe(variant="insta", epochs=(0, 1), batch=16)
+    learner = Learner(
+        recipe,
+        execution(data, cache, tmp_path, start=first.path),
+        World(0, 1, torch.device("cpu")),
+        find_material(recipe, given, torch.device("cpu"), None),
+        None,
+    )
+    taken, trained = learner.model.state_dict(), first.model.state_dict()
+    assert all(torch.equal(taken[name], value) for name, value in trained.items())
+    rest = taken.keys() - trained.keys()
+    assert rest and all(name.endswith((".a", ".g1")) and not taken[name].any() for name in rest)
+
+    then = train(recipe, execution(data, cache, tmp_path / "insta", start=first.path))
+    kept = state.read(tmp_path / "insta" / state.NAME).recipe
+    assert kept.start_sha256 == hashlib.sha256(first.path.read_bytes()).hexdigest()
+    # A finished run is found again with the same start, and only with it.
+    again = train(recipe, execution(data, cache, tmp_path / "insta", start=first.path))
+    assert [row.epoch for row in again.rows] == [row.epoch for row in then.rows] == [1]
+    with pytest.raises(TrainError, match="start_sha256"):
+        train(recipe, execution(data, cache, tmp_path / "insta"))
+    with pytest.raises(TrainError, match="give it with --start"):
+        train(kept, execution(data, cache, tmp_path / "insta"))
+    with pytest.raises(TrainError, match="give that file"):
+        train(kept, execution(data, cache, tmp_path / "insta", start=then.path))
+    with pytest.raises(TrainError, match="cannot start from"):
+        train(
+            Recipe(variant="baseline", epochs=(0, 1), batch=16),
+            execution(data, cache, tmp_path / "back", start=then.path),
+        )

@@ -6,10 +6,13 @@ authors, who published no code.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tvm_insta.nn.binarise import sum_to
 from tvm_insta.nn.statistics import (
     DEFAULT_STATISTIC,
     check_statistic,
@@ -19,6 +22,26 @@ from tvm_insta.nn.statistics import (
 )
 
 INITIAL_SLOPE = 0.25
+
+
+class _ShiftedPReLU(torch.autograd.Function):
+    """`PReLU(x - shift)`: the derivatives of slope and shift are summed in one pass over x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, shift: torch.Tensor, slope: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(x, shift, slope)
+        return F.prelu(x - shift, slope)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        x, shift, slope = ctx.saved_tensors
+        (grad,) = grads
+        shifted, wide = x - shift, per_channel(slope, x.dim())
+        for_x = torch.where(shifted > 0, grad, grad * wide)
+        for_slope = sum_to(grad * shifted.clamp(max=0.0), wide.shape).view(-1)
+        return for_x, -sum_to(for_x, shift.shape), for_slope
 
 
 class RPReLU(nn.Module):
@@ -78,8 +101,13 @@ class RPReLU(nn.Module):
         Returns:
             The shape of x.
         """
-        shifted = x - self.shift(x, statistic)
-        return F.prelu(shifted, self.slope) + per_channel(self.z, x.dim())
+        shift = self.shift(x, statistic)
+        result: torch.Tensor
+        if self.training:
+            result = _ShiftedPReLU.apply(x, shift, self.slope)  # type: ignore[no-untyped-call]
+        else:
+            result = F.prelu(x - shift, self.slope)
+        return result + per_channel(self.z, x.dim())
 
     def extra_repr(self) -> str:
         """Describe the module for `print(model)`."""
@@ -117,7 +145,7 @@ class InstaPReLU(RPReLU):
         Returns:
             `[N, C]`.
         """
-        return measure(x, self.statistic)
+        return measure(x, self.statistic, training=self.training)
 
     def shift(self, x: torch.Tensor, statistic: torch.Tensor | None = None) -> torch.Tensor:
         """Give the shift before the PReLU.
@@ -129,7 +157,7 @@ class InstaPReLU(RPReLU):
         Returns:
             `[N, C, 1, 1]`.
         """
-        m = measure(x, self.statistic) if statistic is None else statistic
+        m = measure(x, self.statistic, training=self.training) if statistic is None else statistic
         return per_instance(self.g1 * m + self.g0)
 
     def extra_repr(self) -> str:

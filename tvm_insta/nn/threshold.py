@@ -103,7 +103,7 @@ class InstaThreshold(RSign):
         Returns:
             `[N, C, 1, 1]`.
         """
-        m = measure(x, self.statistic) if statistic is None else statistic
+        m = measure(x, self.statistic, training=self.training) if statistic is None else statistic
         return per_instance(self.affine(m))
 
     def affine(self, m: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from tvm_insta.train import recipe_file
 from tvm_insta.train.options import CROPS, PRECISIONS, Execution, Recipe
 
 _DEFAULT = Recipe()
+_ZOO = "zoo:"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -103,12 +104,30 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--teacher", type=Path, metavar="FILE", help="model.safetensors of a teacher"
     )
+    group.add_argument(
+        "--start",
+        type=_checkpoint,
+        metavar="FILE",
+        help="model.safetensors, or zoo:NAME, whose parameters the run starts from: of the same "
+        "variant, or a baseline",
+    )
     group.add_argument("--tensorboard", action="store_true", help="log for TensorBoard, too")
     group.add_argument("--plot", type=Path, metavar="FILE", help="draw the curves at the end")
     group.add_argument("--limit", type=int, metavar="N", help="only N training images per class")
     group.add_argument(
         "--stop-after", type=int, metavar="EPOCHS", help="stop early, to be continued"
     )
+
+
+def _checkpoint(text: str) -> Path:
+    if not text.startswith(_ZOO):
+        return Path(text)
+    from tvm_insta.nn import zoo_checkpoints
+
+    known = zoo_checkpoints()
+    if text.removeprefix(_ZOO) not in known:
+        raise argparse.ArgumentTypeError(f"got {text!r}, but the zoo has {', '.join(known)}")
+    return known[text.removeprefix(_ZOO)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,8 +20,6 @@ from torch import distributed, nn
 from tvm_insta.errors import TrainError
 from tvm_insta.nn.blocks import MobileNetBlock, ResNetBlock
 
-_OVER = (0, 2, 3)
-
 
 class _Normalise(torch.autograd.Function):
     """`(x - mean) / deviation * weight + bias` with the statistics of the batch."""
@@ -30,9 +28,9 @@ class _Normalise(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float, world: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        wide = x.float()
-        mean = wide.mean(dim=_OVER)
-        square = (wide * wide).mean(dim=_OVER)
+        wide, share = x.float(), x.shape[1] / x.numel()
+        mean = _sums(wide) * share
+        square = _sums(wide * wide) * share
         if world > 1:
             mean, square = _average(mean, square, world)
         variance = (square - mean * mean).clamp(min=0.0)
@@ -47,11 +45,10 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, mean, inverse = ctx.saved_tensors
         grad = grads[0]
-        count = x.numel() // x.shape[1]
+        share = x.shape[1] / x.numel()
         normal = (x.float() - _wide(mean)) * _wide(inverse)
-        for_bias = grad.sum(dim=_OVER)
-        for_weight = (grad * normal).sum(dim=_OVER)
-        by_mean, by_square = for_bias / count, for_weight / count
+        for_bias, for_weight = _sums(grad), _sums(grad * normal)
+        by_mean, by_square = for_bias * share, for_weight * share
         if ctx.world > 1:
             by_mean, by_square = _average(by_mean, by_square, ctx.world)
         inner = grad - _wide(by_mean) - normal * _wide(by_square)
@@ -61,6 +58,11 @@ class _Normalise(torch.autograd.Function):
 
 def _wide(values: torch.Tensor) -> torch.Tensor:
     return values.view(1, -1, 1, 1)
+
+
+def _sums(values: torch.Tensor) -> torch.Tensor:
+    """Sums over N, H and W, `[C]`; see `sum_to` for why rows and columns come first."""
+    return values.sum(dim=(2, 3)).sum(dim=0)
 
 
 def _average(

@@ -19,6 +19,7 @@ from tvm_insta.train.material import Material
 from tvm_insta.train.optimiser import adam, learning_rate
 from tvm_insta.train.options import Execution, Recipe
 from tvm_insta.train.progress import Progress
+from tvm_insta.train.start import take_parameters
 from tvm_insta.train.survey import survey
 from tvm_insta.train.world import World
 
@@ -92,6 +93,8 @@ class Learner:
         for module in self.model.modules():
             if isinstance(module, networks.BinaryConv2d) and recipe.precision == "bf16":
                 module.training_dtype = torch.bfloat16
+        if execution.start is not None:
+            take_parameters(self.model, execution.start)
         fused.fuse_batch_norms(self.model, world.size)
         if execution.compile:
             fused.compile_blocks(self.model)

@@ -49,6 +49,8 @@ class Recipe:
         precision: "float32", or "bf16" for the operands of binary convolutions; everything else
             stays float32.
         seed: Of the parameters, the order of images and their distortion.
+        start_sha256: SHA-256 of the checkpoint whose parameters the run starts from, see
+            `Execution.start`; None starts from random ones.
     """
 
     model: str = "resnet20"
@@ -72,6 +74,7 @@ class Recipe:
     flip: bool = True
     precision: str = "float32"
     seed: int = 0
+    start_sha256: str | None = None
 
     def __post_init__(self) -> None:
         _pair("epochs", self.epochs, (int,), 0)
@@ -171,6 +174,8 @@ class Execution:
         test_every: Test images are classified after every so many epochs, and after the last of
             each step.
         teacher: Checkpoint of the network whose distribution is learned; None for labels alone.
+        start: Checkpoint of the network whose parameters the run starts from: of the same variant,
+            or a baseline. None starts from random ones.
         tensorboard: Whether the log is written for TensorBoard, too.
         limit: Only the first so many training images of each class; None takes all.
         stop_after: Stop after so many epochs, as if interrupted; None runs to the end.
@@ -184,6 +189,7 @@ class Execution:
     device: str = "auto"
     test_every: int = 1
     teacher: Path | None = None
+    start: Path | None = None
     tensorboard: bool = False
     limit: int | None = None
     stop_after: int | None = None

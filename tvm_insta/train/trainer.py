@@ -24,6 +24,7 @@ from tvm_insta.train.material import Material, find_material
 from tvm_insta.train.optimiser import adam
 from tvm_insta.train.options import Execution, Recipe
 from tvm_insta.train.progress import Progress
+from tvm_insta.train.start import with_start
 from tvm_insta.train.world import World, joined
 
 MODEL_NAME = "model.safetensors"
@@ -68,6 +69,7 @@ def train(recipe: Recipe, execution: Execution, progress: Progress | None = None
         ModelError: The recipe names no network.
         TrainError: The folder holds another run or cannot be written, or the numbers became NaN.
     """
+    recipe = with_start(recipe, execution)
     if execution.threads is not None:
         torch.set_num_threads(execution.threads)
     with joined(execution.device) as world:

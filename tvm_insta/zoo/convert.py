@@ -97,7 +97,9 @@ def command_of(recipe: Mapping[str, Any]) -> str:
     words = ["python -m tvm_insta.train --data DIR --output DIR"]
     for key, value in recipe.items():
         option = key.replace("_", "-")
-        if isinstance(value, bool):
+        if key == "start_sha256":
+            words += ["--start FILE"] if value is not None else []
+        elif isinstance(value, bool):
             words.append(f"--{option}" if value else f"--no-{option}")
         elif isinstance(value, list):
             words.append(f"--{option} {' '.join(map(str, value))}")

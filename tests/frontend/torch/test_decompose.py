@@ -33,7 +33,7 @@ class Common(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = F.relu6(self.prelu(self.norm(self.conv(x))))
         y = F.max_pool2d(self.plain(y), 2)
-        y = torch.where(y > 0, 1.0, -1.0)
+        y = torch.where(y > 0, 1.0, -1.0).to(x.device).to(x)
         first, second = y.chunk(2, dim=1)
         y = self.pool(torch.cat([second, first.contiguous()], 1).square())
         y = F.hardtanh(F.silu(y)).reshape(y.shape[0], -1)
