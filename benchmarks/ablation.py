@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from benchmarks import common
-from benchmarks.ablation_runs import Group, grouped, read_runs, schedule
+from benchmarks import ablation_latency, common
+from benchmarks.ablation_latency import NAME, Latencies
+from benchmarks.ablation_runs import Group, grouped, network, read_runs, schedule
 from tvm_insta import cli, nn
 from tvm_insta.train import Recipe, history
 from tvm_insta.train.curves import check_plot, plot
@@ -50,15 +51,7 @@ class Cost:
 
 def cost(recipe: Recipe) -> Cost:
     """Count parameters and work of the network of a recipe."""
-    options = nn.ModelOptions(
-        recipe.model,
-        recipe.variant,
-        nn.default_num_classes(recipe.model),
-        recipe.select,
-        recipe.reuse_statistics,
-        recipe.statistic,
-    )
-    model = nn.build(options)
+    model = nn.build(network(recipe))
     counts = nn.count(model)
     return Cost(counts.float_parameters, counts.float_macs, _measured(model))
 
@@ -83,7 +76,13 @@ def _measured(model: nn.BinaryNetwork) -> int:
     return elements * _OPERATIONS[model.options.statistic]
 
 
-def page(groups: Sequence[Group], unfinished: Sequence[str], data: str, picture: str | None) -> str:
+def page(
+    groups: Sequence[Group],
+    unfinished: Sequence[str],
+    data: str,
+    picture: str | None,
+    latencies: Latencies | None = None,
+) -> str:
     """Write the page."""
     lines = [
         "# What the instance-aware modules gain",
@@ -94,13 +93,14 @@ def page(groups: Sequence[Group], unfinished: Sequence[str], data: str, picture:
         "epochs.",
         f"Data: {data}. A gain is the difference to the baseline of the same schedule, in points;",
         "with one seed each nothing is known of its spread. The equations of the modules are",
-        "reconstructed, see [method.md](method.md). What they cost a compiled network in time is",
-        "in [benchmarks.md](benchmarks.md).",
+        "reconstructed, see [method.md](method.md). What they cost ResNet-18 and MobileNetV1 in",
+        "time is in [benchmarks.md](benchmarks.md).",
+        *_about_latency(latencies),
         "",
     ]
     for key in dict.fromkeys(schedule(group.recipe) for group in groups):
         members = [group for group in groups if schedule(group.recipe) == key]
-        lines += _section(key, members)
+        lines += _section(key, members, latencies)
     if unfinished:
         lines += ["## Runs that are not finished", "", *(f"- {line}" for line in unfinished), ""]
     if picture:
@@ -108,18 +108,38 @@ def page(groups: Sequence[Group], unfinished: Sequence[str], data: str, picture:
     return "\n".join(lines)
 
 
-def _section(key: Recipe, members: Sequence[Group]) -> list[str]:
+def _about_latency(latencies: Latencies | None) -> list[str]:
+    if latencies is None:
+        return []
+    return [
+        f"Latency is that of the network compiled by default on {latencies.machine}, batch 1,",
+        f"one thread, against the baseline in the same of {latencies.rounds} alternating rounds:",
+        "median and, in brackets, the range from the 10th to the 90th percentile",
+        "(`python -m benchmarks.ablation --measure`).",
+    ]
+
+
+def _latency(network: nn.ModelOptions, latencies: Latencies | None) -> str:
+    if latencies is None or network not in latencies.found:
+        return ""
+    found = latencies.found[network]
+    if network.variant == "baseline":
+        return f"{found.median_ms:.3f} ms"
+    return f"{found.overhead:+.0f} % ({found.p10:+.0f} to {found.p90:+.0f})"
+
+
+def _section(key: Recipe, members: Sequence[Group], latencies: Latencies | None) -> list[str]:
     baseline = next((group for group in members if group.name == "baseline"), None)
     base_cost = cost(key)
     lines = [
-        f"## {key.model}, {key.epochs[0]} epochs with real and {key.epochs[1]} with binary weights",
+        f"## {_title(key)}",
         "",
         f"Batches of {key.batch}, learning rates {key.learning_rate[0]:g} and "
         f"{key.learning_rate[1]:g}, {key.precision} operands of binary convolutions.",
         "",
         "| variant | test accuracy, % | seeds | gain | extra parameters | extra float MACs | "
-        "operations for statistics |",
-        "| --- | ---: | --- | ---: | ---: | ---: | ---: |",
+        "operations for statistics | latency |",
+        "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for group in members:
         spent = cost(group.recipe)
@@ -128,9 +148,17 @@ def _section(key: Recipe, members: Sequence[Group]) -> list[str]:
         lines.append(
             f"| {group.name} | {100 * group.mean:.2f}{spread} | {seeds} | {_gain(group, baseline)} "
             f"| {spent.parameters - base_cost.parameters} | {spent.macs - base_cost.macs} "
-            f"| {spent.statistics} |"
+            f"| {spent.statistics} | {_latency(network(group.recipe), latencies)} |"
         )
     return [*lines, ""]
+
+
+def _title(key: Recipe) -> str:
+    real, binary = key.epochs
+    if key.start_sha256 is None:
+        return f"{key.model}, {real} epochs with real and {binary} with binary weights"
+    epochs = f"{real} and {binary} epochs" if real else f"{binary} epochs"
+    return f"{key.model}, {epochs} from a trained network ({key.start_sha256[:8]})"
 
 
 def _gain(group: Group, baseline: Group | None) -> str:
@@ -155,6 +183,12 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--data", default="CIFAR-10, JPEG re-encoded", help="in words")
     result.add_argument("--output", type=Path, default=common.ROOT / "docs" / "ablation.md")
     result.add_argument("--plot", type=Path, help="draw the curves of the first seeds here")
+    result.add_argument(
+        "--measure",
+        action="store_true",
+        help=f"compile the networks, measure them in turns, and keep that in {NAME} of --runs",
+    )
+    result.add_argument("--rounds", type=int, default=200, help="of --measure (default 200)")
     return result
 
 
@@ -168,6 +202,13 @@ def _write(args: argparse.Namespace) -> int:
         check_plot(args.plot)
     runs, unfinished = read_runs(args.runs)
     groups = grouped(runs)
+    if args.measure:
+        common.check_arguments(args, rounds=1)
+        measured = ablation_latency.measure(
+            (network(group.recipe) for group in groups), args.rounds
+        )
+        ablation_latency.write(measured, args.runs / NAME)
+    latencies = ablation_latency.read(args.runs / NAME)
     picture = None
     if args.plot is not None and groups:
         curves: Mapping[str, Sequence[history.Row]] = {
@@ -175,7 +216,8 @@ def _write(args: argparse.Namespace) -> int:
         }
         plot(curves, args.plot)
         picture = args.plot.name
-    args.output.write_text(page(groups, unfinished, args.data, picture), encoding="utf-8")
+    text = page(groups, unfinished, args.data, picture, latencies)
+    args.output.write_text(text, encoding="utf-8")
     print(f"wrote {args.output}: {len(runs)} finished runs, {len(unfinished)} others")
     return 0
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tvm_insta import nn
 from tvm_insta.errors import InputError
 from tvm_insta.train import Recipe, history
 from tvm_insta.train.trainer import RECIPE_NAME
@@ -106,6 +107,18 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
     ]
     return sorted(
         groups, key=lambda g: (g.recipe.model, g.recipe.epochs, g.name != "baseline", g.name)
+    )
+
+
+def network(recipe: Recipe) -> nn.ModelOptions:
+    """The network of a recipe."""
+    return nn.ModelOptions(
+        recipe.model,
+        recipe.variant,
+        nn.default_num_classes(recipe.model),
+        recipe.select,
+        recipe.reuse_statistics,
+        recipe.statistic,
     )
 
 

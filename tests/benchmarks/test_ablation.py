@@ -63,6 +63,36 @@ def test_a_gain_within_the_spread_is_called_so(tmp_path):
     assert cells(text, "insta")[3] == "+0.50 (spread 1.58, within the spread)"
 
 
+def test_latencies_are_kept_and_shown(tmp_path, monkeypatch):
+    runs, output = tmp_path / "runs", tmp_path / "page.md"
+    write_run(runs / "a", replace(BASE, start_sha256="0123456789abcdef"), 0.5)
+    write_run(runs / "b", replace(BASE, variant="insta", start_sha256="0123456789abcdef"), 0.6)
+    asked = {}
+
+    def build(model, folder, options, **network):
+        asked[str(folder)] = model, network["variant"]
+
+    def run_turns(task, cores, threads):
+        slow = {"baseline": 1.0, "insta": 1.25}
+        return {
+            name: [1e-3 * slow[asked[folder][1]] * drift for drift in (1.0, 2.0, 3.0)]
+            for name, folder in task["folders"].items()
+        }
+
+    monkeypatch.setattr("benchmarks.engines.run_ours.build", build)
+    monkeypatch.setattr("benchmarks.overhead.run_turns", run_turns)
+    arguments = ["--runs", str(runs), "--output", str(output)]
+    assert ablation.main([*arguments, "--measure", "--rounds", "3"]) == 0
+    assert ablation.main(arguments) == 0, "the figures are kept"
+    text = output.read_text()
+    assert cells(text, "baseline")[-1] == "2.000 ms"
+    assert cells(text, "insta")[-1] == "+25 % (+25 to +25)"
+    assert "## resnet20, 1 and 2 epochs from a trained network (01234567)" in text
+    (runs / ablation.NAME).write_text('{"results": [1]}')
+    with pytest.raises(InputError, match="holds no latencies"):
+        ablation.ablation_latency.read(runs / ablation.NAME)
+
+
 def test_costs_are_those_of_the_modules():
     plain = ablation.cost(BASE)
     assert plain.statistics == 0
