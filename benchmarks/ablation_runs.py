@@ -100,7 +100,10 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
     """Join runs that differ in their seed alone, the baseline of a schedule first."""
     found: dict[Recipe, list[Run]] = {}
     for run in runs:
-        found.setdefault(replace(run.recipe, seed=0), []).append(run)
+        # What concerns instance-aware modules alone does not tell baselines apart.
+        baseline = run.recipe.variant == "baseline"
+        key = schedule(run.recipe) if baseline else replace(run.recipe, seed=0)
+        found.setdefault(key, []).append(run)
     groups = [
         Group(recipe, tuple(sorted(members, key=lambda run: run.recipe.seed)))
         for recipe, members in found.items()

@@ -129,3 +129,10 @@ def test_a_plot_is_drawn(tmp_path):
     arguments = ["--runs", str(tmp_path / "runs"), "--output", str(output), "--plot", str(picture)]
     assert ablation.main(arguments) == 0
     assert picture.read_bytes().startswith(b"\x89PNG") and "(page.png)" in output.read_text()
+
+
+def test_baselines_that_differ_in_what_they_lack_are_one_row():
+    row = history.Row(3, "binary", 1e-3, 1.0, 0.5, 0.7, 0.0, 1.0)
+    recipes = [replace(BASE, seed=0, instance_rate=1.0), replace(BASE, seed=1, statistic="mean")]
+    (group,) = ablation_runs.grouped([ablation_runs.Run(recipe, (row,)) for recipe in recipes])
+    assert [run.recipe.seed for run in group.runs] == [0, 1]
