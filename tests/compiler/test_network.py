@@ -174,9 +174,15 @@ def test_sizes_beyond_the_memory(shape, mine):
             chosen("--model", "resnet20", *argv)
 
 
-def test_seed_of_the_default_model_makes_it_random():
+def test_the_default_is_trained_unless_something_speaks_against_it():
+    assert chosen().label == "resnet20-insta-cifar10"
+    assert chosen().source.classes[3] == "cat"
+    assert chosen("--variant", "baseline").label == "resnet20-baseline-cifar10"
+    for options in (["--seed", "3"], ["--statistic", "mean"], ["--num-classes", "3"]):
+        assert chosen(*options).source.description["model"] == "resnet20", options
     assert chosen("--seed", "3").source.description["seed"] == 3
-    assert chosen().source.description["checkpoint"] == "digits"
+    with pytest.raises(ModelError, match="instal"):
+        chosen("--variant", "instal")
 
 
 def test_code_of_a_manifest_needs_the_users_word(mine):

@@ -105,7 +105,8 @@ def vm_bundle(tmp_path_factory):
     """The bundle of the vm form for any aarch64, by the command line."""
     GENERIC_ARM64.require()
     folder = tmp_path_factory.mktemp("vm")
-    argv = ["--target", GENERIC_ARM64.target, "--runtime", "vm", "--max-batch", "8"]
+    argv = ["--checkpoint", "digits", "--target", GENERIC_ARM64.target]
+    argv += ["--runtime", "vm", "--max-batch", "8"]
     assert (
         compile_command.main([*argv, "-o", str(folder / "out"), "--bundle", str(folder / "deploy")])
         == 0

@@ -134,7 +134,8 @@ def digits(tmp_path_factory):
     """The small trained network, compiled by the command line for CUDA."""
     require_nvcc()
     folder = tmp_path_factory.mktemp("digits") / "net"
-    assert command.main(["--target", TARGET, "--no-check", "-o", str(folder)]) == 0
+    argv = ["--checkpoint", "digits", "--target", TARGET, "--no-check"]
+    assert command.main([*argv, "-o", str(folder)]) == 0
     return folder
 
 

@@ -16,5 +16,6 @@ def digits(tmp_path_factory):
     """The network that ships with the package, in both forms, compiled by the command line."""
     folder = tmp_path_factory.mktemp("digits")
     for form in ("vm", "c"):
-        assert command.main(["--runtime", form, "-o", str(folder / form), "--max-batch", "8"]) == 0
+        argv = ["--checkpoint", "digits", "--runtime", form, "--max-batch", "8"]
+        assert command.main([*argv, "-o", str(folder / form)]) == 0
     return folder

@@ -24,7 +24,8 @@ def pixels_in(tmp_path_factory):
     """The network of the fixture `digits`, compiled for pixels."""
     folder = tmp_path_factory.mktemp("uint8")
     for form in ("vm", "c"):
-        argv = ["--runtime", form, "--input", "uint8", "--max-batch", "8"]
+        argv = ["--checkpoint", "digits", "--input", "uint8"]
+        argv += ["--runtime", form, "--max-batch", "8"]
         assert command.main([*argv, "-o", str(folder / form)]) == 0
     return folder
 

@@ -188,7 +188,7 @@ def test_our_networks(variant):
 
 def test_command_line(tmp_path, capsys):
     path = tmp_path / "digits.onnx"
-    assert export_command.main(["--onnx", str(path)]) == 0
+    assert export_command.main(["--checkpoint", "digits", "--onnx", str(path)]) == 0
     assert "0.3" in capsys.readouterr().out
     made = onnx_model.network(path)
     assert made.dynamic and made.classes is not None and len(made.classes) == 10

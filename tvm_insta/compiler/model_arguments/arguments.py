@@ -13,7 +13,9 @@ from tvm_insta.compiler.model_arguments.sources import ZOO, FactoryModel, OwnMod
 from tvm_insta.errors import ModelError
 
 DEFAULT_MODEL = "resnet20"
-DEFAULT_CHECKPOINT = "digits"
+DEFAULT_VARIANT = "insta"
+TRAINED = ZOO + "resnet20-{variant}-cifar10"
+"""The network of a variant that is taken where none is named."""
 # Python's words, which are likelier on a command line than JSON's.
 _WORDS = {"True": True, "False": False, "None": None}
 
@@ -26,8 +28,8 @@ def add_model_arguments(parser: argparse.ArgumentParser, *, onnx_option: bool = 
         group.add_argument("--onnx", dest="onnx_alias", metavar="FILE.onnx", help="the same")
     group.add_argument(
         "--model",
-        help="resnet18, mobilenet_v1 or resnet20 (default: "
-        f"{DEFAULT_MODEL}, trained on digits), or {ZOO}NAME, a trained one that is in the package",
+        help=f"resnet18, mobilenet_v1 or resnet20, or {ZOO}NAME, a trained one that is in the "
+        f"package (default: {TRAINED.format(variant='insta')}, or that of --variant)",
     )
     group.add_argument("--variant", help="baseline, insta (default) or insta_plus")
     group.add_argument(
@@ -107,13 +109,11 @@ def _source(args: argparse.Namespace) -> OwnModel | FactoryModel:
             checkpoint_key=args.checkpoint_key,
             allow_nan=bool(args.allow_nan),
         )
-    model = args.model
-    if model is None:
-        model = DEFAULT_MODEL
-        if _is_default(args):
-            checkpoint = DEFAULT_CHECKPOINT
+    if args.model is None and _is_default(args):
+        variant = args.variant or DEFAULT_VARIANT
+        return OwnModel(model=TRAINED.format(variant=variant.replace("_", "-")))
     return OwnModel(
-        model=model,
+        model=args.model or DEFAULT_MODEL,
         variant=args.variant,
         checkpoint=checkpoint,
         checkpoint_key=args.checkpoint_key,
@@ -128,7 +128,11 @@ def _source(args: argparse.Namespace) -> OwnModel | FactoryModel:
 
 def _is_default(args: argparse.Namespace) -> bool:
     """Whether nothing speaks against the trained network that is the default."""
-    return args.checkpoint is None and args.seed is None and args.variant in (None, "insta")
+    from tvm_insta.nn import VARIANTS
+
+    against = ("checkpoint", "seed", "num_classes", "select", "reuse_statistics", "statistic")
+    known = args.variant is None or args.variant in VARIANTS
+    return known and all(getattr(args, name) is None for name in against)
 
 
 def _refuse_without_effect(args: argparse.Namespace) -> None:
