@@ -47,10 +47,12 @@ def start(
         config["INFERENCE_PRECISION_HINT"] = hint
     compiled = core.compile_model(str(folder / "model.xml"), "CPU", config)
     request = compiled.create_infer_request()
-    request.set_input_tensor(ov.Tensor(image(model), shared_memory=True))
+    tensor = ov.Tensor(image(model), shared_memory=True)
+    request.set_input_tensor(tensor)
     chosen = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
 
-    def run() -> object:
+    # A request keeps no reference to the memory that its input shares: the tensor does.
+    def run(tensor: object = tensor) -> object:
         request.infer()
         return request.get_output_tensor().data
 
