@@ -235,7 +235,7 @@ def check_arguments(args: argparse.Namespace, **least: int) -> None:
             if value < bound:
                 option = name.replace("_", "-")
                 raise InputError(f"got --{option} {value}, but it must be at least {bound}")
-    for path in (getattr(args, name, None) for name in ("json", "markdown", "plot")):
+    for path in (getattr(args, name, None) for name in ("json", "markdown", "plot", "summary")):
         if path is not None and not path.absolute().parent.is_dir():
             raise InputError(f"{path} cannot be written: create the folder {path.parent} first")
 

@@ -1,4 +1,4 @@
-"""Pictures of recorded results: latency beside the peers'."""
+"""Pictures of recorded results: latency of one image beside the peers'."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ OURS, PEER = "#c8102e", "#9aa5b1"
 def draw(results: Sequence[Result], processor: str, path: Path) -> None:
     """Bars of the medians and their ratios to ours, a panel per network and number of threads.
 
+    Larger batches than 1 are left out.
+
     Raises:
-        InputError: matplotlib is not installed, or nothing was measured.
+        InputError: matplotlib is not installed, or no single image was measured.
     """
     pyplot = _pyplot()
-    measured = [result for result in results if result.median is not None]
+    measured = [r for r in results if r.median is not None and r.batch == 1]
     if not measured:
-        raise InputError("nothing was measured, so there is nothing to plot: leave --plot out")
+        raise InputError(
+            "no single image was measured, so nothing can be plotted: leave --plot out"
+        )
     models = list(dict.fromkeys(result.model for result in measured))
     threads = sorted({result.threads for result in measured})
     most = len({result.engine for result in measured})
@@ -68,16 +72,17 @@ SUMMARY = {
 
 
 def summary(results: Sequence[Result], path: Path, model: str = "resnet18") -> None:
-    """Bars of one network on one thread: ours and the peers that a user would pick.
+    """Bars of one image, one network, one thread: ours and the peers that a user would pick.
 
     Raises:
         InputError: matplotlib is not installed, or none of these engines was measured.
     """
     pyplot = _pyplot()
-    shown = [r for r in results if (r.model, r.threads) == (model, 1) and r.median is not None]
+    row = (model, 1, 1)
+    shown = [r for r in results if (r.model, r.batch, r.threads) == row and r.median is not None]
     shown = sorted((r for r in shown if r.engine in SUMMARY), key=lambda r: -(r.median or 0))
     if not shown:
-        raise InputError(f"no engine of the summary was measured on {model} with one thread")
+        raise InputError(f"no engine of the summary ran one image of {model} with one thread")
     figure, panel = pyplot.subplots(figsize=(8.0, 0.6 + 0.33 * len(shown)), layout="constrained")
     bars = panel.barh(
         [SUMMARY[result.engine] for result in shown],

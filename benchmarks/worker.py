@@ -1,7 +1,8 @@
 """``python -m benchmarks.worker TASK``: one engine in a process of its own, for benchmarks.peers.
 
-TASK is a JSON object: what to do ("prepare" or "time"), family, mode, options, model, folder,
-threads, repeat, warmup. The answer holds a reason, or the milliseconds of every run, in order.
+TASK is a JSON object: what to do ("prepare" or "time"), family, mode, options, model, batch,
+folder, threads, repeat, warmup. The answer holds a reason, or the milliseconds of every run, that
+is of a batch, in order.
 """
 
 from __future__ import annotations
@@ -39,9 +40,9 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
     engine = import_module(f"benchmarks.engines.run_{task['family']}")
     common = (task["mode"], task["model"], Path(task["folder"]))
     if task["do"] == "prepare":
-        engine.prepare(*common, task["options"])
+        engine.prepare(*common, task["options"], batch=task["batch"])
         return {"reason": "", "versions": versions(*FAMILIES[task["family"]])}
-    run, note = engine.start(*common, task["threads"], task["options"])
+    run, note = engine.start(*common, task["threads"], task["options"], batch=task["batch"])
     return {"reason": "", "note": note, "ms": milliseconds(run, task["repeat"], task["warmup"])}
 
 

@@ -1,10 +1,10 @@
 """The engines that `benchmarks.peers` runs: one file per family, `run_<family>.py`.
 
-Each has two functions. `prepare(mode, model, folder, options)` converts, quantises or compiles a
-network into `folder`, once. `start(mode, model, folder, threads, options)` loads it, in a fresh
-process for every measurement, and returns what runs it and a note on how it runs. What is timed is
-the same for all: from an input that is in memory, aligned and in the engine's own layout, to an
-output that Python can read.
+Each has two functions. `prepare(mode, model, folder, options, batch=...)` converts, quantises or
+compiles a network for batches of that size into `folder`, once. `start(mode, model, folder,
+threads, options, batch=...)` loads it, in a fresh process for every measurement, and returns what
+runs one batch and a note on how it runs. What is timed is the same for all: from a batch that is in
+memory, aligned and in the engine's own layout, to outputs of all images that Python can read.
 """
 
 from __future__ import annotations
@@ -35,12 +35,14 @@ class Engine:
         family: a key of `FAMILIES`; its engines share an interpreter.
         mode: what the family's file knows the engine by.
         options: `KEY=VALUE` words of compile options, for ours.
+        least_batch: smaller batches are not asked of it and give no row.
     """
 
     name: str
     family: str
     mode: str
     options: tuple[str, ...] = ()
+    least_batch: int = 1
 
 
 FAMILIES = {
@@ -55,6 +57,7 @@ FAMILIES = {
 
 PEERS = (
     Engine("OpenVINO int8", "openvino", "int8"),
+    Engine("OpenVINO int8, throughput", "openvino", "int8 throughput", least_batch=2),
     Engine("OpenVINO int8, rest f32", "openvino", "int8 f32"),
     Engine("OpenVINO default", "openvino", "default"),
     Engine("OpenVINO bf16", "openvino", "bf16"),
@@ -78,9 +81,9 @@ def missing(error: ImportError, family: str) -> Unavailable:
     return Unavailable(f"{error}: {_INSTALL.format(requirements, family)}")
 
 
-def input_shape(model: str) -> tuple[int, int, int, int]:
-    """`[1, 3, H, W]` of a network."""
-    return (1, 3, _SIDES[model], _SIDES[model])
+def input_shape(model: str, batch: int = 1) -> tuple[int, int, int, int]:
+    """`[batch, 3, H, W]` of a network."""
+    return (batch, 3, _SIDES[model], _SIDES[model])
 
 
 def aligned(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
@@ -92,12 +95,17 @@ def aligned(array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
     return copy
 
 
-def image(model: str, seed: int = 0, *, layout: str = "NCHW") -> npt.NDArray[np.generic]:
-    """A standard normal image, float32, `[1, 3, H, W]` or `[1, H, W, 3]`."""
-    values = np.random.default_rng(seed).standard_normal(input_shape(model)).astype(np.float32)
+def image(
+    model: str, seed: int = 0, *, batch: int = 1, layout: str = "NCHW"
+) -> npt.NDArray[np.generic]:
+    """Standard normal images, float32, `[batch, 3, H, W]` or `[batch, H, W, 3]`."""
+    shape = input_shape(model, batch)
+    values = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
     return aligned(values if layout == "NCHW" else values.transpose(0, 2, 3, 1))
 
 
-def calibration(model: str, *, layout: str = "NCHW") -> list[npt.NDArray[np.generic]]:
-    """The random images that int8 networks are calibrated on: speed needs no better ones."""
-    return [image(model, seed, layout=layout) for seed in range(1, 5)]
+def calibration(
+    model: str, *, batch: int = 1, layout: str = "NCHW"
+) -> list[npt.NDArray[np.generic]]:
+    """The random batches that int8 networks are calibrated on: speed needs no better ones."""
+    return [image(model, seed, batch=batch, layout=layout) for seed in range(1, 5)]

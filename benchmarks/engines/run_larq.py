@@ -1,4 +1,7 @@
-"""Larq Compute Engine: Bi-RealNet-18, the binary ResNet-18 of its zoo, with random weights."""
+"""Larq Compute Engine: Bi-RealNet-18, the binary ResNet-18 of its zoo, with random weights.
+
+`Interpreter.predict` runs image after image, whatever the batch.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
 }
 
 
-def prepare(mode: str, model: str, folder: Path, options: Sequence[str]) -> None:
+def prepare(mode: str, model: str, folder: Path, options: Sequence[str], *, batch: int = 1) -> None:
     """Convert the Keras model."""
     if model != "resnet18":
         raise Unavailable(f"larq-zoo has no binary network like {model}")
@@ -30,7 +33,7 @@ def prepare(mode: str, model: str, folder: Path, options: Sequence[str]) -> None
 
 
 def start(
-    mode: str, model: str, folder: Path, threads: int, options: Sequence[str]
+    mode: str, model: str, folder: Path, threads: int, options: Sequence[str], *, batch: int = 1
 ) -> tuple[Runner, str]:
     """The interpreter in its default setting or in the one that is fastest on x86."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -38,5 +41,6 @@ def start(
 
     content = (folder / "model.tflite").read_bytes()
     interpreter = Interpreter(content, num_threads=threads, **_FLAGS[mode])
-    x = image(model, layout="NHWC")
-    return lambda: interpreter.predict(x), "Bi-RealNet-18"
+    x = image(model, batch=batch, layout="NHWC")
+    note = "Bi-RealNet-18" + ", image after image" * (batch > 1)
+    return lambda: interpreter.predict(x), note

@@ -1,4 +1,7 @@
-"""LiteRT (XNNPACK): the int8 network, weights per channel and activations statically quantised."""
+"""LiteRT (XNNPACK): the int8 network, weights per channel and activations statically quantised.
+
+The size of the batch is fixed when the network is converted.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 from benchmarks.engines import Runner, calibration, image, missing
 
 
-def prepare(mode: str, model: str, folder: Path, options: Sequence[str]) -> None:
+def prepare(mode: str, model: str, folder: Path, options: Sequence[str], *, batch: int = 1) -> None:
     """Convert with channels last, LiteRT's own layout, and quantise."""
     try:
         import litert_torch
@@ -20,7 +23,7 @@ def prepare(mode: str, model: str, folder: Path, options: Sequence[str]) -> None
     except ImportError as error:
         raise missing(error, "litert") from error
     network = litert_torch.to_channel_last_io(MODELS[model](), args=[0]).eval()
-    images = calibration(model, layout="NHWC")
+    images = calibration(model, batch=batch, layout="NHWC")
     path = str(folder / "float.tflite")
     litert_torch.convert(network, (torch.from_numpy(images[0]),)).export(path)
     ((signature, names),) = Interpreter(path).get_signature_list().items()
@@ -31,7 +34,7 @@ def prepare(mode: str, model: str, folder: Path, options: Sequence[str]) -> None
 
 
 def start(
-    mode: str, model: str, folder: Path, threads: int, options: Sequence[str]
+    mode: str, model: str, folder: Path, threads: int, options: Sequence[str], *, batch: int = 1
 ) -> tuple[Runner, str]:
     """The interpreter with its default delegate, XNNPACK; the input is written once."""
     from ai_edge_litert.interpreter import Interpreter
@@ -39,9 +42,8 @@ def start(
     interpreter = Interpreter(str(folder / "int8.tflite"), num_threads=threads)
     interpreter.allocate_tensors()
     (entry,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
-    interpreter.set_tensor(
-        entry["index"], image(model, layout="NHWC").astype(entry["dtype"], copy=False)
-    )
+    x = image(model, batch=batch, layout="NHWC")
+    interpreter.set_tensor(entry["index"], x.astype(entry["dtype"], copy=False))
 
     def run() -> object:
         interpreter.invoke()

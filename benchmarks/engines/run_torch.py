@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.engines import Runner, image, missing
 
 
-def prepare(mode: str, model: str, folder: Path, options: Sequence[str]) -> None:
+def prepare(mode: str, model: str, folder: Path, options: Sequence[str], *, batch: int = 1) -> None:
     """Nothing but a look: `start` compiles, and keeps the kernels in `folder`."""
     try:
         import torch  # noqa: F401
@@ -18,7 +18,7 @@ def prepare(mode: str, model: str, folder: Path, options: Sequence[str]) -> None
 
 
 def start(
-    mode: str, model: str, folder: Path, threads: int, options: Sequence[str]
+    mode: str, model: str, folder: Path, threads: int, options: Sequence[str], *, batch: int = 1
 ) -> tuple[Runner, str]:
     """Compile; freezing lets Inductor fold batch norms and reorder the weights."""
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
@@ -28,7 +28,7 @@ def start(
     from benchmarks.float_models import MODELS
 
     torch.set_num_threads(threads)
-    eager, x = MODELS[model](), torch.from_numpy(image(model))
+    eager, x = MODELS[model](), torch.from_numpy(image(model, batch=batch))
     if mode == "bf16":
         eager, x = eager.bfloat16(), x.bfloat16()
     network: Callable[[torch.Tensor], torch.Tensor] = eager

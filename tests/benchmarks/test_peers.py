@@ -13,8 +13,9 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from benchmarks import common, engines, peers, worker
+from benchmarks import common, engines, peers, peers_runs, worker
 from benchmarks.engines import Engine, run_ours
+from benchmarks.peers_runs import Job
 from benchmarks.results import Result, markdown, ratio
 from tvm_insta.errors import InputError
 from tvm_insta.runtime import arrays
@@ -155,6 +156,11 @@ def test_a_file_without_results_is_refused(text, tmp_path, capsys):
         (["--threads", "0"], "--threads 0"),
         (["--threads", "100000"], "100000 threads"),
         (["--rounds", "0"], "--rounds 0"),
+        (["--batches", "8", "0"], "--batches 0"),
+        (["--only", "throughput"], "batches of 2 or more"),
+        (["--batches", "8", "32", "--plot", "a.png"], "pictures show batch 1"),
+        (["--batches", "8", "--summary", "a.png"], "pictures show batch 1"),
+        (["--summary", "no/such/folder/a.png"], "no/such/folder"),
         (["--cores", "100000"], "the cores 100000"),
         (["--json", "no/such/folder/a.json"], "no/such/folder"),
         (["--python", "nonesuch=python3"], "openvino"),
@@ -222,7 +228,7 @@ def test_rounds_alternate_and_a_failure_is_not_tried_again(monkeypatch, tmp_path
 
     monkeypatch.setattr(common, "run_worker", fake)
     words = ["--only", "OpenVINO", "--models", "resnet20", "--rounds", "2"]
-    results, versions = peers.measure_all(plan(*words), tmp_path)
+    results, versions = peers_runs.measure_all(plan(*words), tmp_path)
     timed = [mode for do, mode, _ in asked if do == "time"]
     assert timed == ["int8", "int8 f32", "default", "fp32", "fp32", "default", "int8 f32"]
     by_name = {result.engine: result for result in results}
@@ -245,7 +251,7 @@ def test_each_family_has_its_interpreter(monkeypatch, tmp_path):
     link = tmp_path / "python"
     link.symlink_to(sys.executable)
     words = ["--models", "resnet20", "--only", "larq", "litert", "--python", f"larq={link}"]
-    peers.measure_all(plan(*words), tmp_path)
+    peers_runs.measure_all(plan(*words), tmp_path)
     assert asked == {"larq": str(link), "litert": sys.executable}
 
 
@@ -258,7 +264,7 @@ def test_an_interpreter_without_the_engine_says_what_to_install(tmp_path):
     blocker.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{hook}" "$@"\n', encoding="utf-8")
     blocker.chmod(0o755)
     chosen = plan("--python", f"litert={blocker}")
-    answer = peers._work(chosen, engine, "resnet20", 1, do="prepare", folder=tmp_path)
+    answer = peers_runs.work(chosen, Job("resnet20", 1, engine), 1, do="prepare", folder=tmp_path)
     assert "litert_torch" in answer["reason"]
     assert "benchmarks/requirements-litert.txt" in answer["reason"]
     assert "--python litert=PATH" in answer["reason"]
@@ -275,8 +281,8 @@ def test_every_family_names_a_file_of_requirements():
 
 def test_a_worker_that_fails_tells_why():
     chosen = plan()
-    nonesuch = Engine("Nonesuch", "nonesuch", "")
-    answer = peers._work(chosen, nonesuch, "resnet20", 1, do="time", folder=common.ROOT)
+    job = Job("resnet20", 1, Engine("Nonesuch", "nonesuch", ""))
+    answer = peers_runs.work(chosen, job, 1, do="time", folder=common.ROOT)
     assert answer["reason"].startswith("failed: ModuleNotFoundError: ")
     assert "run_nonesuch" in answer["reason"]
 
