@@ -130,3 +130,20 @@ def test_errors(infer, shape, orders, message):
         infer(ops.moments, (shape, "float32"), orders=orders)
     assert message in str(caught.value)
     assert str(caught.value).startswith("insta.moments: ")
+
+
+@pytest.mark.parametrize("offset", [1e-5, 0.0])
+@pytest.mark.parametrize("shape", [(1, 2, 16), (3, 2, 5)])
+def test_a_quotient_of_two(rng, run_op, shape, offset):
+    x = rng.standard_normal(shape, np.float32)
+    x[0, 0, 0] = 0.0
+    with np.errstate(divide="ignore"):
+        expected = reference.moment_quotient(x, offset=offset)
+    assert run_op(ops.moment_quotient, x, offset=offset).tobytes() == expected.tobytes()
+    with np.errstate(divide="ignore"):
+        np.testing.assert_array_equal(expected, x[:, 1] / (x[:, 0] + np.float32(offset)))
+
+
+def test_a_quotient_is_of_two(infer):
+    with pytest.raises(OpError, match="moments"):
+        infer(ops.moment_quotient, ((1, 3, 8), "float32"), offset=0.0)

@@ -115,6 +115,7 @@ CALLS = {
     "moments": (ops.moments, [tensor(N, 4, 4, 8)], dict(orders=[2, 3])),
     "moment_rows": (ops.moment_rows, [tensor(N, 4, 4, 8)], dict(orders=[2, 3])),
     "moment_mean": (ops.moment_mean, [tensor(N, 4, 2, 8)], dict(width=4)),
+    "moment_quotient": (ops.moment_quotient, [tensor(N, 2, 8)], dict(offset=0.5)),
     "instance_threshold": (
         ops.instance_threshold,
         [tensor(N, 8), *[tensor(8)] * 2, tensor(3, 8), tensor(3), tensor(8, 3), tensor(8)],
@@ -146,6 +147,7 @@ BLOCKS = {
     "moments": (8, ["moment_rows", "moment_total", "moment_out"], {}),
     "moment_rows": (8, ["moment_rows"], {}),
     "moment_mean": (8, ["moment_total", "moment_out"], {}),
+    "moment_quotient": (8, ["moment_quotient"], {}),
     "instance_threshold": (8, ["se_squeeze", "se_relu", "se_excite", "instance_threshold"], {}),
 }
 

@@ -205,6 +205,18 @@ def test_other_shapes_stay_default(logs):
     assert lookup.look_up(tiny.network(side=4), tiny.NATIVE, logs) == lookup.Lookup()
 
 
+def test_the_same_layer_with_another_epilogue_is_similar(logs):
+    """Its parameters are used, but it is not called tuned."""
+    tuned = lookup.look_up(tiny.network(), tiny.NATIVE, logs)
+    found = lookup.look_up(tiny.network(relu=True), tiny.NATIVE, logs)
+    assert set(found.states.values()) == {lookup.SIMILAR} and not found.medians
+    binary = {name for name in tuned.parameters if "bitserial" in name}
+    for name, tiles in found.parameters.items():
+        (mine,) = binary if "bitserial" in name else set(tuned.parameters) - binary
+        assert tiles == tuned.parameters[mine]
+    assert lookup.look_up(tiny.network(relu=True, side=4), tiny.NATIVE, logs) == lookup.Lookup()
+
+
 def test_records_of_another_schedule_version_are_stale(logs, monkeypatch):
     monkeypatch.setattr(lookup, "SCHEDULE_VERSION", SCHEDULE_VERSION + 1)
     found = lookup.look_up(tiny.network(), tiny.NATIVE, logs)

@@ -21,10 +21,11 @@ from tvm_insta.tuning.tasks import LayerOf, extract_tasks
 NATIVE = parse("native")
 
 
-def network(target=NATIVE, side=6, batch=1, words=False):
+def network(target=NATIVE, side=6, batch=1, words=False, relu=False):
     """A fused module: a float convolution, and a binary one that is called twice.
 
-    The binary weight is in bytes where the target wants that and `words` are not asked for.
+    The binary weight is in bytes where the target wants that and `words` are not asked for. With
+    `relu` each convolution has one behind it.
     """
     lanes = target.lanes
     n = tirx.Var("n", "int64") if batch is None else batch
@@ -50,6 +51,8 @@ def network(target=NATIVE, side=6, batch=1, words=False):
             z = builder.emit(ops.bitserial_conv2d_blocked(*binary, alpha=1))
             y = builder.emit(ops.conv2d_blocked(image, weight, padding=[1, 1, 1, 1]))
             again = builder.emit(ops.bitserial_conv2d_blocked(*binary, alpha=1))
+            if relu:
+                y, z, again = (builder.emit(relax.op.nn.relu(each)) for each in (y, z, again))
             all_three = builder.emit_output(relax.Tuple([y, z, again]))
         builder.emit_func_output(all_three)
     return fuse(builder.get())

@@ -22,7 +22,7 @@ from tvm_insta.passes.pipeline import Compiled
 from tvm_insta.runtime import manifest as manifests
 from tvm_insta.schedules import ScheduleRecord, back_end
 from tvm_insta.target import InstaTarget
-from tvm_insta.tuning.lookup import DEFAULT, STALE, TUNED, Lookup
+from tvm_insta.tuning.lookup import DEFAULT, STALE, Lookup
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _state(record: ScheduleRecord, tuned: Lookup) -> str:
     """Whether the kernel's schedule is tuned, and to what is there now."""
     wish = tuned.parameters.get(record.function)
     if wish is not None:
-        return TUNED if record.tiles == wish else STALE
+        return tuned.states[record.function] if record.tiles == wish else STALE
     return tuned.states.get(record.function, DEFAULT)
 
 

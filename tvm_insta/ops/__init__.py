@@ -21,6 +21,7 @@ from .dense import dense
 from .halving_pool import halving_pool
 from .instance_threshold import instance_threshold
 from .levels import levels
+from .moment_quotient import moment_quotient
 from .moments import moment_mean, moment_rows, moments
 from .product import product
 from .repeat_channels import repeat_channels
@@ -42,6 +43,7 @@ __all__ = [
     "instance_threshold",
     "levels",
     "moment_mean",
+    "moment_quotient",
     "moment_rows",
     "moments",
     "product",

@@ -331,6 +331,12 @@ def instance_threshold(m: Floats, a: Floats, b: Floats, *excitation: Floats) -> 
     return result.astype(np.float32)
 
 
+def moment_quotient(moments: Floats, *, offset: float) -> Floats:
+    """Oracle of `insta.moment_quotient`, bit for bit."""
+    result: Floats = moments[:, 1] / (moments[:, 0] + np.float32(offset))
+    return result
+
+
 def halving_pool(data: Floats) -> Floats:
     """Oracle of `insta.halving_pool`, bit for bit."""
     rows, columns = data.shape[1] // 2 * 2, data.shape[2] // 2 * 2

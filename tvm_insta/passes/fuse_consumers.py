@@ -5,8 +5,8 @@ that need not wait for the whole tensor, or that are too small for a kernel of t
 
 - `insta.moment_rows` adds up a row: it takes each tile while it is in registers,
 - `insta.threshold_pack` packs pixel by pixel, if its thresholds are known when the kernel starts,
-- what makes thresholds of a few sums (`insta.moment_mean`, reshapes, `insta.instance_threshold`) is
-  one small kernel in place of four.
+- what makes thresholds of a few sums (`insta.moment_mean`, `insta.moment_quotient`, reshapes,
+  `insta.instance_threshold`) is one small kernel in place of several.
 
 And two shortcuts are made of another tensor on the way, `insta.repeat_channels` and
 `insta.halving_pool`: they are computed where the epilogue of a convolution adds them.
@@ -32,7 +32,7 @@ from tvm_insta.schedules import CONVOLUTIONS, Fusion
 _TAKES_TILES = CONVOLUTIONS | {"elementwise"}
 """Kinds of kernels whose schedules compute moment_rows and threshold_pack along."""
 
-_SMALL = ("reshape", "insta.instance_threshold")
+_SMALL = ("reshape", "insta.moment_quotient", "insta.instance_threshold")
 
 _SHORTCUTS = ("insta.repeat_channels", "insta.halving_pool")
 

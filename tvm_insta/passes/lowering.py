@@ -13,6 +13,7 @@ from tvm_insta.passes.labels import legalise
 from tvm_insta.passes.lower_binary import lower_binary
 from tvm_insta.passes.lower_floats import lower_floats
 from tvm_insta.passes.lower_moments import lower_moments
+from tvm_insta.passes.merge_moments import merge_moments
 from tvm_insta.passes.module_pass import Pass, tvm_pass
 from tvm_insta.passes.record_packs import record_packs
 from tvm_insta.passes.select_kernels import select_kernels
@@ -23,6 +24,7 @@ LOWER: tuple[Pass, ...] = (
     select_kernels,
     lower_binary,
     lower_floats,
+    merge_moments,
     lower_moments,
     record_packs,
 )

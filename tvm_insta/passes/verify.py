@@ -57,12 +57,12 @@ _IMPORTED = _words("convolution conv2d dense levels product")
 _CHANNELS_LAST = _words("conv2d dense levels product")
 _RECOGNISED = _words(
     "bitserial_conv2d bitserial_dense bitserial_product conv2d dense instance_threshold levels "
-    "moments threshold_pack"
+    "moment_quotient moments threshold_pack"
 )
 _LOWERED = _words(
     "bitserial_conv2d_blocked bitserial_conv2d_runs bitserial_conv2d_signs bitserial_product "
-    "conv2d_blocked conv2d_narrow halving_pool instance_threshold levels moment_mean moment_rows "
-    "repeat_channels threshold_pack"
+    "conv2d_blocked conv2d_narrow halving_pool instance_threshold levels moment_mean "
+    "moment_quotient moment_rows repeat_channels threshold_pack"
 )
 _CANONICAL = _words("bitserial_conv2d bitserial_dense conv2d dense moments")
 

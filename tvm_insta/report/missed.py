@@ -62,7 +62,12 @@ def _stem(manifest: Manifest) -> list[Missed]:
 
 def _untuned(manifest: Manifest) -> list[Missed]:
     found = []
-    for state, what in (("default", "have no tuning record"), ("stale", "have stale records")):
+    states = {
+        "default": "have no tuning record",
+        "similar": "take the parameters of the same layer with another epilogue, having no record",
+        "stale": "have stale records",
+    }
+    for state, what in states.items():
         symbols = {
             kernel.symbol
             for layer in manifest.layers

@@ -38,7 +38,7 @@ class KernelRow:
         layers: names of the layers that it computes.
         family: instruction-set family: "amx", or that of the target's schedules.
         rule: kind of its schedule, see `tvm_insta.schedules.ScheduleRecord`.
-        state: "tuned", "default" or "stale".
+        state: "tuned", "similar", "default" or "stale".
         fallback: why a slower schedule was taken; None where the intended one was.
         reads: indices of the calls whose results it reads; -1 is an input of the network.
         shape: of its first output, of one image.

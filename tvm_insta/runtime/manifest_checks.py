@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FORMS = ("vm", "c")
 KINDS = ("binary", "float")
-STATES = ("tuned", "default", "stale")
+STATES = ("tuned", "similar", "default", "stale")
 BATCH = "batch"
 MOST = 2**31 - 1
 """Of a count or a size of one dimension; the C interface has int32_t."""

@@ -2,13 +2,16 @@
 
 A record counts only if target, workload and schedule version are the compilation's. MetaSchedule's
 own queries ignore the target; here each target has a folder, and each record is checked, too.
+
+A kernel without records takes the parameters of the same layer with another epilogue, where a log
+knows one: other people's networks have other activation functions behind the same convolutions.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -21,11 +24,11 @@ from tvm_insta.target import InstaTarget
 from tvm_insta.tuning import lines
 from tvm_insta.tuning.log import RECORDS, TuningLog, folder_of
 from tvm_insta.tuning.records import Record, exported
-from tvm_insta.tuning.workload import canonical, key_of, same
+from tvm_insta.tuning.workload import blocks_of, canonical, key_of, layer_of, same
 
 _LOG = logging.getLogger("tvm_insta")
 
-TUNED, DEFAULT, STALE = "tuned", "default", "stale"
+TUNED, SIMILAR, DEFAULT, STALE = "tuned", "similar", "default", "stale"
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,10 @@ class Lookup:
 
     Attributes:
         parameters: for `schedule_module`, by kernel.
-        states: "tuned" (there is a record, its parameters are used), "stale" (there is one, of
-            another schedule version or with parameters that are no choice any more) or "default",
-            by kernel.
+        states: "tuned" (there is a record, its parameters are used), "similar" (there is one of
+            the same layer with another epilogue, its parameters are used), "stale" (there is one,
+            of another schedule version or with parameters that are no choice any more) or
+            "default", by kernel.
         medians: of the tuned kernels with these parameters, in the log's unit.
     """
 
@@ -75,6 +79,7 @@ def look_up(mod: IRModule, target: InstaTarget, logs: Path | None = None) -> Loo
     export = json.dumps(exported(target), sort_keys=True)
     mine = [r for r in log.records if json.dumps(dict(r.target), sort_keys=True) == export]
     chosen = back_end(target.tvm)
+    layers = _Layers(log, mine)
     for variable, function in mod.functions.items():
         if not isinstance(function, tirx.PrimFunc):
             continue
@@ -84,9 +89,12 @@ def look_up(mod: IRModule, target: InstaTarget, logs: Path | None = None) -> Loo
         workload = canonical(function)
         key = key_of(workload)
         records = [record for record in mine if record.key == key]
-        if not records or not same(log.mod_of(key), workload):
-            continue
         name = variable.name_hint
+        if not records or not same(log.mod_of(key), workload):
+            tiles = layers.tiles_of(workload, listed)
+            if tiles is not None:
+                found.parameters[name], found.states[name] = tiles, SIMILAR
+            continue
         usable = [r for r in records if r.version == SCHEDULE_VERSION and r.tiles in listed]
         best = best_record(usable)
         if best is not None and best.tiles is not None:
@@ -95,6 +103,44 @@ def look_up(mod: IRModule, target: InstaTarget, logs: Path | None = None) -> Loo
         elif not usable:
             found.states[name] = STALE
     return found
+
+
+class _Layers:
+    """The records of a log by the layer that they are of, whatever its epilogue."""
+
+    def __init__(self, log: TuningLog, records: Sequence[Record]) -> None:
+        self._log = log
+        self._records: dict[str, list[Record]] = {}
+        for record in records:
+            if record.version == SCHEDULE_VERSION:
+                self._records.setdefault(record.key, []).append(record)
+        self._keys: dict[Hashable, list[str]] | None = None
+
+    def tiles_of(self, workload: IRModule, listed: Sequence[Tiles]) -> Tiles | None:
+        """The parameters of the same layer with another epilogue, the one most like its own.
+
+        Args:
+            workload: the kernel, canonical.
+            listed: all choices that it has.
+        """
+        layer = layer_of(workload)
+        if layer is None:
+            return None
+        if self._keys is None:  # reading all workloads takes a moment
+            self._keys = {}
+            for key in self._records:
+                self._keys.setdefault(layer_of(self._log.mod_of(key)), []).append(key)
+        own = blocks_of(workload)
+
+        def other(key: str) -> tuple[int, str]:
+            theirs = blocks_of(self._log.mod_of(key))
+            return (own - theirs).total() + (theirs - own).total(), key
+
+        for key in sorted(self._keys.get(layer, []), key=other):
+            best = best_record([r for r in self._records[key] if r.tiles in listed])
+            if best is not None:
+                return best.tiles
+        return None
 
 
 def best_record(records: Sequence[Record]) -> Record | None:

@@ -10,6 +10,8 @@ import base64
 import hashlib
 import json
 import re
+from collections import Counter
+from collections.abc import Hashable
 from typing import Any
 
 import tvm
@@ -23,6 +25,7 @@ from tvm_insta.ops.nibble_counts import NIBBLE_COUNTS
 from tvm_insta.target import InstaTarget
 
 _NAMES = ("op_pattern", "global_symbol")
+_RULE = "schedule_rule"  # annotation of the block of a layer
 _CODES = "narrow_pad"  # the block that makes bytes of numbers, see ops/conv2d_narrow.py
 _STEPS = 32.0  # per unit: normal random numbers fill the range, and the largest are clipped
 
@@ -120,6 +123,31 @@ def from_json(entry: Any) -> IRModule:
     if not isinstance(mod, IRModule) or key_of(mod) != entry[0]:
         raise ValueError("the module does not have the hash that stands beside it")
     return mod
+
+
+def blocks_of(mod: IRModule) -> Counter[str]:
+    """How often each name of a block is in a workload."""
+    schedule = s_tir.Schedule(mod)
+    children = schedule.get_child_blocks(schedule.get_sblock("root"))
+    return Counter(str(schedule.get(block).name_hint) for block in children)
+
+
+def layer_of(mod: IRModule) -> Hashable | None:
+    """What two workloads share that differ in their epilogue alone; None for one without a layer.
+
+    Rule, attributes and the buffers of the blocks that a rule is for: the layer itself, without
+    what is fused behind it.
+    """
+    schedule = s_tir.Schedule(mod)
+    found = []
+    for reference in schedule.get_child_blocks(schedule.get_sblock("root")):
+        block = schedule.get(reference)
+        if _RULE in block.annotations:
+            notes = tuple(sorted((name, str(note)) for name, note in block.annotations.items()))
+            buffers = [region.source for region in (*block.reads, *block.writes)]
+            shapes = tuple((str(b.dtype), tuple(map(str, b.shape))) for b in buffers)
+            found.append((notes, shapes))
+    return tuple(found) or None
 
 
 def arguments_of(mod: IRModule) -> list[tuple[str, tuple[int, ...]]]:

@@ -1,4 +1,4 @@
-"""Means of powers over an image become `insta.moments`."""
+"""Means of powers over an image become `insta.moments`, quotients `insta.moment_quotient`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from tvm_insta.passes.rewriter import Expr, dtype_of, ints, op_name, rank, scala
 
 @module_pass("RecogniseMoments")
 def recognise_moments(mod: tvm.IRModule, _: Context) -> tvm.IRModule:
-    """Replace E[x^k] over the image, k in 2..4, in a channels-last module."""
+    """Replace E[x^k] over the image, k in 2..4, and quotients, in a channels-last module."""
     return _RecogniseMoments(mod).run()
 
 
 class _RecogniseMoments(MergesReshapes):
     def visit(self, call: Call) -> Expr:
-        found = self._moment(call) if op_name(call) == "relax.mean" else self.merged_reshape(call)
+        find = {"relax.mean": self._moment, "relax.divide": self._quotient}
+        found = find.get(op_name(call), self.merged_reshape)(call)
         return self.emit(call) if found is None else found
 
     def _moment(self, call: Call) -> Expr | None:
@@ -37,6 +38,34 @@ class _RecogniseMoments(MergesReshapes):
         batch, _, channels = shape_of(moment)
         ones = [1, 1] if call.attrs.keepdims else []
         return self.emit(relax.op.reshape(moment, [batch, *ones, channels]))
+
+    def _quotient(self, call: Call) -> Expr | None:
+        """``m_i / (m_j + offset)`` of one tensor's moments, ``[N, C]`` each."""
+        top, (bottom, offset) = self._order(call.args[0]), self._with_offset(call.args[1])
+        under = self._order(bottom)
+        if top is None or under is None or not top[0].same_as(under[0]) or top[1] == under[1]:
+            return None
+        both = self.emit(ops.moments(top[0], orders=[under[1], top[1]]))
+        return self.emit(ops.moment_quotient(both, offset=offset))
+
+    def _with_offset(self, expr: Expr) -> tuple[Expr, float]:
+        """Write an expression as ``m + offset`` with one number as offset."""
+        if self.is_call(expr, "relax.add"):
+            for m, offset in (self.calls[expr].args, reversed(self.calls[expr].args)):
+                value = scalar(offset)
+                if value is not None:
+                    return m, value
+        return expr, 0.0
+
+    def _order(self, expr: Expr) -> tuple[Expr, int] | None:
+        """Tensor and order of a moment ``[N, C]``."""
+        if rank(expr) != 2 or not self.is_call(expr, "relax.reshape"):
+            return None
+        source = self.calls[expr].args[0]
+        if not self.is_call(source, "relax.insta.moments"):
+            return None
+        moments = self.calls[source]
+        return moments.args[0], ints(moments.attrs["orders"])[0]
 
     def _power(self, expr: Expr) -> tuple[Expr, int]:
         """Write an expression as ``base ** k``."""

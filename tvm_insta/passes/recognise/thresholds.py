@@ -92,6 +92,8 @@ class _RecogniseThresholds(MergesReshapes):
         return None
 
     def _is_moment(self, expr: Expr) -> bool:
+        if self.is_call(expr, "relax.insta.moment_quotient"):
+            return True
         return self.is_call(expr, "relax.reshape") and self.is_call(
             self.calls[expr].args[0], "relax.insta.moments"
         )
