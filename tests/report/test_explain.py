@@ -41,7 +41,7 @@ def test_rows_agree_with_the_manifest(profiled, form):
     assert found.totals.macs == sum(row.macs for row in found.kernels)
     assert all(row.operators for row in found.kernels)
     for row in found.layers:
-        assert row.state in ("tuned", "default") and row.fallback is None
+        assert row.state in ("tuned", "similar", "default") and row.fallback is None
         assert (row.input == "packed") == (row.kind == "binary")
         elements = 1
         for dim in row.weight_shape:

@@ -127,7 +127,7 @@ def test_wrong_values_are_named(tmp_path, change, message):
         (
             "kernels",
             {"schedule": {"rule": "r", "state": "new", "fallback": None}},
-            "schedule state of kernel k is 'new'; allowed is one of tuned, default, stale",
+            "schedule state of kernel k is 'new'; allowed is one of tuned, similar, default, stale",
         ),
         ("kernels", {"schedule": {"rule": "r"}}, "schedule.state is missing"),
         ("layers", {"calls": [1]}, r"calls of layer conv is \[1\]; allowed is 0 to 0"),

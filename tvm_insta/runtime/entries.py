@@ -69,9 +69,9 @@ class Schedule:
     """What shaped the code of a kernel.
 
     `rule` names the kind of schedule, see `tvm_insta.schedules.ScheduleRecord`; `state` is `tuned`
-    (from a record in the logs), `stale` (there is a record, for other schedules than these) or
-    `default`. `fallback` says why the rule that is meant for such a kernel did not apply, None
-    where it did.
+    (from a record in the logs), `similar` (from one of the same layer with another epilogue),
+    `stale` (there is a record, for other schedules than these) or `default`. `fallback` says why
+    the rule that is meant for such a kernel did not apply, None where it did.
     """
 
     rule: str
