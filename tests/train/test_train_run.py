@@ -166,6 +166,8 @@ def test_nan_stops_the_run(data, cache, tmp_path, monkeypatch):
         (["--model", "resnet21"], "resnet21"),
         (["--batch", "8", "--teacher-weight", "0.5"], "and no teacher: give --teacher FILE"),
         (["--recipe", "nowhere.toml"], "the recipe nowhere.toml does not exist"),
+        (["--start", "zoo:cat"], "got --start zoo:cat, but the zoo has digits"),
+        (["--start", "nowhere.pt"], "the network nowhere.pt to start from cannot be read"),
         (["--device", "tpu"], "got device 'tpu', but allowed are cpu, cuda and auto"),
     ],
 )

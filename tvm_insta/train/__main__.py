@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from tvm_insta import cli
+from tvm_insta.errors import TrainError
 from tvm_insta.train import recipe_file
 from tvm_insta.train.options import CROPS, PRECISIONS, Execution, Recipe
 
@@ -106,7 +107,6 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
     )
     group.add_argument(
         "--start",
-        type=_checkpoint,
         metavar="FILE",
         help="model.safetensors, or zoo:NAME, whose parameters the run starts from: of the same "
         "variant, or a baseline",
@@ -120,13 +120,14 @@ def _add_execution(group: argparse._ArgumentGroup) -> None:
 
 
 def _checkpoint(text: str) -> Path:
+    """The file that `--start` names; raises TrainError."""
     if not text.startswith(_ZOO):
         return Path(text)
     from tvm_insta.nn import zoo_checkpoints
 
     known = zoo_checkpoints()
     if text.removeprefix(_ZOO) not in known:
-        raise argparse.ArgumentTypeError(f"got {text!r}, but the zoo has {', '.join(known)}")
+        raise TrainError(f"got --start {text}, but the zoo has {', '.join(known)}")
     return known[text.removeprefix(_ZOO)]
 
 
@@ -155,7 +156,8 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
 def _train(args: argparse.Namespace) -> int:
     recipe = recipe_of(args)
     names = {one.name for one in fields(Execution)}
-    execution = Execution(**{n: v for n, v in vars(args).items() if n in names})
+    given = {n: v for n, v in vars(args).items() if n in names}
+    execution = Execution(**given | {"start": args.start and _checkpoint(args.start)})
 
     from tvm_insta.train.curves import check_plot, plot
     from tvm_insta.train.progress import Progress
