@@ -4,7 +4,7 @@
       bits -> bytes, +1 or -1, and 0 in the border
     parallel over images, blocks of output channels, row blocks
       configure the tiles, which are state of the thread
-      the weights of the block: bits -> bytes
+      the weights of the block, if they are bits: bits -> bytes
       for each group of rows
         for each 2 x 2 tiles of sums (3 x 1 where the channels are no multiple of 32)
           for ky, unit: load 2 tiles of pixels, 2 of weights; 4 products
@@ -17,9 +17,12 @@ padded image is wider than the output, and then by the first pixel of the next r
 moved back so that it ends with the last pixel; what it computes again has the same value. Where a
 stride keeps rows apart, a group is one row.
 
-Weights stay bits, in the order in which tiles want their bytes: an eighth of the memory, and in
-deep layers an eighth of what has to come from there. To expand one tile takes 16 stores, and each
-task uses it for all its pixels.
+Weights are bytes that tiles load as they are, or bits in the same order: an eighth of the memory,
+and in deep layers an eighth of what has to come from there. To expand one tile takes 16 stores, and
+each task uses it for all its pixels.
+
+Where the sums are the result, tiles are stored there (`rows_stored_directly`), else to a buffer of
+the task that the epilogue reads.
 
 TE cannot say any of this. The rule schedules what surrounds the sum, the epilogue above all, and
 `signs_code` then writes the rest.
@@ -37,7 +40,6 @@ from tvm_insta.schedules.base import (
     Kernel,
     NotApplicable,
     OtherKind,
-    band_height,
     blocks,
     divisors,
     is_among,
@@ -56,7 +58,14 @@ from tvm_insta.schedules.generic.consumers import (
 from tvm_insta.schedules.generic.conv import fuse_epilogue
 from tvm_insta.schedules.generic.pack import WORD, pack_alone, write_border
 from tvm_insta.schedules.x86.amx_code import write_tiles
-from tvm_insta.schedules.x86.amx_shape import CHANNELS, Geometry, rows_of_group
+from tvm_insta.schedules.x86.amx_shape import (
+    CHANNELS,
+    Geometry,
+    own_band,
+    own_vectors,
+    rows_of_group,
+    rows_stored_directly,
+)
 
 RULE = "insta_bconv_signs"
 
@@ -79,18 +88,20 @@ def schedule_amx(kernel: Kernel) -> tuple[str, ConvTiles]:
     schedule = kernel.schedule
     every = blocks(schedule)
     conv = every[at]
-    rows = rows_of_group(shape)
+    direct = _direct_rows(kernel, at, shape)
+    rows = direct or rows_of_group(shape)
     tiles = _choose_tiles(kernel.tiles, shape, rows)
 
     behind = [b for b in every[at + 1 :] if not is_among(schedule, b, consumers.all)]
-    tail, in_place = fuse_epilogue(kernel, conv, behind, consumers)
+    tail, in_place = ([], False) if direct else fuse_epilogue(kernel, conv, behind, consumers)
     batch, row, column, out, *summed = schedule.get_loops(conv)
     band, group, row = schedule.split(row, [None, tiles.row_band // rows, rows])
     block, out = schedule.split(out, [None, tiles.out_tile * CHANNELS])
     schedule.reorder(batch, block, band, group, row, column, out, *summed)
     for output in tail:
         schedule.reverse_compute_at(output, group, preserve_unit_loops=True)
-    schedule.set_scope(conv, 0, "local")
+    if not direct:
+        schedule.set_scope(conv, 0, "local")
     first = None
     if in_place:
         first = _fuse_consumers(kernel, consumers, group, tiles)
@@ -103,7 +114,9 @@ def schedule_amx(kernel: Kernel) -> tuple[str, ConvTiles]:
         schedule.decompose_reduction(consumers.rows, first)
     if consumers.pack is not None:
         write_border(kernel, consumers.pack)
-    function = write_tiles(kernel.schedule.mod["main"], shape, rows, tiles.out_tile)
+    function = write_tiles(
+        kernel.schedule.mod["main"], shape, rows, tiles.out_tile, direct=direct > 0
+    )
     function = function.with_attr(NEEDS, ["amx-int8", "amx-tile"])
     kernel.schedule = s_tir.Schedule(IRModule({"main": function}))
     return RULE, tiles
@@ -115,17 +128,28 @@ def amx_space(kernel: Kernel) -> list[ConvTiles]:
     Raises:
         NotApplicable: the function holds no such convolution, or the target has no tiles.
     """
-    _, shape = _find(kernel)
-    rows, (height, width) = rows_of_group(shape), shape.out_image
+    at, shape = _find(kernel)
+    direct = _direct_rows(kernel, at, shape)
+    rows, (height, width) = direct or rows_of_group(shape), shape.out_image
     return [
         ConvTiles(across, deep, band)
-        for across in divisors(width)
+        for across in ([_own_pixels(width)] if direct else divisors(width))
         if across <= _MOST_UNROLLED
         for deep in (1, 2)
         if shape.out_channels // CHANNELS % deep == 0
         for band in divisors(height)
-        if band % rows == 0 and band <= _own_band(shape, deep, rows)
+        if band % rows == 0 and band <= own_band(shape, deep, rows)
     ]
+
+
+def _direct_rows(kernel: Kernel, at: int, shape: Geometry) -> int:
+    """Rows of a group if nothing is behind the convolution and tiles fit the result, else 0."""
+    return rows_stored_directly(shape) if at == len(blocks(kernel.schedule)) - 1 else 0
+
+
+def _own_pixels(width: int) -> int:
+    """Pixels of the epilogue that are unrolled by rule; without an epilogue it says nothing."""
+    return largest_divisor(width, _UNROLLED)
 
 
 def _find(kernel: Kernel) -> tuple[int, Geometry]:
@@ -169,21 +193,16 @@ def _choose_tiles(wish: ConvTiles, shape: Geometry, rows: int) -> ConvTiles:
     """Fill in the sizes that `wish` leaves open."""
     height, width = shape.out_image
     vectors = shape.out_channels // CHANNELS
-    deep = wish.out_tile or (2 if vectors % 2 == 0 else 1)
+    deep = wish.out_tile or own_vectors(shape)
     if deep > 2 or vectors % deep:
         raise NotApplicable(f"out_tile {deep} is not 1 or 2, or does not divide {vectors} vectors")
-    band = wish.row_band or _own_band(shape, deep, rows)
+    band = wish.row_band or own_band(shape, deep, rows)
     if band % rows or height % band:
         raise NotApplicable(f"row_band {band} is no multiple of {rows} that divides {height} rows")
-    across = wish.width_tile or largest_divisor(width, _UNROLLED)
+    across = wish.width_tile or _own_pixels(width)
     if width % across:
         raise NotApplicable(f"width_tile {across} does not divide {width} pixels")
     return ConvTiles(across, deep, band)
-
-
-def _own_band(shape: Geometry, deep: int, rows: int) -> int:
-    """The longest band of groups of `rows` that leaves enough tasks, else one group."""
-    return rows * band_height(shape.out_image[0] // rows, shape.out_channels // CHANNELS // deep)
 
 
 def _fuse_consumers(kernel: Kernel, consumers: Consumers, group: Any, tiles: ConvTiles) -> Any:

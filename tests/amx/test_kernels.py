@@ -15,7 +15,7 @@ from tvm_insta.codegen.needs import kernel_needs
 from tvm_insta.ops import packing, reference
 from tvm_insta.passes.pipeline import fuse
 from tvm_insta.schedules import BinaryLayer, back_end, schedule_module
-from tvm_insta.schedules.x86.amx_shape import Geometry
+from tvm_insta.schedules.x86.amx_shape import Geometry, rows_of_group, rows_stored_directly
 from tvm_insta.schedules.x86.variants import fill, geometry
 from tvm_insta.target import parse
 
@@ -30,6 +30,9 @@ SHAPES = [
     (1, 5, 4, 16, 16, (3, 3), (2, 1), (0, 1, 2, 1)),
     (2, 4, 9, 40, 48, (3, 3), (1, 1), (0, 1, 2, 3)),  # lopsided, channels beyond a word
     (1, 3, 3, 96, 32, (1, 1), (1, 1), (0, 0, 0, 0)),
+    (2, 7, 7, 64, 48, (1, 1), (1, 1), (0, 0, 0, 0)),  # rows that lie end to end in the result
+    (1, 2, 20, 64, 32, (3, 3), (1, 1), (1, 1, 1, 1)),  # rows that do not
+    (1, 6, 34, 36, 32, (1, 1), (2, 2), (0, 0, 0, 0)),
     (1, 5, 5, 4, 16, (5, 5), (1, 1), (2, 2, 2, 2)),  # wider than the image
     (3, 1, 1, 64, 32, (3, 3), (1, 1), (1, 1, 1, 1)),  # one pixel, all else padding
     (1, 1, 33, 60, 32, (1, 7), (1, 1), (0, 3, 0, 3)),
@@ -38,29 +41,44 @@ SHAPES = [
 ]
 
 
-def problem(rng, shape):
+WEIGHTS = ("bits", "bytes")
+
+
+def problem(rng, shape, weights="bits"):
     batch, height, width, channels, out, kernel, strides, padding = shape
     codes = rng.integers(0, 2, (batch, height, width, channels))
     signs = rng.choice([-1, 1], (out, *kernel, channels))
-    geometry = {"strides": strides, "padding": padding, "in_channels": channels}
+    geometry = {
+        "strides": strides,
+        "padding": padding,
+        "in_channels": channels,
+        "kernel_width": kernel[1],
+    }
     data, weight = packing.pack_codes(codes, 1), packing.pack_weight(signs)
-    expected = reference.bitserial_conv2d(data, weight, **geometry)
-    return data, packing.tile_weight(weight, channels), expected, geometry
+    window = {key: geometry[key] for key in ("strides", "padding", "in_channels")}
+    expected = reference.bitserial_conv2d(data, weight, **window)
+    tiled = packing.tile_weight(weight, channels)
+    if weights == "bytes":
+        tiled = packing.tile_bytes(tiled, channels, kernel[1])
+    return data, tiled, expected, {**geometry, "weights": weights}
 
 
-def module(shape, tiled, geometry, batch=None):
+def module(shape, tiled, geometry, batch=None, epilogue=False):
+    """The operator as a function of data and weight; with an epilogue twice its result."""
     first = tvm.tirx.Var("n", "int64") if batch is None else batch
     words = -(-shape[3] // 32)
     types = [
         relax.TensorType([first, *shape[1:3], words], "uint32"),
-        relax.TensorType(tiled.shape, "uint32"),
+        relax.TensorType(tiled.shape, str(tiled.dtype)),
     ]
     builder = relax.BlockBuilder()
     params = [relax.Var(name, ty) for name, ty in zip(("data", "weight"), types, strict=True)]
     with builder.function("main", params):
         with builder.dataflow():
-            call = ops.bitserial_conv2d_signs(*params, kernel_width=shape[5][1], **geometry)
-            result = builder.emit_output(builder.emit(call))
+            result = builder.emit(ops.bitserial_conv2d_signs(*params, **geometry))
+            if epilogue:
+                result = builder.emit(relax.op.add(result, result))
+            result = builder.emit_output(result)
         builder.emit_func_output(result)
     return fuse(builder.get())
 
@@ -72,28 +90,33 @@ def machine(mod, target):
     return relax.VirtualMachine(tvm.compile(scheduled, target.tvm), tvm.cpu())
 
 
+def layer_of(shape):
+    _, height, width, channels, out, kernel, strides, padding = shape
+    return Geometry((height, width), padding, strides, kernel, channels, out)
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("epilogue", [False, True], ids=["bare", "epilogue"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_integers_of_the_oracle(rng, tiles, target, shape):
-    data, tiled, expected, geometry = problem(rng, shape)
-    run = machine(module(shape, tiled, geometry), target)["main"]
+def test_integers_of_the_oracle(rng, tiles, target, shape, epilogue, weights):
+    data, tiled, expected, geometry = problem(rng, shape, weights)
+    run = machine(module(shape, tiled, geometry, epilogue=epilogue), target)["main"]
     before = tiles.count("products")
     result = run(*map(tvm.runtime.tensor, (data, tiled))).numpy()
-    np.testing.assert_array_equal(result, expected)
+    np.testing.assert_array_equal(result, expected * (2 if epilogue else 1))
     if before is None:
         return
-    _, height, width, channels, out, kernel, strides, padding = shape
-    layer = Geometry((height, width), padding, strides, kernel, channels, out)
-    asked = expected.size * kernel[0] * kernel[1] * channels
-    done = tiles.count("products") - before
-    # What `fill` says of a layer is what was executed, with 16 rows in every product.
-    assert done * 16 * 16 * 64 == pytest.approx(asked / fill(layer))
+    layer = layer_of(shape)
+    rows = (not epilogue and rows_stored_directly(layer)) or rows_of_group(layer)
+    # What the geometry says of a layer is what was executed, with 16 rows in every product.
+    assert tiles.count("products") - before == shape[0] * layer.products_of(rows)
     assert tiles.count("full_products") == tiles.count("products")
 
 
 def reach(function):
     """(buffer, first and last byte that its tiles touch) of every tile load and store."""
     found, bounds = [], tvm.sym.Analyzer()
-    buffers = list(function.body.block.alloc_buffers)
+    buffers = [*function.body.block.alloc_buffers, *function.params]
 
     def walk(node, values):
         if isinstance(node, tirx.SeqStmt):
@@ -133,24 +156,29 @@ def allocated(function, target):
     return {each.buffer.name: int(np.prod([int(d) for d in each.buffer.shape])) for each in found}
 
 
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("epilogue", [False, True], ids=["bare", "epilogue"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_tiles_stay_in_their_buffers(rng, target, shape):
+def test_tiles_stay_in_their_buffers(rng, target, shape, epilogue, weights):
     """Nothing else would notice: the memory behind an array is there, and its sums are not read."""
-    _, tiled, _, geometry = problem(rng, shape)
-    mod = module(shape, tiled, geometry, batch=shape[0])
+    _, tiled, _, geometry = problem(rng, shape, weights)
+    mod = module(shape, tiled, geometry, batch=shape[0], epilogue=epilogue)
     scheduled, _ = schedule_module(mod, target.tvm, lanes=target.lanes)
     (function,) = [f for f in scheduled.functions.values() if isinstance(f, tirx.PrimFunc)]
     touched = reach(function)
+    direct = not epilogue and rows_stored_directly(layer_of(shape)) > 0
+    _, weight, result = function.params
     assert {buffer.name for buffer, _, _ in touched} == {
         "bconv_signs",
-        "bconv_weights",
-        "bconv_tiles",
+        weight.name if weights == "bytes" else "bconv_weights",
+        result.name if direct else "bconv_tiles",
     }
     for buffer, first, last in touched:
-        size = int(buffer.shape[0]) * np.dtype(str(buffer.dtype)).itemsize
+        size = np.prod([int(d) for d in buffer.shape]) * np.dtype(str(buffer.dtype)).itemsize
         assert 0 <= first and last < size, (buffer.name, first, last, size)
     sizes = allocated(function, target)
-    for buffer, _, _ in touched:
+    given = [weight.name, result.name]
+    for buffer in (buffer for buffer, _, _ in touched if buffer.name not in given):
         assert sizes[buffer.name] == int(buffer.shape[0])
 
 
@@ -172,16 +200,17 @@ def test_every_thread_configures_its_own_tiles(rng, tiles, target):
         np.testing.assert_array_equal(result, expected)
 
 
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[6], SHAPES[7]], ids=str)
-def test_without_tiles_the_operator_is_slow_and_exact(rng, shape):
-    data, tiled, expected, geometry = problem(rng, shape)
+def test_without_tiles_the_operator_is_slow_and_exact(rng, shape, weights):
+    data, tiled, expected, geometry = problem(rng, shape, weights)
     plain = parse("llvm -mcpu=x86-64")
     mod, (record,) = schedule_module(module(shape, tiled, geometry), plain.tvm, lanes=plain.lanes)
     assert record.rule == "reduction" and "no AMX tiles" in record.reason
     vm = relax.VirtualMachine(tvm.compile(mod, plain.tvm), tvm.cpu())
     result = vm["main"](*map(tvm.runtime.tensor, (data, tiled))).numpy()
     np.testing.assert_array_equal(result, expected)
-    oracle = reference.bitserial_conv2d_signs(data, tiled, kernel_width=shape[5][1], **geometry)
+    oracle = reference.bitserial_conv2d_signs(data, tiled, **geometry)
     np.testing.assert_array_equal(oracle, expected)
 
 
