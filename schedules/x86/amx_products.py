@@ -8,7 +8,7 @@ from typing import Any
 from tvm import tirx
 
 from tvm_insta.schedules.generic.loops import Loop, index
-from tvm_insta.schedules.x86.amx_shape import CHANNELS, ROWS, UNIT, Geometry
+from tvm_insta.schedules.x86.amx_shape import CHANNELS, ROWS, UNIT, Geometry, tiles_at_once
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def write_products(shape: Geometry, rows: int, vectors: int, operands: Operands)
         vectors: 1 or 2, groups of 16 output channels.
         operands: see there.
     """
-    most = 2 if vectors == 2 else 3
+    most = tiles_at_once(vectors)
     count = shape.tiles_of(rows)
     steps = []
     if count >= most:

@@ -110,6 +110,15 @@ class Geometry:
         """Tiles of such a group."""
         return -(-self.sums_of(rows) // ROWS)
 
+    def steps_of(self, rows: int, vectors: int) -> int:
+        """Times that such a group loads the weights of its channels."""
+        return -(-self.tiles_of(rows) // tiles_at_once(vectors))
+
+
+def tiles_at_once(vectors: int) -> int:
+    """Tiles of pixels whose sums stay in registers beside those of as many groups of channels."""
+    return 2 if vectors == 2 else 3
+
 
 def rows_of_group(shape: Geometry) -> int:
     """Rows whose outputs lie end to end in tiles: those that fill tiles best, of these the fewest.

@@ -1,4 +1,4 @@
-"""Popcounts or AMX tiles, layer by layer: by the rule, and by what a sweep has measured."""
+"""Popcounts or AMX tiles, layer by layer: by the cost model, and by what a sweep has measured."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RULE = "insta_bconv_signs"
 
 
 def network():
-    """A stem, and binary layers of three shapes; the rule takes tiles for the 3x3 ones only."""
+    """A stem, and binary layers of three shapes; the model takes tiles for the 3x3 ones only."""
     torch.manual_seed(0)
     layers = [torch.nn.Conv2d(3, 64, 3, padding=1)]
     for outputs, kernel in ((64, 3), (64, 3), (64, 1), (32, 3)):
@@ -111,16 +111,16 @@ def test_compile_follows_the_records(logs, tmp_path):
     for name, tiles in (("2", False), ("4", False), ("6", True), ("8", True)):
         taken, note, schedule = found[name]
         assert taken is tiles and note.endswith("(measured)") and schedule == "tuned"
-    found = compiled("rule", log_dir=tmp_path)
+    found = compiled("model", log_dir=tmp_path)
     for name, tiles in (("2", True), ("4", True), ("6", False), ("8", True)):
         taken, note, schedule = found[name]
-        assert taken is tiles and note.endswith("(by rule)") and schedule == "default"
+        assert taken is tiles and note.endswith("(by cost model)") and schedule == "default"
     found = compiled("wished", log_dir=logs[0], binary="popcount")
     assert not any(taken for taken, *_ in found.values())
 
 
 def test_half_a_comparison_is_none(logs, tmp_path):
-    """A record of one form says nothing: the rule stays."""
+    """A record of one form says nothing: the cost model stays."""
     runner = Prices()
     tuned, says = swept(tmp_path, runner, binary="popcount", trials=20)
     assert not any(state.task.tiles for state in tuned.states)
@@ -129,18 +129,18 @@ def test_half_a_comparison_is_none(logs, tmp_path):
     assert measured_figures(imported, Context(SERVER), tmp_path) == {}
     found = run_pipeline(imported, Context(SERVER), last="fuse")
     notes = [layer.notes[-1] for layer in found.report.layers if layer.shape]
-    assert [note.endswith("(by rule)") for note in notes] == [True] * 4
+    assert [note.endswith("(by cost model)") for note in notes] == [True] * 4
 
 
-def test_figures_decide_before_the_rule():
-    rule = back_end(SERVER.tvm).uses_tiles()
+def test_figures_decide_before_the_cost_model():
+    model = back_end(SERVER.tvm).uses_tiles()
     imported = tuner.Network(network(), EXAMPLE, SERVER).imported
     layers = run_pipeline(imported, Context(SERVER), last="lower").report.layers
     shapes = [layer.shape for layer in layers if layer.shape]
-    assert [rule(shape) for shape in shapes] == [True, True, False, True]
-    figures = {shape: Measured(1.0, 1.0 + rule(shape) - 0.5) for shape in shapes}
+    assert [model(shape) for shape in shapes] == [True, True, False, True]
+    figures = {shape: Measured(1.0, 1.0 + model(shape) - 0.5) for shape in shapes}
     measured = back_end(SERVER.tvm).uses_tiles("auto", figures)
-    assert [measured(shape) for shape in shapes] == [not rule(shape) for shape in shapes]
+    assert [measured(shape) for shape in shapes] == [not model(shape) for shape in shapes]
     for wish, all_ in (("amx", True), ("popcount", False)):
         wished = back_end(SERVER.tvm).uses_tiles(wish, figures)
         assert {wished(shape) for shape in shapes} == {all_}
