@@ -19,7 +19,9 @@ stride keeps rows apart, a group is one row.
 
 Weights are bytes that tiles load as they are, or bits in the same order: an eighth of the memory,
 and in deep layers an eighth of what has to come from there. To expand one tile takes 16 stores, and
-each task uses it for all its pixels.
+each task uses it for all its pixels. Or it is expanded shortly ahead of its use (`expand_ahead`),
+for every 4 tiles of pixels anew, into a ring that stays in the first-level cache; 4 x 1 tiles of
+sums then take the place of 2 x 2.
 
 Where the sums are the result, tiles are stored there (`rows_stored_directly`), else to a buffer of
 the task that the epilogue reads.
@@ -60,6 +62,7 @@ from tvm_insta.schedules.generic.pack import WORD, pack_alone, write_border
 from tvm_insta.schedules.x86.amx_code import write_tiles
 from tvm_insta.schedules.x86.amx_shape import (
     CHANNELS,
+    RING,
     Geometry,
     own_band,
     own_vectors,
@@ -73,6 +76,7 @@ NEEDS = "tvm_insta.needs"
 """Attribute of a kernel: features of the CPU, in LLVM's names, that it uses by name; see
 `codegen.needs`, which reads it."""
 
+_AHEAD = 3  # tiles of weights, as in the hand-written loops that were measured
 _UNROLLED, _MOST_UNROLLED = 8, 16  # pixels of the epilogue: by rule, and worth a measurement
 
 
@@ -81,16 +85,17 @@ def schedule_amx(kernel: Kernel) -> tuple[str, ConvTiles]:
 
     Returns:
         The rule's name and the tiles that were used: `out_tile` counts vectors of 16 channels,
-        `row_band` the rows of a task; `width_tile` is how many pixels of the epilogue are unrolled.
+        `row_band` the rows of a task; `width_tile` is how many pixels of the epilogue are unrolled;
+        `expand_ahead` is for weights that are bits.
     """
-    at, shape = _find(kernel)
+    at, shape, bits = _find(kernel)
     consumers = find_consumers(kernel)
     schedule = kernel.schedule
     every = blocks(schedule)
     conv = every[at]
     direct = _direct_rows(kernel, at, shape)
     rows = direct or rows_of_group(shape)
-    tiles = _choose_tiles(kernel.tiles, shape, rows)
+    tiles = _choose_tiles(kernel.tiles, shape, rows, bits)
 
     behind = [b for b in every[at + 1 :] if not is_among(schedule, b, consumers.all)]
     tail, in_place = ([], False) if direct else fuse_epilogue(kernel, conv, behind, consumers)
@@ -115,7 +120,12 @@ def schedule_amx(kernel: Kernel) -> tuple[str, ConvTiles]:
     if consumers.pack is not None:
         write_border(kernel, consumers.pack)
     function = write_tiles(
-        kernel.schedule.mod["main"], shape, rows, tiles.out_tile, direct=direct > 0
+        kernel.schedule.mod["main"],
+        shape,
+        rows,
+        tiles.out_tile,
+        direct=direct > 0,
+        ahead=tiles.expand_ahead,
     )
     function = function.with_attr(NEEDS, ["amx-int8", "amx-tile"])
     kernel.schedule = s_tir.Schedule(IRModule({"main": function}))
@@ -128,17 +138,18 @@ def amx_space(kernel: Kernel) -> list[ConvTiles]:
     Raises:
         NotApplicable: the function holds no such convolution, or the target has no tiles.
     """
-    at, shape = _find(kernel)
+    at, shape, bits = _find(kernel)
     direct = _direct_rows(kernel, at, shape)
     rows, (height, width) = direct or rows_of_group(shape), shape.out_image
     return [
-        ConvTiles(across, deep, band)
+        ConvTiles(across, deep, band, expand_ahead=ahead)
         for across in ([_own_pixels(width)] if direct else divisors(width))
         if across <= _MOST_UNROLLED
         for deep in (1, 2)
         if shape.out_channels // CHANNELS % deep == 0
         for band in divisors(height)
         if band % rows == 0 and band <= own_band(shape, deep, rows)
+        for ahead in ((0, _AHEAD) if bits else (0,))
     ]
 
 
@@ -152,8 +163,8 @@ def _own_pixels(width: int) -> int:
     return largest_divisor(width, _UNROLLED)
 
 
-def _find(kernel: Kernel) -> tuple[int, Geometry]:
-    """Position of the convolution among the blocks of a function, and its shape.
+def _find(kernel: Kernel) -> tuple[int, Geometry, bool]:
+    """Position of the convolution among a function's blocks, shape, and whether weights are bits.
 
     Raises:
         NotApplicable: there is none, it is of another form, or the target has no tiles.
@@ -169,15 +180,16 @@ def _find(kernel: Kernel) -> tuple[int, Geometry]:
     (at,) = found
     if [name_of(schedule, block) for block in every[:at]] != ["bconv_signs"]:
         raise NotApplicable("a block before the convolution")
-    return at, _geometry(schedule, every[at], every[0])
+    weight = next(r.source for r in schedule.get(every[at]).reads if len(r.source.shape) == 5)
+    shape = _geometry(schedule, every[at], every[0], weight)
+    return at, shape, str(weight.dtype) != "int8"
 
 
-def _geometry(schedule: Any, conv: Any, signs: Any) -> Geometry:
+def _geometry(schedule: Any, conv: Any, signs: Any, weight: Any) -> Geometry:
     """The shape of the convolution, from its block and that of its image."""
     notes = schedule.get(conv).annotations
     top, left, bottom, right = (int(v) for v in notes["padding"])
     _, padded_h, padded_w, _ = schedule.get(signs).writes[0].source.shape
-    weight = next(r.source for r in schedule.get(conv).reads if len(r.source.shape) == 5)
     stride_y, stride_x = (int(v) for v in notes["strides"])
     return Geometry(
         (int(padded_h) - top - bottom, int(padded_w) - left - right),
@@ -189,7 +201,7 @@ def _geometry(schedule: Any, conv: Any, signs: Any) -> Geometry:
     )
 
 
-def _choose_tiles(wish: ConvTiles, shape: Geometry, rows: int) -> ConvTiles:
+def _choose_tiles(wish: ConvTiles, shape: Geometry, rows: int, bits: bool) -> ConvTiles:
     """Fill in the sizes that `wish` leaves open."""
     height, width = shape.out_image
     vectors = shape.out_channels // CHANNELS
@@ -202,7 +214,11 @@ def _choose_tiles(wish: ConvTiles, shape: Geometry, rows: int) -> ConvTiles:
     across = wish.width_tile or _own_pixels(width)
     if width % across:
         raise NotApplicable(f"width_tile {across} does not divide {width} pixels")
-    return ConvTiles(across, deep, band)
+    if wish.expand_ahead and not (bits and wish.expand_ahead < RING):
+        raise NotApplicable(
+            f"expand_ahead {wish.expand_ahead} is for weights that are bits, and below {RING}"
+        )
+    return ConvTiles(across, deep, band, expand_ahead=wish.expand_ahead)
 
 
 def _fuse_consumers(kernel: Kernel, consumers: Consumers, group: Any, tiles: ConvTiles) -> Any:

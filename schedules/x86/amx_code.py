@@ -6,8 +6,8 @@ The scheduled function is rewritten as a whole, after the last primitive:
 - the sum "bconv" becomes tile instructions (`amx_products`), and its buffer one group of rows as
   tiles are stored, [rows, pitch, channels of the block] in one dimension; sums that nothing is done
   to are stored to the result itself,
-- each task first configures the tiles, expands the weights of its block if they are bits, and last
-  releases the tiles.
+- each task first configures the tiles, expands the weights of its block if they are bits and not
+  expanded on the way, and last releases the tiles.
 
 All eight tiles have 16 rows of 64 bytes: LLVM 22 takes the registers for alike and renames them. So
 the memory behind the last pixel, and behind the last sum, has room for what a tile has too much.
@@ -25,15 +25,21 @@ from tvm_ffi import structural_map
 
 from tvm_insta.schedules.generic.loops import Axes, index, innermost, whole, with_root
 from tvm_insta.schedules.x86.amx_bytes import IMPORT, expand_image, expand_weights
-from tvm_insta.schedules.x86.amx_products import Operands, Sums, write_products
-from tvm_insta.schedules.x86.amx_shape import CHANNELS, ROWS, UNIT, Geometry
+from tvm_insta.schedules.x86.amx_products import Ahead, Operands, Sums, write_products
+from tvm_insta.schedules.x86.amx_shape import CHANNELS, RING, ROWS, UNIT, Geometry
 
 _SUM_LOOPS = 6
 """Loops of the sum of a group: rows, pixels and channels, then kernel rows, units and bytes."""
 
 
 def write_tiles(
-    function: tirx.PrimFunc, shape: Geometry, rows: int, vectors: int, *, direct: bool
+    function: tirx.PrimFunc,
+    shape: Geometry,
+    rows: int,
+    vectors: int,
+    *,
+    direct: bool,
+    ahead: int = 0,
 ) -> tirx.PrimFunc:
     """Write out the two blocks of the operator; all else stays.
 
@@ -43,16 +49,23 @@ def write_tiles(
         rows: output rows of a group.
         vectors: 1 or 2, groups of 16 output channels of a task.
         direct: whether the sums are the result, and lie in it as tiles are stored.
+        ahead: tiles of weights that are expanded ahead of their use; 0 for all of a task first.
     """
-    return _Writer(function, shape, rows, vectors, direct).function()
+    return _Writer(function, shape, rows, vectors, direct, ahead).function()
 
 
 class _Writer:
     def __init__(
-        self, function: tirx.PrimFunc, shape: Geometry, rows: int, vectors: int, direct: bool
+        self,
+        function: tirx.PrimFunc,
+        shape: Geometry,
+        rows: int,
+        vectors: int,
+        direct: bool,
+        ahead: int,
     ) -> None:
         self.old, self.shape, self.rows, self.vectors = function, shape, rows, vectors
-        self.direct = direct
+        self.direct, self.ahead = direct, ahead
         self.root = function.body.block
         self.nests = list(self.root.body.seq)
         image, conv = (self._block(name) for name in ("bconv_signs", "bconv"))
@@ -67,7 +80,7 @@ class _Writer:
         stored = self.batch * index(shape.padded[0] * shape.row) + index(shape.slack)
         self.signs = tirx.decl_buffer([stored], "int8", name="bconv_signs")
         self.weights = tirx.decl_buffer(
-            [index(vectors * shape.steps * ROWS * UNIT)],
+            [index((RING if ahead else vectors * shape.steps) * ROWS * UNIT)],
             "int8",
             name="bconv_weights",
             scope="local",
@@ -124,7 +137,7 @@ class _Writer:
         begin = tirx.call_extern("int32", "insta_tiles_begin")
         end = tirx.call_llvm_intrin("void", "llvm.x86.tilerelease")
         body = [Axes().block("tiles_begin", tirx.Evaluate(begin), [], [], IMPORT)]
-        if self.expands:
+        if self.expands and not self.ahead:
             first = self._outer()[2]
             body.append(expand_weights(self.weight, self.weights, self.shape, first, self.vectors))
         body.append(self._replaced(loop.body))
@@ -205,13 +218,13 @@ class _Writer:
         else:
             sums = Sums(self.tiles, index(0), self.width)
         row = n * shape.padded[0] + y * shape.strides[0]
+        ahead = Ahead(self.weight, block, self.ahead) if self.ahead else None
+        operands = Operands(self.signs, row, weights, first, sums, ahead)
         return axes.block(
             "bconv",
-            write_products(
-                shape, self.rows, self.vectors, Operands(self.signs, row, weights, first, sums)
-            ),
-            [whole(self.signs), whole(weights)],
-            [whole(sums.buffer)],
+            write_products(shape, self.rows, self.vectors, operands),
+            [whole(self.signs), whole(self.weight if ahead else weights)],
+            [whole(sums.buffer), *([whole(weights)] if ahead else [])],
         )
 
 

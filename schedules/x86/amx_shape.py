@@ -16,6 +16,9 @@ ROWS = 16
 UNIT = 64
 """Bytes of a row of a tile."""
 
+RING = 16
+"""Tiles of weights of the buffer for those that are expanded ahead of their use: 16 KiB."""
+
 # Sums of a group: 32 of the 48 KiB of first-level cache that every core with AMX has.
 _GROUP_SUMS = 32 * 1024 // 4
 

@@ -210,7 +210,8 @@ def _choose_tiles(wish: ConvTiles, shape: NibbleShape, family: Family) -> ConvTi
         NotApplicable: a wish does not fit the convolution.
     """
     fitting = _fitting(wish, shape, family)
-    if not fitting or wish.unroll_taps or wish.step_words or wish.tail_lanes:
+    others = wish.unroll_taps or wish.step_words or wish.tail_lanes or wish.expand_ahead
+    if not fitting or others:
         raise NotApplicable(
             f"{wish} does not divide {shape.width} pixels and {shape.vectors} vectors within "
             f"{family.accumulators} registers"

@@ -49,11 +49,11 @@ class Prices(tiny.RecordedRunner):
             yield tiles, Outcome(tuple(price * s for s in outcome.run_secs), "table")
 
 
-def swept(logs, runner, binary="auto", search="random", layer=None, **limits):
+def swept(logs, runner, binary="auto", search="random", layer=None, weights="auto", **limits):
     sweep = SweepOptions(final_repeats=9, search=search, **limits)
     options = tuner.TuneOptions(SERVER.text, logs, binary=binary, layer=layer, sweep=sweep)
     says = []
-    made = tuner.Network(network(), EXAMPLE, SERVER)
+    made = tuner.Network(network(), EXAMPLE, SERVER, amx_weights=weights)
     tuned = tuner.tune_network(made, runner, options, tiny.Silent(), say=says.append)
     return tuned, says
 
@@ -154,18 +154,21 @@ def test_runners_that_know_no_time_leave_tiles_out(tmp_path):
     assert not any(state.task.tiles for state in tuned.states)
 
 
-def test_the_evolutionary_search_takes_tiles(tmp_path):
+@pytest.mark.parametrize("weights", ["bits", "bytes"])
+def test_the_evolutionary_search_takes_tiles(tmp_path, weights):
     """The cost model reads the loops around tile instructions, too."""
-    tuned, _ = swept(tmp_path, Prices(), "amx", "evolutionary", layer="6", trials=6)
+    options = {"layer": "6", "weights": weights, "trials": 6}
+    tuned, _ = swept(tmp_path, Prices(), "amx", "evolutionary", **options)
     (state,) = tuned.states
     assert state.task.tiles and len(state.curve) == 6 and state.best[1] <= state.default
 
 
-def test_choices_are_legal_and_exact(library, monkeypatch, target):
+@pytest.mark.parametrize("weights", ["bits", "bytes"])
+def test_choices_are_legal_and_exact(library, monkeypatch, target, weights):
     """The local runner measures tiles where they run, here under the emulator in its workers."""
     monkeypatch.setenv("LD_PRELOAD", str(library))
     target = replace(target, is_native=True)
-    made = tuner.Network(network(), EXAMPLE, target)
+    made = tuner.Network(network(), EXAMPLE, target, amx_weights=weights)
     task = next(task for task in made.tasks(made.kernels("amx")) if task.tiles)
     listed = back_end(target.tvm).space(task.mod["main"], target.lanes)
     assert tuple(listed) == task.choices and task.default in listed

@@ -14,7 +14,7 @@ from tvm_insta import ops
 from tvm_insta.codegen.needs import kernel_needs
 from tvm_insta.ops import packing, reference
 from tvm_insta.passes.pipeline import fuse
-from tvm_insta.schedules import BinaryLayer, back_end, schedule_module
+from tvm_insta.schedules import BinaryLayer, ConvTiles, back_end, schedule_module
 from tvm_insta.schedules.x86.amx_cost import geometry
 from tvm_insta.schedules.x86.amx_shape import Geometry, rows_of_group, rows_stored_directly
 from tvm_insta.target import parse
@@ -38,10 +38,13 @@ SHAPES = [
     (1, 1, 33, 60, 32, (1, 7), (1, 1), (0, 3, 0, 3)),
     (1, 20, 1, 64, 16, (7, 1), (2, 1), (3, 0, 3, 0)),
     (1, 4, 4, 100, 32, (6, 2), (1, 1), (3, 0, 2, 1)),
+    (1, 5, 5, 512, 16, (3, 3), (1, 1), (1, 1, 1, 1)),  # 72 tiles of weights, through a ring of 16
 ]
 
 
 WEIGHTS = ("bits", "bytes")
+# What the weight holds, and how many tiles of it are expanded ahead of their use.
+FORMS = {"bits": ("bits", 0), "bits ahead": ("bits", 3), "bytes": ("bytes", 0)}
 
 
 def problem(rng, shape, weights="bits"):
@@ -83,9 +86,17 @@ def module(shape, tiled, geometry, batch=None, epilogue=False):
     return fuse(builder.get())
 
 
-def machine(mod, target):
-    scheduled, (record,) = schedule_module(mod, target.tvm, lanes=target.lanes)
+def scheduled_for(mod, target, ahead=0):
+    """The module scheduled, with weights that are expanded so many tiles ahead of their use."""
+    wished = {var.name_hint: ConvTiles(expand_ahead=ahead) for var in mod.functions}
+    scheduled, (record,) = schedule_module(mod, target.tvm, lanes=target.lanes, parameters=wished)
     assert (record.rule, record.reason) == ("insta_bconv_signs", "")
+    assert record.tiles.expand_ahead == ahead
+    return scheduled
+
+
+def machine(mod, target, ahead=0):
+    scheduled = scheduled_for(mod, target, ahead)
     assert kernel_needs(scheduled) == ("amx-int8", "amx-tile")
     return relax.VirtualMachine(tvm.compile(scheduled, target.tvm), tvm.cpu())
 
@@ -95,12 +106,13 @@ def layer_of(shape):
     return Geometry((height, width), padding, strides, kernel, channels, out)
 
 
-@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("epilogue", [False, True], ids=["bare", "epilogue"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_integers_of_the_oracle(rng, tiles, target, shape, epilogue, weights):
+def test_integers_of_the_oracle(rng, tiles, target, shape, epilogue, form):
+    weights, ahead = FORMS[form]
     data, tiled, expected, geometry = problem(rng, shape, weights)
-    run = machine(module(shape, tiled, geometry, epilogue=epilogue), target)["main"]
+    run = machine(module(shape, tiled, geometry, epilogue=epilogue), target, ahead)["main"]
     before = tiles.count("products")
     result = run(*map(tvm.runtime.tensor, (data, tiled))).numpy()
     np.testing.assert_array_equal(result, expected * (2 if epilogue else 1))
@@ -156,14 +168,15 @@ def allocated(function, target):
     return {each.buffer.name: int(np.prod([int(d) for d in each.buffer.shape])) for each in found}
 
 
-@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("epilogue", [False, True], ids=["bare", "epilogue"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_tiles_stay_in_their_buffers(rng, target, shape, epilogue, weights):
+def test_tiles_stay_in_their_buffers(rng, target, shape, epilogue, form):
     """Nothing else would notice: the memory behind an array is there, and its sums are not read."""
+    weights, ahead = FORMS[form]
     _, tiled, _, geometry = problem(rng, shape, weights)
     mod = module(shape, tiled, geometry, batch=shape[0], epilogue=epilogue)
-    scheduled, _ = schedule_module(mod, target.tvm, lanes=target.lanes)
+    scheduled = scheduled_for(mod, target, ahead)
     (function,) = [f for f in scheduled.functions.values() if isinstance(f, tirx.PrimFunc)]
     touched = reach(function)
     direct = not epilogue and rows_stored_directly(layer_of(shape)) > 0
@@ -180,6 +193,25 @@ def test_tiles_stay_in_their_buffers(rng, target, shape, epilogue, weights):
     given = [weight.name, result.name]
     for buffer in (buffer for buffer, _, _ in touched if buffer.name not in given):
         assert sizes[buffer.name] == int(buffer.shape[0])
+
+
+@pytest.mark.parametrize(("weights", "ahead"), [("bytes", 3), ("bits", 16)])
+def test_tiles_that_cannot_be_expanded_ahead(rng, target, weights, ahead):
+    """Bytes need no expansion, and the ring has 16 tiles: the default is taken, with a reason."""
+    _, tiled, _, geometry = problem(rng, SHAPES[0], weights)
+    mod = module(SHAPES[0], tiled, geometry)
+    wished = {var.name_hint: ConvTiles(expand_ahead=ahead) for var in mod.functions}
+    _, (record,) = schedule_module(mod, target.tvm, lanes=target.lanes, parameters=wished)
+    assert record.tiles.expand_ahead == 0 and f"expand_ahead {ahead}" in record.reason
+
+
+def test_weights_ahead_are_a_choice_of_bits_only(rng, target):
+    for weights, choices in (("bits", {0, 3}), ("bytes", {0})):
+        _, tiled, _, geometry = problem(rng, SHAPES[0], weights)
+        mod = module(SHAPES[0], tiled, geometry)
+        (function,) = [f for f in mod.functions.values() if isinstance(f, tirx.PrimFunc)]
+        space = back_end(target.tvm).space(function, target.lanes)
+        assert {tiles.expand_ahead for tiles in space} == choices
 
 
 def test_every_thread_configures_its_own_tiles(rng, tiles, target):
