@@ -43,10 +43,8 @@ from tvm_insta.schedules.base import (
     NotApplicable,
     OtherKind,
     blocks,
-    divisors,
     is_among,
     known_extent,
-    largest_divisor,
     name_of,
     parallelise,
     rule_of,
@@ -60,15 +58,8 @@ from tvm_insta.schedules.generic.consumers import (
 from tvm_insta.schedules.generic.conv import fuse_epilogue
 from tvm_insta.schedules.generic.pack import WORD, pack_alone, write_border
 from tvm_insta.schedules.x86.amx_code import write_tiles
-from tvm_insta.schedules.x86.amx_shape import (
-    CHANNELS,
-    RING,
-    Geometry,
-    own_band,
-    own_vectors,
-    rows_of_group,
-    rows_stored_directly,
-)
+from tvm_insta.schedules.x86.amx_shape import CHANNELS, Geometry
+from tvm_insta.schedules.x86.amx_tiles import TiledConvolution, amx_choices, choose_tiles
 
 RULE = "insta_bconv_signs"
 
@@ -76,26 +67,22 @@ NEEDS = "tvm_insta.needs"
 """Attribute of a kernel: features of the CPU, in LLVM's names, that it uses by name; see
 `codegen.needs`, which reads it."""
 
-_AHEAD = 3  # tiles of weights, as in the hand-written loops that were measured
-_UNROLLED, _MOST_UNROLLED = 8, 16  # pixels of the epilogue: by rule, and worth a measurement
-
 
 def schedule_amx(kernel: Kernel) -> tuple[str, ConvTiles]:
     """Schedule `insta.bitserial_conv2d_signs` and everything fused with it.
 
     Returns:
         The rule's name and the tiles that were used: `out_tile` counts vectors of 16 channels,
-        `row_band` the rows of a task; `width_tile` is how many pixels of the epilogue are unrolled;
-        `expand_ahead` is for weights that are bits.
+        `row_band` the rows of a task, `group_rows` those of a group; `width_tile` is how many
+        pixels of the epilogue are unrolled; `expand_ahead` is for weights that are bits.
     """
-    at, shape, bits = _find(kernel)
+    at, found = _find(kernel)
     consumers = find_consumers(kernel)
     schedule = kernel.schedule
     every = blocks(schedule)
     conv = every[at]
-    direct = _direct_rows(kernel, at, shape)
-    rows = direct or rows_of_group(shape)
-    tiles = _choose_tiles(kernel.tiles, shape, rows, bits)
+    tiles = choose_tiles(kernel.tiles, found)
+    rows, direct = found.rows(tiles), found.direct
 
     behind = [b for b in every[at + 1 :] if not is_among(schedule, b, consumers.all)]
     tail, in_place = ([], False) if direct else fuse_epilogue(kernel, conv, behind, consumers)
@@ -121,10 +108,10 @@ def schedule_amx(kernel: Kernel) -> tuple[str, ConvTiles]:
         write_border(kernel, consumers.pack)
     function = write_tiles(
         kernel.schedule.mod["main"],
-        shape,
+        found.shape,
         rows,
         tiles.out_tile,
-        direct=direct > 0,
+        direct=direct,
         ahead=tiles.expand_ahead,
     )
     function = function.with_attr(NEEDS, ["amx-int8", "amx-tile"])
@@ -138,33 +125,11 @@ def amx_space(kernel: Kernel) -> list[ConvTiles]:
     Raises:
         NotApplicable: the function holds no such convolution, or the target has no tiles.
     """
-    at, shape, bits = _find(kernel)
-    direct = _direct_rows(kernel, at, shape)
-    rows, (height, width) = direct or rows_of_group(shape), shape.out_image
-    return [
-        ConvTiles(across, deep, band, expand_ahead=ahead)
-        for across in ([_own_pixels(width)] if direct else divisors(width))
-        if across <= _MOST_UNROLLED
-        for deep in (1, 2)
-        if shape.out_channels // CHANNELS % deep == 0
-        for band in divisors(height)
-        if band % rows == 0 and band <= own_band(shape, deep, rows)
-        for ahead in ((0, _AHEAD) if bits else (0,))
-    ]
+    return amx_choices(_find(kernel)[1])
 
 
-def _direct_rows(kernel: Kernel, at: int, shape: Geometry) -> int:
-    """Rows of a group if nothing is behind the convolution and tiles fit the result, else 0."""
-    return rows_stored_directly(shape) if at == len(blocks(kernel.schedule)) - 1 else 0
-
-
-def _own_pixels(width: int) -> int:
-    """Pixels of the epilogue that are unrolled by rule; without an epilogue it says nothing."""
-    return largest_divisor(width, _UNROLLED)
-
-
-def _find(kernel: Kernel) -> tuple[int, Geometry, bool]:
-    """Position of the convolution among a function's blocks, shape, and whether weights are bits.
+def _find(kernel: Kernel) -> tuple[int, TiledConvolution]:
+    """Position of the convolution among a function's blocks, and what it is.
 
     Raises:
         NotApplicable: there is none, it is of another form, or the target has no tiles.
@@ -182,7 +147,8 @@ def _find(kernel: Kernel) -> tuple[int, Geometry, bool]:
         raise NotApplicable("a block before the convolution")
     weight = next(r.source for r in schedule.get(every[at]).reads if len(r.source.shape) == 5)
     shape = _geometry(schedule, every[at], every[0], weight)
-    return at, shape, str(weight.dtype) != "int8"
+    bits, bare = str(weight.dtype) != "int8", at == len(every) - 1
+    return at, TiledConvolution(shape, bits, bare)
 
 
 def _geometry(schedule: Any, conv: Any, signs: Any, weight: Any) -> Geometry:
@@ -199,26 +165,6 @@ def _geometry(schedule: Any, conv: Any, signs: Any, weight: Any) -> Geometry:
         int(notes["in_channels"]),
         int(weight.shape[0]) * CHANNELS,
     )
-
-
-def _choose_tiles(wish: ConvTiles, shape: Geometry, rows: int, bits: bool) -> ConvTiles:
-    """Fill in the sizes that `wish` leaves open."""
-    height, width = shape.out_image
-    vectors = shape.out_channels // CHANNELS
-    deep = wish.out_tile or own_vectors(shape)
-    if deep > 2 or vectors % deep:
-        raise NotApplicable(f"out_tile {deep} is not 1 or 2, or does not divide {vectors} vectors")
-    band = wish.row_band or own_band(shape, deep, rows)
-    if band % rows or height % band:
-        raise NotApplicable(f"row_band {band} is no multiple of {rows} that divides {height} rows")
-    across = wish.width_tile or _own_pixels(width)
-    if width % across:
-        raise NotApplicable(f"width_tile {across} does not divide {width} pixels")
-    if wish.expand_ahead and not (bits and wish.expand_ahead < RING):
-        raise NotApplicable(
-            f"expand_ahead {wish.expand_ahead} is for weights that are bits, and below {RING}"
-        )
-    return ConvTiles(across, deep, band, expand_ahead=wish.expand_ahead)
 
 
 def _fuse_consumers(kernel: Kernel, consumers: Consumers, group: Any, tiles: ConvTiles) -> Any:

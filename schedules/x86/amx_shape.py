@@ -132,13 +132,17 @@ def rows_of_group(shape: Geometry) -> int:
     height, _ = shape.out_image
     if shape.strides != (1, 1):
         return 1
-    most = max(_GROUP_SUMS // (shape.pitch * 2 * CHANNELS), 1)
 
     def waste(rows: int) -> tuple[float, int]:
         tiles = shape.tiles_of(rows)
         return (tiles + tiles % 2 / 2) / rows, rows
 
-    return min((rows for rows in divisors(height) if rows <= most), key=waste)
+    return min((rows for rows in divisors(height) if fits_group(shape, rows)), key=waste)
+
+
+def fits_group(shape: Geometry, rows: int) -> bool:
+    """Whether the sums of that many rows, and of 32 channels, stay in the first-level cache."""
+    return rows <= max(_GROUP_SUMS // (shape.pitch * 2 * CHANNELS), 1)
 
 
 def rows_stored_directly(shape: Geometry) -> int:

@@ -86,17 +86,17 @@ def module(shape, tiled, geometry, batch=None, epilogue=False):
     return fuse(builder.get())
 
 
-def scheduled_for(mod, target, ahead=0):
-    """The module scheduled, with weights that are expanded so many tiles ahead of their use."""
-    wished = {var.name_hint: ConvTiles(expand_ahead=ahead) for var in mod.functions}
+def scheduled_for(mod, target, **wish):
+    """The module scheduled with certain parameters, which are those that are used."""
+    wished = {var.name_hint: ConvTiles(**wish) for var in mod.functions}
     scheduled, (record,) = schedule_module(mod, target.tvm, lanes=target.lanes, parameters=wished)
     assert (record.rule, record.reason) == ("insta_bconv_signs", "")
-    assert record.tiles.expand_ahead == ahead
+    assert wish.items() <= vars(record.tiles).items()
     return scheduled
 
 
-def machine(mod, target, ahead=0):
-    scheduled = scheduled_for(mod, target, ahead)
+def machine(mod, target, **wish):
+    scheduled = scheduled_for(mod, target, **wish)
     assert kernel_needs(scheduled) == ("amx-int8", "amx-tile")
     return relax.VirtualMachine(tvm.compile(scheduled, target.tvm), tvm.cpu())
 
@@ -112,7 +112,8 @@ def layer_of(shape):
 def test_integers_of_the_oracle(rng, tiles, target, shape, epilogue, form):
     weights, ahead = FORMS[form]
     data, tiled, expected, geometry = problem(rng, shape, weights)
-    run = machine(module(shape, tiled, geometry, epilogue=epilogue), target, ahead)["main"]
+    mod = module(shape, tiled, geometry, epilogue=epilogue)
+    run = machine(mod, target, expand_ahead=ahead)["main"]
     before = tiles.count("products")
     result = run(*map(tvm.runtime.tensor, (data, tiled))).numpy()
     np.testing.assert_array_equal(result, expected * (2 if epilogue else 1))
@@ -176,7 +177,7 @@ def test_tiles_stay_in_their_buffers(rng, target, shape, epilogue, form):
     weights, ahead = FORMS[form]
     _, tiled, _, geometry = problem(rng, shape, weights)
     mod = module(shape, tiled, geometry, batch=shape[0], epilogue=epilogue)
-    scheduled = scheduled_for(mod, target, ahead)
+    scheduled = scheduled_for(mod, target, expand_ahead=ahead)
     (function,) = [f for f in scheduled.functions.values() if isinstance(f, tirx.PrimFunc)]
     touched = reach(function)
     direct = not epilogue and rows_stored_directly(layer_of(shape)) > 0
@@ -195,23 +196,67 @@ def test_tiles_stay_in_their_buffers(rng, target, shape, epilogue, form):
         assert sizes[buffer.name] == int(buffer.shape[0])
 
 
-@pytest.mark.parametrize(("weights", "ahead"), [("bytes", 3), ("bits", 16)])
-def test_tiles_that_cannot_be_expanded_ahead(rng, target, weights, ahead):
-    """Bytes need no expansion, and the ring has 16 tiles: the default is taken, with a reason."""
+@pytest.mark.parametrize(
+    ("weights", "wish", "reason"),
+    [
+        ("bytes", {"expand_ahead": 3}, "expand_ahead 3 is for weights that are bits, and below 16"),
+        ("bits", {"expand_ahead": 16}, "expand_ahead 16 is for weights that are bits, and belo"),
+        ("bits", {"group_rows": 3}, "group_rows 3 of 8 do not fit tiles or the cache"),
+    ],
+)
+def test_parameters_that_do_not_fit(rng, target, weights, wish, reason):
+    """The default is taken, and the reason is recorded."""
     _, tiled, _, geometry = problem(rng, SHAPES[0], weights)
     mod = module(SHAPES[0], tiled, geometry)
-    wished = {var.name_hint: ConvTiles(expand_ahead=ahead) for var in mod.functions}
+    wished = {var.name_hint: ConvTiles(**wish) for var in mod.functions}
     _, (record,) = schedule_module(mod, target.tvm, lanes=target.lanes, parameters=wished)
-    assert record.tiles.expand_ahead == 0 and f"expand_ahead {ahead}" in record.reason
+    assert (record.tiles.expand_ahead, record.tiles.group_rows) == (0, 0)
+    assert reason in record.reason
+
+
+def space_of(mod, target):
+    (function,) = [f for f in mod.functions.values() if isinstance(f, tirx.PrimFunc)]
+    return back_end(target.tvm).space(function, target.lanes)
 
 
 def test_weights_ahead_are_a_choice_of_bits_only(rng, target):
     for weights, choices in (("bits", {0, 3}), ("bytes", {0})):
         _, tiled, _, geometry = problem(rng, SHAPES[0], weights)
-        mod = module(SHAPES[0], tiled, geometry)
-        (function,) = [f for f in mod.functions.values() if isinstance(f, tirx.PrimFunc)]
-        space = back_end(target.tvm).space(function, target.lanes)
+        space = space_of(module(SHAPES[0], tiled, geometry), target)
         assert {tiles.expand_ahead for tiles in space} == choices
+
+
+@pytest.mark.parametrize(
+    ("side", "channels", "rows"),
+    [
+        (56, 64, {1, 2}),  # 4 by rule, which are 15 tiles; 4 and 8 of 16
+        (28, 128, {1, 2, 4}),  # 7 by rule
+        (14, 32, {1, 7, 14}),  # 2 by rule
+        (7, 64, set()),  # all 7 by rule; 1 row is a tile of 7 pixels
+    ],
+)
+def test_rows_of_groups_that_cost_few_more_products(rng, target, side, channels, rows):
+    shape = (1, side, side, channels, 32, (3, 3), (1, 1), (1, 1, 1, 1))
+    _, tiled, _, geometry = problem(rng, shape, "bytes")
+    mod = module(shape, tiled, geometry, epilogue=True)
+    assert {tiles.group_rows for tiles in space_of(mod, target)} == {0} | rows
+    # Where tiles are stored to the result, and where a stride keeps rows apart, there is no choice.
+    bare = space_of(module(shape, tiled, geometry), target)
+    assert side < 16 or {tiles.group_rows for tiles in bare} == {0}
+
+
+@pytest.mark.parametrize(("weights", "ahead"), FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize("rows", [1, 2, 4])
+def test_integers_with_other_groups_of_rows(rng, tiles, target, rows, weights, ahead):
+    shape = (1, 28, 28, 64, 32, (3, 3), (1, 1), (1, 1, 1, 1))
+    data, tiled, expected, geometry = problem(rng, shape, weights)
+    mod = module(shape, tiled, geometry, epilogue=True)
+    run = machine(mod, target, group_rows=rows, expand_ahead=ahead)["main"]
+    before = tiles.count("products")
+    result = run(*map(tvm.runtime.tensor, (data, tiled))).numpy()
+    np.testing.assert_array_equal(result, expected * 2)
+    done = None if before is None else tiles.count("products") - before
+    assert done in (None, layer_of(shape).products_of(rows))
 
 
 def test_every_thread_configures_its_own_tiles(rng, tiles, target):
