@@ -53,12 +53,16 @@ def table() -> str:
     for model, name in NAMES.items():
         for layer, count in binary_layers(model).items():
             weights = choice.weights(layer)
-            times = f"{popcount_us(layer):.0f} | {tiles_us(layer, weights):.0f}"
+            times = f"{_us(popcount_us(layer))} | {_us(tiles_us(layer, weights))}"
             form = "in tiles" if choice(layer) else "popcount"
             lines.append(
                 f"| {name} | {_text(layer)} | {count} | {times} | {weights.value} | {form} |"
             )
     return "\n".join(lines)
+
+
+def _us(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}"
 
 
 def _text(layer: BinaryLayer) -> str:
