@@ -12,7 +12,7 @@ from tvm.relax import TensorType
 from tvm_insta import ops
 from tvm_insta.codegen.parts import serial
 from tvm_insta.passes.pipeline import fuse
-from tvm_insta.schedules import Blocking, back_end, schedule_module
+from tvm_insta.schedules import Blocking, ConvTiles, TileWeights, back_end, schedule_module
 from tvm_insta.target import InstaTarget
 
 
@@ -51,18 +51,24 @@ def binary_layer(side: int, channels: int, target: InstaTarget, epilogue: bool) 
     return _binary(integers, convolution, _floats(side, channels) if epilogue else [])
 
 
-def tiled_layer(side: int, channels: int, epilogue: bool) -> tvm.ir.IRModule:
+def tiled_layer(side: int, channels: int, epilogue: bool, weights: TileWeights) -> tvm.ir.IRModule:
     """The same layer as products of bytes in AMX tiles, on an image that is not padded."""
     words = channels // 32
     units = -(-3 * words * 32 // 64)  # of 64 bytes in a kernel row
     integers = [
         TensorType([1, side, side, words], "uint32"),
-        TensorType([channels // 16, 3, units, 16, 2], "uint32"),
+        TensorType([channels // 16, 3, units, 16, 2], "uint32")
+        if weights is TileWeights.BITS
+        else TensorType([channels // 16, 3, units, 16, 64], "int8"),
     ]
 
     def convolution(*params: relax.Var) -> relax.Expr:
         return ops.bitserial_conv2d_signs(
-            *params, in_channels=channels, kernel_width=3, padding=[1, 1, 1, 1]
+            *params,
+            in_channels=channels,
+            kernel_width=3,
+            padding=[1, 1, 1, 1],
+            weights=weights.value,
         )
 
     return _binary(integers, convolution, _floats(side, channels) if epilogue else [])
@@ -114,13 +120,25 @@ def stem(target: InstaTarget) -> tvm.ir.IRModule:
     return float_layer(224, 7, 2, 3, 64, target)
 
 
-def time_kernel(mod: tvm.ir.IRModule, target: InstaTarget, repeats: int) -> tuple[float, float]:
+def time_kernel(
+    mod: tvm.ir.IRModule, target: InstaTarget, repeats: int, wish: ConvTiles | None = None
+) -> tuple[float, float]:
     """Legalise, fuse, schedule, compile and run the only kernel of `mod`.
+
+    Args:
+        mod: of one kernel.
+        target: runs on this machine.
+        repeats: measurements.
+        wish: parameters of the schedule; None leaves them to it.
 
     Returns:
         Median and minimum over `repeats` of the mean time of 20 runs, in microseconds.
     """
-    scheduled, (record,) = schedule_module(fuse(mod), target.tvm, lanes=target.lanes)
+    fused = fuse(mod)
+    parameters = {} if wish is None else {var.name_hint: wish for var in fused.functions}
+    scheduled, (record,) = schedule_module(
+        fused, target.tvm, lanes=target.lanes, parameters=parameters
+    )
     function = serial(scheduled[record.function]).with_attr("global_symbol", "kernel")
     library = tvm.compile(tvm.ir.IRModule({"kernel": function}), target=target.tvm)
     arrays = [tvm.runtime.tensor(_random(parameter)) for parameter in function.params]
@@ -137,6 +155,8 @@ def _random(parameter: Any) -> np.ndarray:
         return rng.integers(0, 2**32, shape, dtype=np.uint32)
     if str(parameter.dtype) == "uint8":  # of words, or four bits each; both are right below 16
         return rng.integers(0, 16, shape, dtype=np.uint8)
+    if str(parameter.dtype) == "int8":
+        return rng.choice(np.array([-1, 1], np.int8), shape)
     if str(parameter.dtype) == "int32":
         return np.zeros(shape, np.int32)
     return rng.standard_normal(shape).astype(np.float32)

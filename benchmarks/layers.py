@@ -7,7 +7,8 @@ schedules with serial loops.
 
 A peak is what peak.c reaches in registers alone, with the fastest method that the features of the
 target allow. Binary layers are also set beside AMX int8 and VNNI, where the processor has them, and
-computed in AMX tiles, too, where target and processor have those; where not, the report says why.
+computed in AMX tiles, too, where target and processor have those, with weights as bits, as bits
+that are expanded ahead of their use, and as bytes; where not, the report says why.
 Every figure is the median over the repeats; the fastest repeat stands beside it, because other work
 on the machine only ever makes a repeat slower.
 """
@@ -145,12 +146,12 @@ def measure(targets: Sequence[str], repeats: int) -> tuple[Peaks, list[Layer], d
     bar("peaks", step := step + 1, steps)
     peaks = measure_peaks(cpu.cpu_features())
     no_tiles = {text: why for text, target in parsed.items() if (why := _no_tiles(target, peaks))}
-    steps += (len(parsed) - len(no_tiles)) * 2 * binary
+    steps += (len(parsed) - len(no_tiles)) * 6 * binary
     layers = []
     for text, target in parsed.items():
-        for name, kind, macs, module in _kernels(target, tiles=text not in no_tiles):
+        for name, kind, macs, module, wish in _kernels(target, tiles=text not in no_tiles):
             bar(f"{text}: {name}", step := step + 1, steps)
-            layers.append(_time(text, target, name, kind, macs, module, peaks, repeats))
+            layers.append(_time(text, target, name, kind, macs, module, wish, peaks, repeats))
     bar.close()
     return peaks, layers, no_tiles
 
@@ -168,23 +169,33 @@ def _no_tiles(target: InstaTarget, peaks: Peaks) -> str:
     return peaks.skipped.get(_AMX, "")
 
 
-def _kernels(target: InstaTarget, *, tiles: bool) -> list[tuple[str, str, int, Any]]:
-    """Name, kind, multiply-adds and module of every layer."""
+def _kernels(target: InstaTarget, *, tiles: bool) -> list[tuple[str, str, int, Any, Any]]:
+    """Name, kind, multiply-adds, module and wished parameters of every layer."""
     from benchmarks.kernels import binary_layer, float_layer, tiled_layer
+    from tvm_insta.schedules import ConvTiles, TileWeights
+
+    forms = {
+        "bits": (TileWeights.BITS, None),
+        "bits ahead": (TileWeights.BITS, ConvTiles(expand_ahead=3)),
+        "bytes": (TileWeights.BYTES, None),
+    }
 
     found = []
     for side, channels in BINARY_LAYERS:
         macs = side * side * channels * channels * 9
         for label, epilogue in (("bare", False), ("fused", True)):
             name = f"{side}x{side}x{channels} 3x3 {label}"
-            found.append((name, "binary", macs, binary_layer(side, channels, target, epilogue)))
+            module = binary_layer(side, channels, target, epilogue)
+            found.append((name, "binary", macs, module, None))
             if tiles:
-                found.append((f"{name}, AMX", "tiles", macs, tiled_layer(side, channels, epilogue)))
+                for form, (weights, wish) in forms.items():
+                    module = tiled_layer(side, channels, epilogue, weights)
+                    found.append((f"{name}, AMX, {form}", "tiles", macs, module, wish))
     for side, kernel, stride, inputs, outputs in FLOAT_LAYERS:
         macs = (side // stride) ** 2 * kernel**2 * inputs * outputs
         name = f"{side}x{side}x{inputs} {kernel}x{kernel} s{stride} to {outputs}"
         module = float_layer(side, kernel, stride, inputs, outputs, target)
-        found.append((name, "float", macs, module))
+        found.append((name, "float", macs, module, None))
     return found
 
 
@@ -195,6 +206,7 @@ def _time(
     kind: str,
     macs: int,
     module: Any,
+    wish: Any,
     peaks: Peaks,
     repeats: int,
 ) -> Layer:
@@ -204,7 +216,7 @@ def _time(
         peak = (_AMX, peaks.rates[_AMX])
     else:
         peak = peaks.best("popcount" if kind == "binary" else "fma", target.features)
-    return Layer(text, name, kind, macs, *time_kernel(module, target, repeats), *peak)
+    return Layer(text, name, kind, macs, *time_kernel(module, target, repeats, wish), *peak)
 
 
 def report(

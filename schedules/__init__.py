@@ -23,6 +23,7 @@ from tvm_insta.schedules.variants import (
     Measured,
     PackedLayer,
     RefusedMatrix,
+    TileWeights,
     UsesTiles,
 )
 
@@ -50,6 +51,7 @@ __all__ = [
     "PackedLayer",
     "RefusedMatrix",
     "ScheduleRecord",
+    "TileWeights",
     "Tiles",
     "UsesTiles",
     "able",

@@ -32,6 +32,7 @@ from tvm_insta.schedules.variants import (
     Measured,
     PackedLayer,
     RefusedMatrix,
+    TileWeights,
     UsesTiles,
 )
 
@@ -179,9 +180,18 @@ class BackEnd(ABC):
         return self.family.float_block
 
     def uses_tiles(
-        self, wish: str = "auto", measured: Mapping[BinaryLayer, Measured] | None = None
+        self,
+        wish: str = "auto",
+        measured: Mapping[BinaryLayer, Measured] | None = None,
+        weights: TileWeights | None = None,
     ) -> UsesTiles | None:
-        """Which binary convolutions AMX tiles compute; None where the target has none."""
+        """Which binary convolutions AMX tiles compute; None where the target has none.
+
+        Args:
+            wish: "auto" (what should be faster), "amx" or "popcount".
+            measured: figures of both forms, for "auto".
+            weights: what the weights in tiles are kept as; None for what suits each layer.
+        """
         return None
 
     def channels_kept(self, function: tirx.PrimFunc) -> int | None:

@@ -133,8 +133,12 @@ class ConvTiles(Tiles):
         unroll_taps: kernel columns are unrolled.
         step_words: words of a pixel that dot products sum without a loop between them.
         tail_lanes: channels of a tile whose epilogue is computed at a time, pixel by pixel.
+        expand_ahead: AMX tiles of weights that are made of bits ahead of the one in use; with 0 a
+            task makes all of its own first.
+        group_rows: output rows whose sums lie end to end in AMX tiles.
 
-    The last two are of the rule in `neon` alone, and stay 0 elsewhere.
+    `step_words` and `tail_lanes` are of the rule in `neon` alone, `expand_ahead` and `group_rows`
+    of the one in `amx`; they stay 0 elsewhere.
     """
 
     width_tile: int = 0
@@ -143,11 +147,14 @@ class ConvTiles(Tiles):
     unroll_taps: bool = False
     step_words: int = 0
     tail_lanes: int = 0
+    expand_ahead: int = 0
+    group_rows: int = 0
 
     def __post_init__(self) -> None:
         """Refuse sizes that mean nothing."""
-        for name in ("width_tile", "out_tile", "row_band", "step_words", "tail_lanes"):
-            value = getattr(self, name)
+        for name, value in vars(self).items():
+            if name == "unroll_taps":
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise ValueError(f"{name} is {value!r}; pass a positive integer, or 0 to choose it")
 

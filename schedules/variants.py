@@ -38,6 +38,18 @@ class Measured:
     tiles: float
 
 
+class TileWeights(Enum):
+    """What tiles take as the weights of a convolution; the value is the operator's attribute.
+
+    Attributes:
+        BITS: bits, which a kernel expands; as much memory as for popcounts.
+        BYTES: bytes, eight times the memory, which tiles load as they are.
+    """
+
+    BITS = "bits"
+    BYTES = "bytes"
+
+
 class UsesTiles(Protocol):
     """Which binary convolutions are computed in tiles, as `insta.bitserial_conv2d_signs`."""
 
@@ -46,6 +58,9 @@ class UsesTiles(Protocol):
 
     def __call__(self, layer: BinaryLayer) -> bool:
         """Whether tiles compute a layer."""
+
+    def weights(self, layer: BinaryLayer) -> TileWeights:
+        """What the weights of a layer in tiles are kept as."""
 
     def note(self, layer: BinaryLayer) -> str:
         """The variant of a layer that fits, and what decided, for people."""

@@ -4,7 +4,7 @@
       bits -> bytes, +1 or -1, and 0 in the border
     parallel over images, blocks of output channels, row blocks
       configure the tiles, which are state of the thread
-      the weights of the block: bits -> bytes
+      the weights of the block, if they are bits: bits -> bytes
       for each group of rows
         for each 2 x 2 tiles of sums (3 x 1 where the channels are no multiple of 32)
           for ky, unit: load 2 tiles of pixels, 2 of weights; 4 products
@@ -17,9 +17,14 @@ padded image is wider than the output, and then by the first pixel of the next r
 moved back so that it ends with the last pixel; what it computes again has the same value. Where a
 stride keeps rows apart, a group is one row.
 
-Weights stay bits, in the order in which tiles want their bytes: an eighth of the memory, and in
-deep layers an eighth of what has to come from there. To expand one tile takes 16 stores, and each
-task uses it for all its pixels.
+Weights are bytes that tiles load as they are, or bits in the same order: an eighth of the memory,
+and in deep layers an eighth of what has to come from there. To expand one tile takes 16 stores, and
+each task uses it for all its pixels. Or it is expanded shortly ahead of its use (`expand_ahead`),
+for every 4 tiles of pixels anew, into a ring that stays in the first-level cache; 4 x 1 tiles of
+sums then take the place of 2 x 2.
+
+Where the sums are the result, tiles are stored there (`rows_stored_directly`), else to a buffer of
+the task that the epilogue reads.
 
 TE cannot say any of this. The rule schedules what surrounds the sum, the epilogue above all, and
 `signs_code` then writes the rest.
@@ -37,12 +42,9 @@ from tvm_insta.schedules.base import (
     Kernel,
     NotApplicable,
     OtherKind,
-    band_height,
     blocks,
-    divisors,
     is_among,
     known_extent,
-    largest_divisor,
     name_of,
     parallelise,
     rule_of,
@@ -56,7 +58,8 @@ from tvm_insta.schedules.generic.consumers import (
 from tvm_insta.schedules.generic.conv import fuse_epilogue
 from tvm_insta.schedules.generic.pack import WORD, pack_alone, write_border
 from tvm_insta.schedules.x86.amx_code import write_tiles
-from tvm_insta.schedules.x86.amx_shape import CHANNELS, Geometry, rows_of_group
+from tvm_insta.schedules.x86.amx_shape import CHANNELS, Geometry
+from tvm_insta.schedules.x86.amx_tiles import TiledConvolution, amx_choices, choose_tiles
 
 RULE = "insta_bconv_signs"
 
@@ -64,33 +67,33 @@ NEEDS = "tvm_insta.needs"
 """Attribute of a kernel: features of the CPU, in LLVM's names, that it uses by name; see
 `codegen.needs`, which reads it."""
 
-_UNROLLED, _MOST_UNROLLED = 8, 16  # pixels of the epilogue: by rule, and worth a measurement
-
 
 def schedule_amx(kernel: Kernel) -> tuple[str, ConvTiles]:
     """Schedule `insta.bitserial_conv2d_signs` and everything fused with it.
 
     Returns:
         The rule's name and the tiles that were used: `out_tile` counts vectors of 16 channels,
-        `row_band` the rows of a task; `width_tile` is how many pixels of the epilogue are unrolled.
+        `row_band` the rows of a task, `group_rows` those of a group; `width_tile` is how many
+        pixels of the epilogue are unrolled; `expand_ahead` is for weights that are bits.
     """
-    at, shape = _find(kernel)
+    at, found = _find(kernel)
     consumers = find_consumers(kernel)
     schedule = kernel.schedule
     every = blocks(schedule)
     conv = every[at]
-    rows = rows_of_group(shape)
-    tiles = _choose_tiles(kernel.tiles, shape, rows)
+    tiles = choose_tiles(kernel.tiles, found)
+    rows, direct = found.rows(tiles), found.direct
 
     behind = [b for b in every[at + 1 :] if not is_among(schedule, b, consumers.all)]
-    tail, in_place = fuse_epilogue(kernel, conv, behind, consumers)
+    tail, in_place = ([], False) if direct else fuse_epilogue(kernel, conv, behind, consumers)
     batch, row, column, out, *summed = schedule.get_loops(conv)
     band, group, row = schedule.split(row, [None, tiles.row_band // rows, rows])
     block, out = schedule.split(out, [None, tiles.out_tile * CHANNELS])
     schedule.reorder(batch, block, band, group, row, column, out, *summed)
     for output in tail:
         schedule.reverse_compute_at(output, group, preserve_unit_loops=True)
-    schedule.set_scope(conv, 0, "local")
+    if not direct:
+        schedule.set_scope(conv, 0, "local")
     first = None
     if in_place:
         first = _fuse_consumers(kernel, consumers, group, tiles)
@@ -103,7 +106,14 @@ def schedule_amx(kernel: Kernel) -> tuple[str, ConvTiles]:
         schedule.decompose_reduction(consumers.rows, first)
     if consumers.pack is not None:
         write_border(kernel, consumers.pack)
-    function = write_tiles(kernel.schedule.mod["main"], shape, rows, tiles.out_tile)
+    function = write_tiles(
+        kernel.schedule.mod["main"],
+        found.shape,
+        rows,
+        tiles.out_tile,
+        direct=direct,
+        ahead=tiles.expand_ahead,
+    )
     function = function.with_attr(NEEDS, ["amx-int8", "amx-tile"])
     kernel.schedule = s_tir.Schedule(IRModule({"main": function}))
     return RULE, tiles
@@ -115,21 +125,11 @@ def amx_space(kernel: Kernel) -> list[ConvTiles]:
     Raises:
         NotApplicable: the function holds no such convolution, or the target has no tiles.
     """
-    _, shape = _find(kernel)
-    rows, (height, width) = rows_of_group(shape), shape.out_image
-    return [
-        ConvTiles(across, deep, band)
-        for across in divisors(width)
-        if across <= _MOST_UNROLLED
-        for deep in (1, 2)
-        if shape.out_channels // CHANNELS % deep == 0
-        for band in divisors(height)
-        if band % rows == 0 and band <= _own_band(shape, deep, rows)
-    ]
+    return amx_choices(_find(kernel)[1])
 
 
-def _find(kernel: Kernel) -> tuple[int, Geometry]:
-    """Position of the convolution among the blocks of a function, and its shape.
+def _find(kernel: Kernel) -> tuple[int, TiledConvolution]:
+    """Position of the convolution among a function's blocks, and what it is.
 
     Raises:
         NotApplicable: there is none, it is of another form, or the target has no tiles.
@@ -145,15 +145,17 @@ def _find(kernel: Kernel) -> tuple[int, Geometry]:
     (at,) = found
     if [name_of(schedule, block) for block in every[:at]] != ["bconv_signs"]:
         raise NotApplicable("a block before the convolution")
-    return at, _geometry(schedule, every[at], every[0])
+    weight = next(r.source for r in schedule.get(every[at]).reads if len(r.source.shape) == 5)
+    shape = _geometry(schedule, every[at], every[0], weight)
+    bits, bare = str(weight.dtype) != "int8", at == len(every) - 1
+    return at, TiledConvolution(shape, bits, bare)
 
 
-def _geometry(schedule: Any, conv: Any, signs: Any) -> Geometry:
+def _geometry(schedule: Any, conv: Any, signs: Any, weight: Any) -> Geometry:
     """The shape of the convolution, from its block and that of its image."""
     notes = schedule.get(conv).annotations
     top, left, bottom, right = (int(v) for v in notes["padding"])
     _, padded_h, padded_w, _ = schedule.get(signs).writes[0].source.shape
-    weight = next(r.source for r in schedule.get(conv).reads if len(r.source.shape) == 5)
     stride_y, stride_x = (int(v) for v in notes["strides"])
     return Geometry(
         (int(padded_h) - top - bottom, int(padded_w) - left - right),
@@ -163,27 +165,6 @@ def _geometry(schedule: Any, conv: Any, signs: Any) -> Geometry:
         int(notes["in_channels"]),
         int(weight.shape[0]) * CHANNELS,
     )
-
-
-def _choose_tiles(wish: ConvTiles, shape: Geometry, rows: int) -> ConvTiles:
-    """Fill in the sizes that `wish` leaves open."""
-    height, width = shape.out_image
-    vectors = shape.out_channels // CHANNELS
-    deep = wish.out_tile or (2 if vectors % 2 == 0 else 1)
-    if deep > 2 or vectors % deep:
-        raise NotApplicable(f"out_tile {deep} is not 1 or 2, or does not divide {vectors} vectors")
-    band = wish.row_band or _own_band(shape, deep, rows)
-    if band % rows or height % band:
-        raise NotApplicable(f"row_band {band} is no multiple of {rows} that divides {height} rows")
-    across = wish.width_tile or largest_divisor(width, _UNROLLED)
-    if width % across:
-        raise NotApplicable(f"width_tile {across} does not divide {width} pixels")
-    return ConvTiles(across, deep, band)
-
-
-def _own_band(shape: Geometry, deep: int, rows: int) -> int:
-    """The longest band of groups of `rows` that leaves enough tasks, else one group."""
-    return rows * band_height(shape.out_image[0] // rows, shape.out_channels // CHANNELS // deep)
 
 
 def _fuse_consumers(kernel: Kernel, consumers: Consumers, group: Any, tiles: ConvTiles) -> Any:

@@ -94,11 +94,7 @@ def expand_weights(weight: Any, to: Any, shape: Geometry, first: Any, vectors: i
         r=(ROWS, loops[3].var),
     )
     b, v, k, u, r = axes.vars
-    value = signs_of(weight, [b, k, u, r, index(0)], 2)
-    tap = u * UNIT + r * 4
-    if shape.channels % WORD or shape.run % UNIT:
-        counts = tirx.all(tap < shape.run, tap % shape.pixel < shape.channels)
-        value = tirx.if_then_else(counts, value, tirx.Broadcast(tirx.const(0, "int8"), UNIT))
+    value = _weights_of(weight, shape, b, k, u, r)
     at = (((v * shape.kernel[0] + k) * shape.units + u) * ROWS + r) * UNIT
     nest = axes.block(
         "bconv_weights",
@@ -109,6 +105,39 @@ def expand_weights(weight: Any, to: Any, shape: Geometry, first: Any, vectors: i
     for loop in reversed(loops):
         nest = loop.around(nest)
     return nest
+
+
+def expand_tile(weight: Any, to: Any, shape: Geometry, at: tuple[Any, Any], slot: Any) -> tirx.Stmt:
+    """Write one tile of weights as bytes.
+
+    Args:
+        weight: bits [O / 16, KH, U, 16, 2].
+        to: bytes [slots, 16, 64] in one dimension.
+        shape: of the convolution.
+        at: group of 16 output channels, and number of the tile in it.
+        slot: of `to`.
+    """
+    block, step = at
+    place = block, step // shape.units, step % shape.units
+    rows = [
+        tirx.BufferStore(
+            to,
+            _weights_of(weight, shape, *place, index(row)),
+            [ramp((slot * ROWS + row) * UNIT, UNIT)],
+        )
+        for row in range(ROWS)
+    ]
+    return tirx.SeqStmt(rows)
+
+
+def _weights_of(weight: Any, shape: Geometry, block: Any, ky: Any, unit: Any, row: Any) -> Any:
+    """A row of a tile of weights as bytes; 0 behind the last channel and the last tap."""
+    value = signs_of(weight, [block, ky, unit, row, index(0)], 2)
+    if shape.channels % WORD == 0 and shape.run % UNIT == 0:
+        return value
+    tap = unit * UNIT + row * 4
+    counts = tirx.all(tap < shape.run, tap % shape.pixel < shape.channels)
+    return tirx.if_then_else(counts, value, tirx.Broadcast(tirx.const(0, "int8"), UNIT))
 
 
 def signs_of(bits: Any, at: Sequence[Any], words: int) -> Any:

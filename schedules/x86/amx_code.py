@@ -3,9 +3,11 @@
 The scheduled function is rewritten as a whole, after the last primitive:
 
 - the block "bconv_signs", one byte at a time, becomes vectors of 32 or 64 bytes,
-- the sum "bconv" becomes tile instructions, and its buffer one group of rows as tiles are stored,
-  [rows, pitch, channels of the block] in one dimension,
-- each task first configures the tiles and expands the weights of its block, and last releases them.
+- the sum "bconv" becomes tile instructions (`amx_products`), and its buffer one group of rows as
+  tiles are stored, [rows, pitch, channels of the block] in one dimension; sums that nothing is done
+  to are stored to the result itself,
+- each task first configures the tiles, expands the weights of its block if they are bits and not
+  expanded on the way, and last releases the tiles.
 
 All eight tiles have 16 rows of 64 bytes: LLVM 22 takes the registers for alike and renames them. So
 the memory behind the last pixel, and behind the last sum, has room for what a tile has too much.
@@ -14,7 +16,6 @@ Of each sum only what has a pixel is read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import tvm
@@ -22,12 +23,24 @@ from tvm import s_tir, tirx
 from tvm.ir.expr import TensorLoad
 from tvm_ffi import structural_map
 
-from tvm_insta.schedules.generic.loops import Axes, Loop, index, innermost, whole, with_root
+from tvm_insta.schedules.generic.loops import Axes, index, innermost, whole, with_root
 from tvm_insta.schedules.x86.amx_bytes import IMPORT, expand_image, expand_weights
-from tvm_insta.schedules.x86.amx_shape import CHANNELS, ROWS, UNIT, Geometry
+from tvm_insta.schedules.x86.amx_products import Ahead, Operands, Sums, write_products
+from tvm_insta.schedules.x86.amx_shape import CHANNELS, RING, ROWS, UNIT, Geometry
+
+_SUM_LOOPS = 6
+"""Loops of the sum of a group: rows, pixels and channels, then kernel rows, units and bytes."""
 
 
-def write_tiles(function: tirx.PrimFunc, shape: Geometry, rows: int, vectors: int) -> tirx.PrimFunc:
+def write_tiles(
+    function: tirx.PrimFunc,
+    shape: Geometry,
+    rows: int,
+    vectors: int,
+    *,
+    direct: bool,
+    ahead: int = 0,
+) -> tirx.PrimFunc:
     """Write out the two blocks of the operator; all else stays.
 
     Args:
@@ -35,13 +48,24 @@ def write_tiles(function: tirx.PrimFunc, shape: Geometry, rows: int, vectors: in
         shape: of the convolution.
         rows: output rows of a group.
         vectors: 1 or 2, groups of 16 output channels of a task.
+        direct: whether the sums are the result, and lie in it as tiles are stored.
+        ahead: tiles of weights that are expanded ahead of their use; 0 for all of a task first.
     """
-    return _Writer(function, shape, rows, vectors).function()
+    return _Writer(function, shape, rows, vectors, direct, ahead).function()
 
 
 class _Writer:
-    def __init__(self, function: tirx.PrimFunc, shape: Geometry, rows: int, vectors: int) -> None:
+    def __init__(
+        self,
+        function: tirx.PrimFunc,
+        shape: Geometry,
+        rows: int,
+        vectors: int,
+        direct: bool,
+        ahead: int,
+    ) -> None:
         self.old, self.shape, self.rows, self.vectors = function, shape, rows, vectors
+        self.direct, self.ahead = direct, ahead
         self.root = function.body.block
         self.nests = list(self.root.body.seq)
         image, conv = (self._block(name) for name in ("bconv_signs", "bconv"))
@@ -50,12 +74,13 @@ class _Writer:
         (self.weight,) = [
             region.source for region in conv.block.reads if len(region.source.shape) == 5
         ]
+        self.expands = str(self.weight.dtype) != "int8"
         self.sums, self.image = (r.block.writes[0].source for r in (conv, image))
         self.batch = self.data.shape[0]
         stored = self.batch * index(shape.padded[0] * shape.row) + index(shape.slack)
         self.signs = tirx.decl_buffer([stored], "int8", name="bconv_signs")
         self.weights = tirx.decl_buffer(
-            [index(vectors * shape.steps * ROWS * UNIT)],
+            [index((RING if ahead else vectors * shape.steps) * ROWS * UNIT)],
             "int8",
             name="bconv_weights",
             scope="local",
@@ -83,9 +108,13 @@ class _Writer:
             else:
                 nests.append(nest)
         gone = (self.sums, self.image)
-        kept = [b for b in self.root.alloc_buffers if not any(b.same_as(g) for g in gone)]
-        made = (self.signs, self.weights, self.tiles)
-        return with_root(self.old, tirx.SeqStmt(nests), [*kept, *made])
+        buffers = [b for b in self.root.alloc_buffers if not any(b.same_as(g) for g in gone)]
+        buffers.append(self.signs)
+        if self.expands:
+            buffers.append(self.weights)
+        if not self.direct:
+            buffers.append(self.tiles)
+        return with_root(self.old, tirx.SeqStmt(nests), buffers)
 
     def _block(self, name: str) -> Any:
         """The realisation of a block."""
@@ -107,12 +136,12 @@ class _Writer:
         """The loop over tasks, with tiles in place of the sum."""
         begin = tirx.call_extern("int32", "insta_tiles_begin")
         end = tirx.call_llvm_intrin("void", "llvm.x86.tilerelease")
-        body = [
-            Axes().block("tiles_begin", tirx.Evaluate(begin), [], [], IMPORT),
-            expand_weights(self.weight, self.weights, self.shape, self._outer()[2], self.vectors),
-            self._replaced(loop.body),
-            Axes().block("tiles_end", tirx.Evaluate(end), [], []),
-        ]
+        body = [Axes().block("tiles_begin", tirx.Evaluate(begin), [], [], IMPORT)]
+        if self.expands and not self.ahead:
+            first = self._outer()[2]
+            body.append(expand_weights(self.weight, self.weights, self.shape, first, self.vectors))
+        body.append(self._replaced(loop.body))
+        body.append(Axes().block("tiles_end", tirx.Evaluate(end), [], []))
         return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, tirx.SeqStmt(body))
 
     def _replaced(self, body: Any) -> tirx.Stmt:
@@ -152,7 +181,7 @@ class _Writer:
             return tirx.SeqStmt([self._with_products(each) for each in body.seq])
         if not isinstance(body, tirx.For):
             return body
-        if innermost(body).block.name_hint == "bconv" if innermost(body) is not None else False:
+        if _is_sum(body):
             return self._products()
         inner = self._with_products(body.body)
         return tirx.For(body.loop_var, body.min, body.extent, body.kind, inner)
@@ -173,77 +202,30 @@ class _Writer:
         return values[0], values[1], simplify(values[2] // index(CHANNELS))
 
     def _products(self) -> tirx.Stmt:
-        """All tiles of a group: as many at a time as registers hold, then the rest."""
-        n, y, _ = self._outer()
-        axes = Axes(n=(self.batch, n), y=(self.shape.out_image[0], y))
-        most = 2 if self.vectors == 2 else 3
-        count = self.shape.tiles_of(self.rows)
-        steps = []
-        if count >= most:
-            several = Loop(count // most, "tiles")
-            steps.append(several.around(self._several(axes.vars, several.var * most, most)))
-        if count % most:
-            rest = count % most
-            steps.append(self._several(axes.vars, index(count - rest), rest))
+        """The block of a group's products."""
+        shape = self.shape
+        n, y, block = self._outer()
+        groups = shape.out_channels // CHANNELS
+        axes = Axes(n=(self.batch, n), y=(shape.out_image[0], y), o=(groups, block))
+        n, y, block = axes.vars
+        if self.expands:
+            weights, first = self.weights, index(0)
+        else:
+            weights, first = self.weight, block * (shape.steps * ROWS * UNIT)
+        if self.direct:
+            out, pixel = shape.out_channels, (n * shape.out_image[0] + y) * shape.out_image[1]
+            sums = Sums(self.sums, pixel * out + block * CHANNELS, out)
+        else:
+            sums = Sums(self.tiles, index(0), self.width)
+        row = n * shape.padded[0] + y * shape.strides[0]
+        ahead = Ahead(self.weight, block, self.ahead) if self.ahead else None
+        operands = Operands(self.signs, row, weights, first, sums, ahead)
         return axes.block(
             "bconv",
-            steps[0] if len(steps) == 1 else tirx.SeqStmt(steps),
-            [whole(self.signs), whole(self.weights)],
-            [whole(self.tiles)],
+            write_products(shape, self.rows, self.vectors, operands),
+            [whole(self.signs), whole(self.weight if ahead else weights)],
+            [whole(sums.buffer), *([whole(weights)] if ahead else [])],
         )
-
-    def _several(self, where: Sequence[Any], first: Any, count: int) -> tirx.Stmt:
-        """`count` tiles of pixels by all vectors of channels."""
-        shape, vectors = self.shape, self.vectors
-        n, y = where
-        last = index(max(shape.sums_of(self.rows) - ROWS, 0))
-        starts = [tirx.min((first + p) * ROWS, last) for p in range(count)]
-        sum_at = [[p * vectors + v for v in range(vectors)] for p in range(count)]
-        pixel_at = [count * vectors + p for p in range(count)]
-        weight_at = [count * (vectors + 1) + v for v in range(vectors)]
-        stride = shape.strides[1] * shape.pixel
-        ky, unit = Loop(shape.kernel[0], "ky"), Loop(shape.units, "unit")
-        row = (n * shape.padded[0] + y * shape.strides[0] + ky.var) * shape.row + unit.var * UNIT
-        body = []
-        for v in range(vectors):
-            at = ((ky.var + v * shape.kernel[0]) * shape.units + unit.var) * (ROWS * UNIT)
-            body.append(_tile("tileloadd64", weight_at[v], self.weights, at, UNIT))
-        for p in range(count):
-            body.append(
-                _tile("tileloadd64", pixel_at[p], self.signs, row + starts[p] * stride, stride)
-            )
-            body += [
-                _intrinsic("tdpbssd", sum_at[p][v], pixel_at[p], weight_at[v])
-                for v in range(vectors)
-            ]
-        every = [(p, v) for p in range(count) for v in range(vectors)]
-        stores = [
-            _tile(
-                "tilestored64",
-                sum_at[p][v],
-                self.tiles,
-                starts[p] * self.width + v * CHANNELS,
-                self.width * 4,
-            )
-            for p, v in every
-        ]
-        zeros = [_intrinsic("tilezero", sum_at[p][v]) for p, v in every]
-        return tirx.SeqStmt([*zeros, ky.around(unit.around(tirx.SeqStmt(body))), *stores])
-
-
-def _intrinsic(name: str, *numbers: int) -> tirx.Stmt:
-    registers = [tirx.const(number, "uint8") for number in numbers]
-    return tirx.Evaluate(tirx.call_llvm_intrin("void", f"llvm.x86.{name}", *registers))
-
-
-def _tile(name: str, number: int, buffer: Any, at: Any, stride: int) -> tirx.Stmt:
-    """Load or store a tile: rows from element `at` on, `stride` bytes apart."""
-    # An access pointer, unlike the address of an element, makes TVM keep the whole buffer.
-    address = buffer.access_ptr("rw", offset=at)
-    register = tirx.const(number, "uint8")
-    return tirx.Evaluate(
-        tirx.call_llvm_intrin("void", f"llvm.x86.{name}", register, address, index(stride))
-    )
 
 
 def _names(nest: Any) -> list[str]:
@@ -259,16 +241,25 @@ def _names(nest: Any) -> list[str]:
 
 
 def _loops_of_sum(nest: Any) -> list[Any]:
-    """The variables of the perfect nest around the sum, outermost first."""
+    """The variables of the loops of the sum of a group, outermost first."""
     if isinstance(nest, tirx.SeqStmt):
         return next((found for each in nest.seq if (found := _loops_of_sum(each))), [])
     if not isinstance(nest, tirx.For):
         return []
+    return [loop.loop_var for loop in _perfect(nest)] if _is_sum(nest) else _loops_of_sum(nest.body)
+
+
+def _is_sum(nest: Any) -> bool:
+    """Whether a nest is the sum of a group; the loops over groups may be perfect around it."""
     inner = innermost(nest)
-    if inner is None or inner.block.name_hint != "bconv":
-        return _loops_of_sum(nest.body)
+    is_conv = inner is not None and inner.block.name_hint == "bconv"
+    return is_conv and len(_perfect(nest)) == _SUM_LOOPS
+
+
+def _perfect(nest: Any) -> list[Any]:
+    """The loops of a perfect nest, outermost first."""
     loops = []
     while isinstance(nest, tirx.For):
-        loops.append(nest.loop_var)
+        loops.append(nest)
         nest = nest.body
     return loops

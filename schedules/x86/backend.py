@@ -9,7 +9,7 @@ import tvm
 from tvm_insta.schedules.backend import Ability, BackEnd, Rule
 from tvm_insta.schedules.base import BinarySum, Blocking, Family
 from tvm_insta.schedules.generic.backend import RULES
-from tvm_insta.schedules.variants import BinaryLayer, Measured, UsesTiles
+from tvm_insta.schedules.variants import BinaryLayer, Measured, TileWeights, UsesTiles
 from tvm_insta.schedules.x86.amx import amx_space, schedule_amx
 from tvm_insta.schedules.x86.families import AMX, family
 from tvm_insta.schedules.x86.nibbles import nibble_block, nibble_space, schedule_nibbles
@@ -27,6 +27,7 @@ class X86BackEnd(BackEnd):
         Ability("stem", "int8", (frozenset({"avx512vnni"}), frozenset({"avxvnni"}))),
         Ability("storage", "fp16", (frozenset({"f16c"}),)),
         Ability("binary", "amx", (AMX,)),
+        *(Ability("amx_weights", kind.value, (AMX,)) for kind in TileWeights),
     )
 
     @classmethod
@@ -75,7 +76,10 @@ class X86BackEnd(BackEnd):
         return Blocking("uint32", self.family.lanes, counts="bytes") if whole else None
 
     def uses_tiles(
-        self, wish: str = "auto", measured: Mapping[BinaryLayer, Measured] | None = None
+        self,
+        wish: str = "auto",
+        measured: Mapping[BinaryLayer, Measured] | None = None,
+        weights: TileWeights | None = None,
     ) -> UsesTiles | None:
-        """By wish, by measurement, else by rule."""
-        return AmxTiles(wish, measured or {}) if self.family.amx_tiles else None
+        """By wish, by measurement, else by the cost model."""
+        return AmxTiles(wish, measured or {}, weights) if self.family.amx_tiles else None

@@ -17,7 +17,7 @@ whole strip while it lies in the first-level cache, so that one pixel with four 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvm_insta.schedules.base import (
@@ -210,7 +210,8 @@ def _choose_tiles(wish: ConvTiles, shape: NibbleShape, family: Family) -> ConvTi
         NotApplicable: a wish does not fit the convolution.
     """
     fitting = _fitting(wish, shape, family)
-    if not fitting or wish.unroll_taps or wish.step_words or wish.tail_lanes:
+    others = replace(wish, width_tile=0, out_tile=0, row_band=0)
+    if not fitting or others != ConvTiles():
         raise NotApplicable(
             f"{wish} does not divide {shape.width} pixels and {shape.vectors} vectors within "
             f"{family.accumulators} registers"

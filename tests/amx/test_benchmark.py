@@ -1,4 +1,4 @@
-"""benchmarks.layers where there is AMX: both forms of every binary layer, side by side."""
+"""benchmarks.layers where there is AMX: all forms of every binary layer, side by side."""
 
 from __future__ import annotations
 
@@ -17,10 +17,16 @@ def test_both_forms_are_timed(tiles, target, monkeypatch):
     assert no_tiles == {}
     assert [(layer.name, layer.kind) for layer in found] == [
         ("4x4x64 3x3 bare", "binary"),
-        ("4x4x64 3x3 bare, AMX", "tiles"),
+        ("4x4x64 3x3 bare, AMX, bits", "tiles"),
+        ("4x4x64 3x3 bare, AMX, bits ahead", "tiles"),
+        ("4x4x64 3x3 bare, AMX, bytes", "tiles"),
         ("4x4x64 3x3 fused", "binary"),
-        ("4x4x64 3x3 fused, AMX", "tiles"),
+        ("4x4x64 3x3 fused, AMX, bits", "tiles"),
+        ("4x4x64 3x3 fused, AMX, bits ahead", "tiles"),
+        ("4x4x64 3x3 fused, AMX, bytes", "tiles"),
     ]
-    assert [layer.peak == "amx_int8" for layer in found] == [False, True, False, True]
+    assert [layer.peak == "amx_int8" for layer in found] == [False, True, True, True] * 2
     assert before is None or tiles.count("products") > before
-    assert "| 4x4x64 3x3 fused, AMX |" in layers.report("A processor", peaks, found, no_tiles)
+    assert "| 4x4x64 3x3 fused, AMX, bytes |" in layers.report(
+        "A processor", peaks, found, no_tiles
+    )

@@ -1,4 +1,4 @@
-"""Popcounts or AMX tiles, layer by layer: by the rule, and by what a sweep has measured."""
+"""Popcounts or AMX tiles, layer by layer: by the cost model, and by what a sweep has measured."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RULE = "insta_bconv_signs"
 
 
 def network():
-    """A stem, and binary layers of three shapes; the rule takes tiles for the 3x3 ones only."""
+    """A stem, and binary layers of three shapes; the model takes tiles for the 3x3 ones only."""
     torch.manual_seed(0)
     layers = [torch.nn.Conv2d(3, 64, 3, padding=1)]
     for outputs, kernel in ((64, 3), (64, 3), (64, 1), (32, 3)):
@@ -49,11 +49,11 @@ class Prices(tiny.RecordedRunner):
             yield tiles, Outcome(tuple(price * s for s in outcome.run_secs), "table")
 
 
-def swept(logs, runner, binary="auto", search="random", layer=None, **limits):
+def swept(logs, runner, binary="auto", search="random", layer=None, weights="auto", **limits):
     sweep = SweepOptions(final_repeats=9, search=search, **limits)
     options = tuner.TuneOptions(SERVER.text, logs, binary=binary, layer=layer, sweep=sweep)
     says = []
-    made = tuner.Network(network(), EXAMPLE, SERVER)
+    made = tuner.Network(network(), EXAMPLE, SERVER, amx_weights=weights)
     tuned = tuner.tune_network(made, runner, options, tiny.Silent(), say=says.append)
     return tuned, says
 
@@ -111,16 +111,16 @@ def test_compile_follows_the_records(logs, tmp_path):
     for name, tiles in (("2", False), ("4", False), ("6", True), ("8", True)):
         taken, note, schedule = found[name]
         assert taken is tiles and note.endswith("(measured)") and schedule == "tuned"
-    found = compiled("rule", log_dir=tmp_path)
+    found = compiled("model", log_dir=tmp_path)
     for name, tiles in (("2", True), ("4", True), ("6", False), ("8", True)):
         taken, note, schedule = found[name]
-        assert taken is tiles and note.endswith("(by rule)") and schedule == "default"
+        assert taken is tiles and note.endswith("(by cost model)") and schedule == "default"
     found = compiled("wished", log_dir=logs[0], binary="popcount")
     assert not any(taken for taken, *_ in found.values())
 
 
 def test_half_a_comparison_is_none(logs, tmp_path):
-    """A record of one form says nothing: the rule stays."""
+    """A record of one form says nothing: the cost model stays."""
     runner = Prices()
     tuned, says = swept(tmp_path, runner, binary="popcount", trials=20)
     assert not any(state.task.tiles for state in tuned.states)
@@ -129,18 +129,18 @@ def test_half_a_comparison_is_none(logs, tmp_path):
     assert measured_figures(imported, Context(SERVER), tmp_path) == {}
     found = run_pipeline(imported, Context(SERVER), last="fuse")
     notes = [layer.notes[-1] for layer in found.report.layers if layer.shape]
-    assert [note.endswith("(by rule)") for note in notes] == [True] * 4
+    assert [note.endswith("(by cost model)") for note in notes] == [True] * 4
 
 
-def test_figures_decide_before_the_rule():
-    rule = back_end(SERVER.tvm).uses_tiles()
+def test_figures_decide_before_the_cost_model():
+    model = back_end(SERVER.tvm).uses_tiles()
     imported = tuner.Network(network(), EXAMPLE, SERVER).imported
     layers = run_pipeline(imported, Context(SERVER), last="lower").report.layers
     shapes = [layer.shape for layer in layers if layer.shape]
-    assert [rule(shape) for shape in shapes] == [True, True, False, True]
-    figures = {shape: Measured(1.0, 1.0 + rule(shape) - 0.5) for shape in shapes}
+    assert [model(shape) for shape in shapes] == [True, True, False, True]
+    figures = {shape: Measured(1.0, 1.0 + model(shape) - 0.5) for shape in shapes}
     measured = back_end(SERVER.tvm).uses_tiles("auto", figures)
-    assert [measured(shape) for shape in shapes] == [not rule(shape) for shape in shapes]
+    assert [measured(shape) for shape in shapes] == [not model(shape) for shape in shapes]
     for wish, all_ in (("amx", True), ("popcount", False)):
         wished = back_end(SERVER.tvm).uses_tiles(wish, figures)
         assert {wished(shape) for shape in shapes} == {all_}
@@ -154,18 +154,21 @@ def test_runners_that_know_no_time_leave_tiles_out(tmp_path):
     assert not any(state.task.tiles for state in tuned.states)
 
 
-def test_the_evolutionary_search_takes_tiles(tmp_path):
+@pytest.mark.parametrize("weights", ["bits", "bytes"])
+def test_the_evolutionary_search_takes_tiles(tmp_path, weights):
     """The cost model reads the loops around tile instructions, too."""
-    tuned, _ = swept(tmp_path, Prices(), "amx", "evolutionary", layer="6", trials=6)
+    options = {"layer": "6", "weights": weights, "trials": 6}
+    tuned, _ = swept(tmp_path, Prices(), "amx", "evolutionary", **options)
     (state,) = tuned.states
     assert state.task.tiles and len(state.curve) == 6 and state.best[1] <= state.default
 
 
-def test_choices_are_legal_and_exact(library, monkeypatch, target):
+@pytest.mark.parametrize("weights", ["bits", "bytes"])
+def test_choices_are_legal_and_exact(library, monkeypatch, target, weights):
     """The local runner measures tiles where they run, here under the emulator in its workers."""
     monkeypatch.setenv("LD_PRELOAD", str(library))
     target = replace(target, is_native=True)
-    made = tuner.Network(network(), EXAMPLE, target)
+    made = tuner.Network(network(), EXAMPLE, target, amx_weights=weights)
     task = next(task for task in made.tasks(made.kernels("amx")) if task.tiles)
     listed = back_end(target.tvm).space(task.mod["main"], target.lanes)
     assert tuple(listed) == task.choices and task.default in listed

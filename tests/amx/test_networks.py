@@ -26,11 +26,12 @@ def images(count):
     return np.random.default_rng(SEED).standard_normal((count, 3, 32, 32)).astype(np.float32)
 
 
-def compiled(folder, target, variant, form, binary):
+def compiled(folder, target, variant, form, binary, weights="auto"):
     network = nn.create("resnet20", variant, seed=SEED)
     example = torch.zeros(1, 3, 32, 32)
-    options = {"runtime": form, "binary": binary, "max_batch": 4}
-    return build(network, example, target.text, out_dir=folder / f"{form}-{binary}", **options)
+    options = {"runtime": form, "binary": binary, "max_batch": 4, "amx_weights": weights}
+    folder = folder / (f"{form}-{binary}" if weights == "auto" else f"{form}-{binary}-{weights}")
+    return build(network, example, target.text, out_dir=folder, **options)
 
 
 def in_tiles(artefact):
@@ -55,15 +56,17 @@ def test_vm_form(tmp_path, tiles, target):
     one, all_, auto = (
         compiled(tmp_path, target, "insta", "vm", b) for b in ("popcount", "amx", "auto")
     )
-    assert len(in_tiles(all_)) == 18 and in_tiles(one) == []
-    # By the rule: 3x3 and 64 channels on 8x8 images.
+    bits = compiled(tmp_path, target, "insta", "vm", "amx", "bits")
+    assert len(in_tiles(all_)) == len(in_tiles(bits)) == 18 and in_tiles(one) == []
+    assert bits.manifest.options["amx_weights"] == "bits"
+    # By the cost model: 3x3 and 64 channels on 8x8 images.
     assert len(in_tiles(auto)) == 5
     assert all(name.startswith("stage3") for name in in_tiles(auto)), in_tiles(auto)
     # Only artefacts with such a kernel need AMX, though all are compiled for a target that has it.
     assert set(all_.manifest.needs) - set(one.manifest.needs) == AMX
     x = images(3)
     expected = one(x)
-    for artefact in (all_, auto):
+    for artefact in (all_, bits, auto):
         before = tiles.count("products")
         assert artefact(x).tobytes() == expected.tobytes(), SEED
         assert before is None or tiles.count("products") > before
@@ -98,8 +101,8 @@ for path in sys.argv[2:]:
 def c_forms(tmp_path_factory, target):
     """Constant thresholds, so that packing joins the kernels too."""
     folder = tmp_path_factory.mktemp("c")
-    for binary in ("popcount", "amx"):
-        artefact = compiled(folder, target, "baseline", "c", binary)
+    for binary, weights in (("popcount", "auto"), ("amx", "auto"), ("amx", "bits")):
+        artefact = compiled(folder, target, "baseline", "c", binary, weights)
         assert len(in_tiles(artefact)) == (18 if binary == "amx" else 0)
     return folder
 
@@ -109,7 +112,7 @@ def c_forms(tmp_path_factory, target):
 def test_plain_c_form_asks_for_the_permission_itself(tmp_path, c_forms, library):
     """The emulator ends a process that uses tiles unasked; threads have tiles of their own."""
     np.save(tmp_path / "x.npy", images(2))
-    paths = [c_forms / "c-popcount", c_forms / "c-amx"]
+    paths = [c_forms / "c-popcount", c_forms / "c-amx", c_forms / "c-amx-bits"]
     env = {**os.environ, "LD_PRELOAD": str(library), "AMX_EMULATE_REPORT": "1"}
     command = [sys.executable, "-c", RUN, tmp_path / "x.npy", *paths]
     done = subprocess.run(command, env=env, capture_output=True, check=False)
@@ -117,7 +120,7 @@ def test_plain_c_form_asks_for_the_permission_itself(tmp_path, c_forms, library)
     assert b"permitted 1, products 0" not in done.stderr and b"permitted 1" in done.stderr
     size = 2 * 10 * 4
     outputs = [done.stdout[at : at + size] for at in range(0, len(done.stdout), size)]
-    assert len(outputs) == 4 and len(set(outputs)) == 1 and any(outputs[0])
+    assert len(outputs) == 6 and len(set(outputs)) == 1 and any(outputs[0])
 
 
 INIT = """
@@ -186,7 +189,9 @@ def test_the_request_is_the_right_system_call(library, refuse):
 def test_options():
     with pytest.raises(InstaError, match="got binary 'tiles', but it must be one of auto, pop"):
         build(torch.nn.Identity(), torch.zeros(1, 3), binary="tiles")
-    with pytest.raises(
-        InstaError, match="got binary 'amx', but llvm -mcpu=haswell is not x86-64 with amx"
-    ):
-        build(torch.nn.Identity(), torch.zeros(1, 3), "llvm -mcpu=haswell", binary="amx")
+    with pytest.raises(InstaError, match="got amx_weights 'words', but it must be one of auto, bi"):
+        build(torch.nn.Identity(), torch.zeros(1, 3), amx_weights="words")
+    for option, value in (("binary", "amx"), ("amx_weights", "bytes")):
+        refusal = f"got {option} '{value}', but llvm -mcpu=haswell is not x86-64 with amx"
+        with pytest.raises(InstaError, match=refusal):
+            build(torch.nn.Identity(), torch.zeros(1, 3), "llvm -mcpu=haswell", **{option: value})

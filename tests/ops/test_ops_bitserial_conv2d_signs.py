@@ -28,9 +28,13 @@ def test_equals_the_definition(rng, run_op, shape):
     geometry = {"strides": strides, "padding": padding, "in_channels": channels}
     expected = reference.bitserial_conv2d(data, weight, **geometry)
     attrs = {**geometry, "kernel_width": kernel[1]}
-    result = run_op(ops.bitserial_conv2d_signs, data, tiled, **attrs)
-    np.testing.assert_array_equal(result, expected)
-    np.testing.assert_array_equal(reference.bitserial_conv2d_signs(data, tiled, **attrs), expected)
+    octets = packing.tile_bytes(tiled, channels, kernel[1])
+    for weights, own in (("bits", tiled), ("bytes", octets)):
+        attrs["weights"] = weights
+        result = run_op(ops.bitserial_conv2d_signs, data, own, **attrs)
+        np.testing.assert_array_equal(result, expected)
+        oracle = reference.bitserial_conv2d_signs(data, own, **attrs)
+        np.testing.assert_array_equal(oracle, expected)
 
 
 def test_layout_of_the_weight(rng):
@@ -48,11 +52,39 @@ def test_layout_of_the_weight(rng):
     ones = sum(int(word).bit_count() for word in tiled.ravel())
     assert ones == int((signs == 1).sum())  # all other bits are 0
     np.testing.assert_array_equal(packing.untile_weight(tiled, channels, 3), weight)
+    octets = packing.tile_bytes(tiled, channels, 3)
+    assert octets.shape == (2, 2, 3, 16, 64) and octets.dtype == np.int8
+    for o, ky, kx, c in np.ndindex(signs.shape):
+        unit, k = divmod(kx * 64 + c, 64)
+        assert octets[o // 16, ky, unit, k // 4, o % 16 * 4 + k % 4] == signs[o, ky, kx, c]
+    assert np.count_nonzero(octets) == signs.size  # all other bytes are 0
 
 
 def test_channels_that_do_not_fill_tiles():
     with pytest.raises(OpError, match="24 output and 32 input channels do not fill tiles"):
         packing.tile_weight(np.zeros((24, 1, 1, 1), np.uint32), 32)
+
+
+def test_bytes_behind_the_last_tap_are_zero(rng):
+    """A run of 3 x 32 bytes ends within its second unit."""
+    weight = packing.pack_weight(rng.choice([-1, 1], (16, 1, 3, 32)))
+    octets = packing.tile_bytes(packing.tile_weight(weight, 32), 32, 3)
+    assert octets[:, :, 0].all() and octets[:, :, 1, :8].all() and not octets[:, :, 1, 8:].any()
+
+
+@pytest.mark.parametrize("weights", ["bits", "bytes"])
+def test_the_dtype_says_what_a_weight_holds(infer, weights):
+    dtype, wrong = {"bits": ("uint32", "int8"), "bytes": ("int8", "uint32")}[weights]
+    message = f"weights='{weights}' is for a weight of dtype {dtype}; got {wrong}"
+    with pytest.raises(OpError, match=message):
+        infer(
+            ops.bitserial_conv2d_signs,
+            ((1, 9, 9, 2), "uint32"),
+            ((1, 3, 3, 16, 64), wrong),
+            in_channels=64,
+            kernel_width=3,
+            weights=weights,
+        )
 
 
 @pytest.mark.parametrize(

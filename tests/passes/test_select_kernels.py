@@ -1,4 +1,4 @@
-"""Which binary convolutions AMX tiles compute: by wish, by measurement, by rule."""
+"""Which binary convolutions AMX tiles compute: by wish, by measurement, by cost model."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ SERVER = parse("llvm -mtriple=x86_64-linux-gnu -mcpu=sapphirerapids")
 SIGNS = np.random.default_rng(0).choice([-1, 1], (64, 3, 3, 64))
 WORDS = packing.pack_bits(SIGNS > 0)
 BITS, TILES = const(WORDS, "uint32"), const(packing.tile_weight(WORDS, 64), "uint32")
+OCTETS = const(packing.tile_bytes(packing.tile_weight(WORDS, 64), 64, 3), "int8")
 ZEROS = const(np.zeros((1, 1, 1, 1, 1)))
 SHAPE = BinaryLayer((8, 8), 64, 64, (3, 3), (1, 1), (1, 1, 1, 1), plain=True)
 
@@ -33,6 +34,25 @@ class Popcount:
             p = R.insta.threshold_pack(x, ZEROS)
             y = R.insta.bitserial_conv2d(
                 p, BITS, padding=[1, 1, 1, 1], in_channels=64, layers=["conv"]
+            )
+            R.output(y)
+        return y
+
+
+@I.ir_module
+class Bytes:
+    @R.function
+    def main(x: R.Tensor((1, 8, 8, 64), "float32")) -> R.Tensor((1, 8, 8, 64), "int32"):
+        with R.dataflow():
+            p = R.insta.threshold_pack(x, ZEROS)
+            y = R.insta.bitserial_conv2d_signs(
+                p,
+                OCTETS,
+                in_channels=64,
+                kernel_width=3,
+                padding=[1, 1, 1, 1],
+                weights="bytes",
+                layers=["conv"],
             )
             R.output(y)
         return y
@@ -52,13 +72,23 @@ class Tiles:
 
 
 CASES = {
-    "wished": ({"binary": "amx"}, Tiles, "computed in AMX tiles"),
+    "wished": ({"binary": "amx"}, Bytes, "computed in AMX tiles, weights as bytes"),
+    "bits wished": (
+        {"binary": "amx", "amx_weights": "bits"},
+        Tiles,
+        "computed in AMX tiles, weights as bits",
+    ),
+    "bytes wished": (
+        {"amx_weights": "bytes"},
+        Bytes,
+        "computed in AMX tiles, weights as bytes (by cost model)",
+    ),
     "not wished": (
         {"binary": "popcount"},
         Popcount,
         "computed by popcount, not in AMX tiles",
     ),
-    "by rule": ({}, Tiles, "computed in AMX tiles (by rule)"),
+    "by cost model": ({}, Bytes, "computed in AMX tiles, weights as bytes (by cost model)"),
     "measured slower": (
         {"measured": {SHAPE: Measured(popcount=1.0, tiles=2.0)}},
         Popcount,
@@ -66,8 +96,8 @@ CASES = {
     ),
     "measured faster": (
         {"measured": {SHAPE: Measured(popcount=2.0, tiles=1.0)}},
-        Tiles,
-        "computed in AMX tiles (measured)",
+        Bytes,
+        "computed in AMX tiles, weights as bytes (measured)",
     ),
 }
 

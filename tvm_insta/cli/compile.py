@@ -11,6 +11,7 @@ from tvm_insta import cli
 from tvm_insta.cli.network import chosen_network
 from tvm_insta.compiler import model_arguments
 from tvm_insta.compiler.options import (
+    AMX_WEIGHTS,
     BINARY,
     INPUTS,
     RANDOM,
@@ -75,6 +76,14 @@ def add_arguments(result: argparse.ArgumentParser) -> None:
         choices=BINARY,
         help="how binary convolutions compute: popcount; amx: as products of bytes where AMX tiles "
         "can; auto: what should be faster, layer by layer. The result is the same",
+    )
+    result.add_argument(
+        "--amx-weights",
+        default="auto",
+        choices=AMX_WEIGHTS,
+        help="weights of binary convolutions in AMX tiles: bits, which every task expands; bytes, "
+        "which take eight times the space, in the artefact too; auto: bytes for layers of up to "
+        "1 MiB of them. The result is the same",
     )
     result.add_argument(
         "--calibrate",
@@ -151,6 +160,7 @@ def run_compile(args: argparse.Namespace) -> int:
         storage=args.storage,
         calibrate=args.calibrate,
         binary=args.binary,
+        amx_weights=args.amx_weights,
         max_batch=args.max_batch,
         name=args.name,
         dump_ir=args.dump_ir,

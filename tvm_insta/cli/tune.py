@@ -9,7 +9,7 @@ from pathlib import Path
 from tvm_insta import cli
 from tvm_insta.cli.network import chosen_network
 from tvm_insta.compiler import model_arguments
-from tvm_insta.compiler.options import BINARY, STEMS
+from tvm_insta.compiler.options import AMX_WEIGHTS, BINARY, STEMS
 from tvm_insta.errors import TuneError
 
 UNITS = {
@@ -33,6 +33,12 @@ def add_arguments(result: argparse.ArgumentParser) -> None:
         choices=BINARY,
         default="auto",
         help="form of binary layers on a CPU with AMX; auto: measure both, tune the faster ones",
+    )
+    result.add_argument(
+        "--amx-weights",
+        choices=AMX_WEIGHTS,
+        default="auto",
+        help="weights of binary layers in AMX tiles, as compile has",
     )
     result.add_argument("--trials", type=int, help="trials of all layers together")
     result.add_argument("--minutes", type=float, help="time limit of this run")
@@ -100,6 +106,7 @@ def run_tune(args: argparse.Namespace) -> int:
         layer=args.layer,
         stem=args.stem,
         binary=args.binary,
+        amx_weights=args.amx_weights,
         runner=args.runner,
         runners=runners,
         sweep=sweep,

@@ -173,7 +173,13 @@ def compile_module(
     if options.input == "uint8":
         module, example_inputs = take_bytes(module, example_inputs, source.preprocessing)
     # What code generation would refuse is refused before the minutes it takes to get there.
-    check_options(target, stem=options.stem, binary=options.binary, storage=options.storage)
+    check_options(
+        target,
+        stem=options.stem,
+        binary=options.binary,
+        storage=options.storage,
+        amx_weights=options.amx_weights,
+    )
     linker = (plain_c if options.runtime == "c" else relax_vm).require(target, options.name)
     images = samples(options, source.preprocessing, example_inputs)
     check_batch(module, example_inputs, max_batch=options.max_batch, form=options.runtime)
@@ -213,6 +219,7 @@ def compile_module(
         storage=options.storage,
         samples=images,
         binary=options.binary,
+        amx_weights=options.amx_weights,
         choose_tiles=choose,
     )
     begin(PHASES[0])

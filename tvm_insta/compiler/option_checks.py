@@ -11,7 +11,7 @@ from tvm_insta.target import InstaTarget
 _log = logging.getLogger(__name__)
 
 # By option: the value that every target can serve.
-_ANYWHERE = {"stem": "fp32", "storage": "fp32", "binary": "auto"}
+_ANYWHERE = {"stem": "fp32", "storage": "fp32", "binary": "auto", "amx_weights": "auto"}
 
 
 def check_options(target: InstaTarget, **options: str) -> None:
@@ -19,7 +19,7 @@ def check_options(target: InstaTarget, **options: str) -> None:
 
     Args:
         target: of the compilation.
-        **options: "stem", "storage" and "binary" of `CompileOptions`.
+        **options: "stem", "storage", "binary" and "amx_weights" of `CompileOptions`.
 
     Raises:
         InstaError: the back end of the target cannot serve one of them.

@@ -12,6 +12,7 @@ INPUTS = ("float32", "uint8")
 STEMS = ("fp32", "bf16", "int8")
 STORAGE = ("fp32", "fp16")
 BINARY = ("auto", "popcount", "amx")
+AMX_WEIGHTS = ("auto", "bits", "bytes")
 SIGN_OF_ZERO = ("exact", "+1")
 RANDOM = "random"
 """Calibration with random inputs: ranges of no use but for timing."""
@@ -35,6 +36,9 @@ class CompileOptions:
         binary: how binary convolutions compute: "popcount", "amx" (as products of bytes wherever
             AMX tiles can, else by popcount), or "auto" (the one that should be faster, layer by
             layer). The integers are the same.
+        amx_weights: what AMX tiles take as the weights of a binary layer: "bits", expanded by every
+            task, "bytes", which take eight times the memory, in the artefact too, or "auto" (bytes
+            where they fit the second-level cache beside the rest). The integers are the same.
         sign_of_zero: "exact" (torch.sign(0) is 0: activations whose sign may be 0 take two bits),
             or "+1" (one bit; validate counts the activations that it changes).
         max_batch: largest batch one call may have.
@@ -57,6 +61,7 @@ class CompileOptions:
     storage: str = "fp32"
     calibrate: str | None = None
     binary: str = "auto"
+    amx_weights: str = "auto"
     sign_of_zero: str = "exact"
     max_batch: int = 64
     name: str = "model"
@@ -94,6 +99,11 @@ class CompileOptions:
             raise InstaError(
                 f"got binary {self.binary!r}, but it must be one of {', '.join(BINARY)}: auto "
                 "takes, layer by layer, what should be faster on the target"
+            )
+        if self.amx_weights not in AMX_WEIGHTS:
+            raise InstaError(
+                f"got amx_weights {self.amx_weights!r}, but it must be one of "
+                f"{', '.join(AMX_WEIGHTS)}: auto takes bytes where a layer's fit the cache"
             )
         if self.sign_of_zero not in SIGN_OF_ZERO:
             raise InstaError(

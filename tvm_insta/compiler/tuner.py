@@ -16,7 +16,7 @@ from torch import nn
 from tvm_insta.compiler.kernel_variants import Form, measured_forms
 from tvm_insta.compiler.model_inputs import random_samples
 from tvm_insta.compiler.option_checks import check_options
-from tvm_insta.compiler.options import BINARY, STEMS
+from tvm_insta.compiler.options import AMX_WEIGHTS, BINARY, STEMS
 from tvm_insta.errors import LogError, ToolchainError, TuneError
 from tvm_insta.frontend import import_torch
 from tvm_insta.passes.context import Context
@@ -49,6 +49,7 @@ class TuneOptions:
         stem: numbers of the float layers, as `CompileOptions.stem`.
         binary: form of the binary layers, as `CompileOptions.binary`; on a target with AMX, "auto"
             tunes both forms of each, and then the kernels of the network in the faster ones.
+        amx_weights: weights of those in AMX tiles, as `CompileOptions.amx_weights`.
         runner: one of `tuning.runners.RUNNERS`.
         runners: what the runner needs to know.
         sweep: limits and search.
@@ -59,12 +60,18 @@ class TuneOptions:
     layer: str | None = None
     stem: str = "fp32"
     binary: str = "auto"
+    amx_weights: str = "auto"
     runner: str = "local"
     runners: RunnerOptions = field(default_factory=RunnerOptions)
     sweep: SweepOptions = field(default_factory=SweepOptions)
 
     def __post_init__(self) -> None:
-        for name, known in (("runner", RUNNERS), ("stem", STEMS), ("binary", BINARY)):
+        for name, known in (
+            ("runner", RUNNERS),
+            ("stem", STEMS),
+            ("binary", BINARY),
+            ("amx_weights", AMX_WEIGHTS),
+        ):
             if getattr(self, name) not in known:
                 raise TuneError(
                     f"got {name} {getattr(self, name)!r}, but it must be one of {', '.join(known)}"
@@ -98,6 +105,7 @@ class Network:
         stem: numbers of the float layers; those in "int8" are calibrated with random inputs, for
             the scale of a layer does not change its kernel.
         max_batch: 1 for a network that takes one image only.
+        amx_weights: weights of binary layers in AMX tiles, as `Context.amx_weights`.
 
     Raises:
         InstaError: the network cannot be imported, or the target lacks the stem's instructions.
@@ -110,9 +118,10 @@ class Network:
         target: InstaTarget,
         stem: str = "fp32",
         max_batch: int = 64,
+        amx_weights: str = "auto",
     ) -> None:
-        check_options(target, stem=stem)
-        self.target, self.stem = target, stem
+        check_options(target, stem=stem, amx_weights=amx_weights)
+        self.target, self.stem, self.amx_weights = target, stem, amx_weights
         examples = [examples] if isinstance(examples, torch.Tensor) else list(examples)
         self.samples = random_samples(examples) if stem == "int8" else []
         self.imported = import_torch(module, examples, max_batch=max_batch, dynamic=True)
@@ -126,6 +135,7 @@ class Network:
             float_dtype=self.stem,
             samples=self.samples,
             binary=binary,
+            amx_weights=self.amx_weights,
             measured=measured or {},
         )
         return run_pipeline(self.imported, context, last="fuse")
@@ -167,7 +177,9 @@ def tune(
     check_options(target, binary=options.binary)
     runner = make_runner(options.runner, target, options.runners)
     try:
-        network = Network(module, examples, target, options.stem, max_batch)
+        network = Network(
+            module, examples, target, options.stem, max_batch, amx_weights=options.amx_weights
+        )
         return tune_network(network, runner, options, progress, say=say)
     finally:
         runner.close()

@@ -1,7 +1,8 @@
 """`insta.bitserial_conv2d_signs`: a binary convolution as a product of +-1 bytes, for tiles (AMX).
 
 data [N, H, W, Cw] uint32, packed by `threshold_pack` without padding, Cw = ceil(C / 32); weight
-[O / 16, KH, U, 16, 2] uint32, bit 1 = +1. Result [N, OH, OW, O] int32:
+[O / 16, KH, U, 16, 2] uint32, bit 1 = +1, or [O / 16, KH, U, 16, 64] int8, +1 and -1. Result
+[N, OH, OW, O] int32:
 
     out = sum over the taps inside the image, and their C channels, of data * weight, both +-1
 
@@ -10,10 +11,12 @@ a byte, +1 or -1, in an image [Hp, Wp, 32 Cw] with a border of 0: a padded tap a
 border table is needed.
 
 The taps of one kernel row lie side by side in a row of that image, KW * 32 Cw bytes, and are cut
-into U = ceil(KW * 32 Cw / 64) units of 64 bytes, a row of a tile. Byte k of unit u meets bit
-4 (o % 16) + k % 4 of the 64 bits weight[o // 16, ky, u, k // 4], where word 0 has the lower 32: the
-order in which TDPBSSD takes its second operand. What lies behind the last channel of a tap, or
-behind the last tap, has weight 0; C is a multiple of 4, so such bytes fill whole rows of 64.
+into U = ceil(KW * 32 Cw / 64) units of 64 bytes, a row of a tile. Byte k of unit u meets bit, or
+byte, 4 (o % 16) + k % 4 of the 64 at weight[o // 16, ky, u, k // 4], where word 0 has the lower 32
+bits: the order in which TDPBSSD takes its second operand. What lies behind the last channel of a
+tap, or behind the last tap, has weight 0; C is a multiple of 4, so such bytes fill whole rows.
+
+Bits have to be expanded before tiles can load them; bytes take eight times the memory.
 No sum leaves int32: it is at most KH * KW * C, which type inference checks.
 """
 
@@ -36,7 +39,7 @@ from ._common import (
     reduce_axis,
     words_for,
 )
-from ._declare import Argument, Operator, integer
+from ._declare import Argument, Operator, choice, integer
 from ._window import Window
 
 CHANNELS = 16
@@ -47,6 +50,8 @@ UNIT = 64
 
 RULE = "insta_bconv_signs"
 
+_WEIGHTS = {"bits": ("uint32", 2, "words of 64 bits"), "bytes": ("int8", UNIT, "bytes of a row")}
+
 
 @dataclass(frozen=True, kw_only=True)
 class BitserialConv2dSigns(Window):
@@ -55,10 +60,12 @@ class BitserialConv2dSigns(Window):
     Attributes:
         in_channels: C, a multiple of 4.
         kernel_width: KW.
+        weights: what the weight holds, "bits" or "bytes"; the result is the same.
     """
 
     in_channels: int = integer(low=1)
     kernel_width: int = integer(low=1)
+    weights: str = choice(tuple(_WEIGHTS), default="bits")
 
 
 def _type_of(
@@ -68,12 +75,16 @@ def _type_of(
     blocks, height = known(weight[0]), known(weight[1])
     if channels % 4:
         fail(call, f"in_channels is {channels}; pass a multiple of 4")
+    dtype, length, meaning = _WEIGHTS[attributes.weights]
+    got = str(call.args[1].ty.dtype.dtype)
+    if got != dtype:
+        fail(call, f"weights={attributes.weights!r} is for a weight of dtype {dtype}; got {got}")
     words = words_for(channels)
     expect_dim(call, ("data", 3), data[3], words, "words of in_channels")
     units = -(-width * words * WORD // UNIT)
     expect_dim(call, ("weight", 2), weight[2], units, "units of a kernel row")
     expect_dim(call, ("weight", 3), weight[3], UNIT // 4, "rows of a tile")
-    expect_dim(call, ("weight", 4), weight[4], 2, "words of 64 bits")
+    expect_dim(call, ("weight", 4), weight[4], length, meaning)
     expect_int32(call, 1, words, height * width)
     image = output_image(
         call,
@@ -125,8 +136,12 @@ def te_bitserial_conv2d_signs(
 
     def product(n: tirx.Expr, y: tirx.Expr, x: tirx.Expr, o: tirx.Expr) -> tirx.Expr:
         theirs = signs(n, y * strides[0] + ky, x * strides[1] + at // depth, at % depth)
-        bit = o % CHANNELS * 4 + k % 4
-        mine = sign(weight(o // CHANNELS, ky, unit, k // 4, bit // WORD), bit % WORD)
+        place = o % CHANNELS * 4 + k % 4
+        row = o // CHANNELS, ky, unit, k // 4
+        if attributes.weights == "bytes":
+            mine = weight(*row, place)
+        else:
+            mine = sign(weight(*row, place // WORD), place % WORD)
         value = theirs.astype("int32") * mine.astype("int32")
         zero = tirx.const(0, "int32")
         return te.sum(tirx.if_then_else(counts, value, zero), axis=[ky, unit, k])
@@ -146,7 +161,7 @@ bitserial_conv2d_signs = Operator(
     "bitserial_conv2d_signs",
     [
         Argument("data", "uint32", 4, known=[1, 2, 3]),
-        Argument("weight", "uint32", 5, known=range(5)),
+        Argument("weight", ("uint32", "int8"), 5, known=range(5)),
     ],
     BitserialConv2dSigns,
     _type_of,

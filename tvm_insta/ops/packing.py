@@ -249,6 +249,19 @@ def tile_weight(weight: NDArray[np.uint32], channels: int) -> NDArray[np.uint32]
     return pack_bits(ordered.reshape(*ordered.shape[:4], 64))
 
 
+def tile_bytes(tiled: NDArray[np.uint32], channels: int, kernel_width: int) -> NDArray[np.int8]:
+    """The bits of `tile_weight` as bytes: [O / 16, KH, U, 16, 2] -> [O / 16, KH, U, 16, 64].
+
+    Bit j of the 64 becomes byte j: +1, -1, or 0 where there is no such channel or tap.
+    """
+    signs = unpack_bits(tiled, 64).astype(np.int8) * 2 - 1
+    units, rows = tiled.shape[2:4]
+    tap = np.arange(units * rows).reshape(units, rows, 1) * 4  # the first of the four of a lane
+    depth = -(-channels // WORD) * WORD
+    signs *= (tap < kernel_width * depth) & (tap % depth < channels)
+    return signs
+
+
 def untile_weight(
     tiled: NDArray[np.uint32], channels: int, kernel_width: int
 ) -> NDArray[np.uint32]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from .packing import (
     LARGEST_CODE,
     ZERO_CODE,
+    pack_bits,
     pack_codes,
     popcount,
     to_bf16,
@@ -108,17 +109,19 @@ def bitserial_conv2d_blocked(
 
 def bitserial_conv2d_signs(
     data: Words,
-    weight: Words,
+    weight: Words | NDArray[np.int8],
     *,
     in_channels: int,
     kernel_width: int,
     strides: Sequence[int] = (1, 1),
     padding: Sequence[int] = (0, 0, 0, 0),
+    weights: str = "bits",
 ) -> Ints:
     """Oracle of `insta.bitserial_conv2d_signs`: that of `bitserial_conv2d`, in another layout."""
+    tiled = pack_bits(weight > 0) if weights == "bytes" else weight.astype(np.uint32, copy=False)
     return bitserial_conv2d(
         data,
-        untile_weight(weight, in_channels, kernel_width),
+        untile_weight(tiled, in_channels, kernel_width),
         strides=strides,
         padding=padding,
         in_channels=in_channels,

@@ -30,8 +30,9 @@ class Context:
             activations become.
         binary: how binary convolutions compute: "auto", "popcount" or "amx", see
             `schedules.BackEnd.uses_tiles`.
+        amx_weights: what AMX tiles take as weights: "auto" (by size), "bits" or "bytes".
         measured: figures of binary convolutions in both variants, for "auto" on targets with AMX;
-            layers without figures go by the back end's rule.
+            layers without figures go by the back end's cost model.
         choose_tiles: parameters of the schedules; None leaves them all to the schedules.
         fuse_consumers: whether kernels take more than element-wise epilogues, see
             `fuse_consumers`.
@@ -45,6 +46,7 @@ class Context:
     storage: str = "fp32"
     samples: Sequence[Array] = ()
     binary: str = "auto"
+    amx_weights: str = "auto"
     measured: Mapping[BinaryLayer, Measured] = field(default_factory=dict)
     choose_tiles: ChooseTiles | None = None
     fuse_consumers: bool = True

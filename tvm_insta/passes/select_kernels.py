@@ -1,7 +1,7 @@
 """Part of phase 5: which binary convolutions are computed in AMX tiles, and which by popcounts.
 
 Both compute the same integers. The cost model is the back end's (`BackEnd.uses_tiles`): what the
-user asked for, else the tuning records of both variants, else the back end's own rule.
+user asked for, else the tuning records of both variants, else the back end's own constants.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tvm_insta.passes.rewriter import (
     op_name,
     shape_of,
 )
-from tvm_insta.schedules import BinaryLayer, UsesTiles
+from tvm_insta.schedules import BinaryLayer, TileWeights, UsesTiles
 
 
 def packed_image(rewriter: Rewriter, call: Call) -> list[int] | None:
@@ -47,7 +47,8 @@ def select_kernels(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
 
     Layers that could be either get their shape, and a note of what decided.
     """
-    model = context.back_end.uses_tiles(context.binary, context.measured or None)
+    wished = None if context.amx_weights == "auto" else TileWeights(context.amx_weights)
+    model = context.back_end.uses_tiles(context.binary, context.measured or None, wished)
     return mod if model is None else _SelectKernels(mod, model, context.report).run()
 
 
@@ -71,11 +72,18 @@ class _SelectKernels(Rewriter):
         return self._in_tiles(call, weight, layer) if self.model(layer) else call
 
     def _in_tiles(self, call: Call, weight: Array, layer: BinaryLayer) -> Expr:
+        kind, tiled = self.model.weights(layer), packing.tile_weight(weight, layer.channels)
+        if kind is TileWeights.BYTES:
+            octets = packing.tile_bytes(tiled, layer.channels, weight.shape[2])
+            own = const(octets, "int8")
+        else:
+            own = const(tiled, "uint32")
         return ops.bitserial_conv2d_signs(
             call.args[0],
-            const(packing.tile_weight(weight, layer.channels), "uint32"),
+            own,
             in_channels=layer.channels,
             kernel_width=weight.shape[2],
+            weights=kind.value,
             strides=layer.strides,
             padding=layer.padding,
             layers=names(call.attrs["layers"]),

@@ -1,0 +1,102 @@
+"""What a binary convolution takes as popcounts and in AMX tiles, from measured constants.
+
+All times are of one image on one core of a shared Emerald Rapids, best of alternating rounds. Three
+kinds of figures went in:
+
+- peaks of instructions in registers,
+- this compiler's kernels for the 3x3 layers of ResNet-18, in tiles with weights as bits,
+- hand-written loops, for those and for the 1x1 layers of MobileNetV1.
+
+For the first, 2308 GMAC/s of TDPBSSD are 7.1 ns for one; 16 cycles at 3 GHz would be 5.3, but the
+four bare kernels of this compiler (108, 89, 87 and 152 us) give 7.06 when products, tiles of
+weights that are expanded and sums are fitted together, within 3 %.
+
+Only differences of the two forms count: what both do alike, the epilogue above all, is left out of
+both. So neither figure is a prediction of a kernel's time.
+"""
+
+from __future__ import annotations
+
+import math
+
+from tvm_insta.schedules.variants import BinaryLayer, TileWeights
+from tvm_insta.schedules.x86.amx_shape import (
+    CHANNELS,
+    ROWS,
+    UNIT,
+    WORD,
+    Geometry,
+    own_band,
+    own_vectors,
+    rows_of_group,
+)
+
+POPCOUNT_NS = 1 / (0.95 * 1012)
+"""A multiply-add: 1012 GMAC/s of xor, vpopcntd and add in registers; kernels reach 93 to 97 %."""
+
+PRODUCT_NS = ROWS * CHANNELS * UNIT / 2308
+"""A TDPBSSD: 2308 GMAC/s in registers."""
+
+EXPAND_NS = 35.0
+"""A tile of weights from bits to bytes: fitted to this compiler's four 3x3 layers with PRODUCT_NS,
+bare and with epilogue (34.7 and 34.5). At 7x7x512 they are half of the kernel's time."""
+
+SIGN_NS = EXPAND_NS / (ROWS * UNIT)
+"""A byte of the image, which the same three instructions make; not measured apart."""
+
+SUM_NS = 0.09
+"""A sum, beyond what it costs a popcount: tiles are stored and read back, and the epilogue does not
+hide behind products. The least squares over the differences of both forms of eight layers, four
+3x3 of this compiler with epilogue and four 1x1 of the hand-written loops: 0.06 to 0.15 each, and
+0.23 at 7x7x512, where sums are few. The hand-written loops were given bytes, so their SIGN_NS is
+counted though they had none."""
+
+STREAM_NS = 0.007
+"""A byte of weights that comes from behind the second-level cache. Hand-written loops took 31 us
+more than products and sums for 2.4 MB that they read twice (7x7x512), and 15 us for 1 MiB twice
+(1x1, 7x7x1024); for 590 kB (14x14x256) nothing that shows."""
+
+STREAMED = 1 << 20
+"""Bytes of weights from which on they are streamed: by the figures of STREAM_NS, between 590 kB and
+1 MiB. A core with AMX has 2 MiB of second-level cache, which images and sums share."""
+
+MOST_BYTES = 1 << 20
+"""Largest expanded weight of a layer that is kept as bytes by default: half of the second-level
+cache. Hand-written loops were as fast or faster with bytes up to 590 kB (63.8 us against 76.3 at
+14x14x256), and slower with 2.4 MB (99.0 against 82.2 at 7x7x512)."""
+
+
+def geometry(layer: BinaryLayer) -> Geometry:
+    """The layer as `write_tiles` takes it."""
+    return Geometry(
+        layer.image, layer.padding, layer.strides, layer.kernel, layer.channels, layer.out_channels
+    )
+
+
+def own_weights(layer: BinaryLayer) -> TileWeights:
+    """What a layer's weights are kept as by default, see `MOST_BYTES`."""
+    small = geometry(layer).weight_bytes <= MOST_BYTES
+    return TileWeights.BYTES if small else TileWeights.BITS
+
+
+def popcount_us(layer: BinaryLayer) -> float:
+    """Microseconds of the popcounts."""
+    shape = geometry(layer)
+    macs = math.prod(shape.out_image) * layer.out_channels * math.prod(layer.kernel)
+    return macs * shape.words * WORD * POPCOUNT_NS / 1e3
+
+
+def tiles_us(layer: BinaryLayer, weights: TileWeights) -> float:
+    """Microseconds in AMX tiles, beyond what popcounts need, too."""
+    shape = geometry(layer)
+    rows, vectors = rows_of_group(shape), own_vectors(shape)
+    sums = math.prod(shape.out_image) * layer.out_channels
+    fixed = shape.products_of(rows) * PRODUCT_NS + sums * SUM_NS
+    fixed += shape.padded[0] * shape.row * SIGN_NS
+    if weights is TileWeights.BITS:
+        bands = shape.out_image[0] // own_band(shape, vectors, rows)
+        return (fixed + bands * shape.weight_bytes / (ROWS * UNIT) * EXPAND_NS) / 1e3
+    if shape.weight_bytes < STREAMED:
+        return fixed / 1e3
+    passes = shape.out_image[0] // rows * shape.steps_of(rows, vectors)
+    return (fixed + passes * shape.weight_bytes * STREAM_NS) / 1e3
