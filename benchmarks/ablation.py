@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ import torch
 
 from benchmarks import ablation_latency, common
 from benchmarks.ablation_latency import NAME, Latencies
-from benchmarks.ablation_runs import Group, grouped, network, read_runs, schedule
+from benchmarks.ablation_plot import draw
+from benchmarks.ablation_runs import Group, grouped, network, read_runs, schedule, title
 from tvm_insta import cli, nn
-from tvm_insta.train import Recipe, history
-from tvm_insta.train.curves import check_plot, plot
+from tvm_insta.train import Recipe
+from tvm_insta.train.curves import check_plot
 
 # Multiplications or additions for each element of a statistic, as the modules compute it.
 _OPERATIONS = {
@@ -104,7 +105,7 @@ def page(
     if unfinished:
         lines += ["## Runs that are not finished", "", *(f"- {line}" for line in unfinished), ""]
     if picture:
-        lines += [f"![Loss and accuracy over the epochs]({picture})", ""]
+        lines += [f"![Test accuracy of every run]({picture})", ""]
     return "\n".join(lines)
 
 
@@ -132,7 +133,7 @@ def _section(key: Recipe, members: Sequence[Group], latencies: Latencies | None)
     baseline = next((group for group in members if group.name == "baseline"), None)
     base_cost = cost(key)
     lines = [
-        f"## {_title(key)}",
+        f"## {title(key)}",
         "",
         f"Batches of {key.batch}, learning rates {key.learning_rate[0]:g} and "
         f"{key.learning_rate[1]:g}, {key.precision} operands of binary convolutions.",
@@ -151,14 +152,6 @@ def _section(key: Recipe, members: Sequence[Group], latencies: Latencies | None)
             f"| {spent.statistics} | {_latency(network(group.recipe), latencies)} |"
         )
     return [*lines, ""]
-
-
-def _title(key: Recipe) -> str:
-    real, binary = key.epochs
-    if key.start_sha256 is None:
-        return f"{key.model}, {real} epochs with real and {binary} with binary weights"
-    epochs = f"{real} and {binary} epochs" if real else f"{binary} epochs"
-    return f"{key.model}, {epochs} from a trained network ({key.start_sha256[:8]})"
 
 
 def _gain(group: Group, baseline: Group | None) -> str:
@@ -182,7 +175,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--runs", type=Path, default=common.ROOT / "docs" / "runs")
     result.add_argument("--data", default="CIFAR-10, JPEG re-encoded", help="in words")
     result.add_argument("--output", type=Path, default=common.ROOT / "docs" / "ablation.md")
-    result.add_argument("--plot", type=Path, help="draw the curves of the first seeds here")
+    result.add_argument("--plot", type=Path, help="draw the accuracies here")
     result.add_argument(
         "--measure",
         action="store_true",
@@ -211,10 +204,7 @@ def _write(args: argparse.Namespace) -> int:
     latencies = ablation_latency.read(args.runs / NAME)
     picture = None
     if args.plot is not None and groups:
-        curves: Mapping[str, Sequence[history.Row]] = {
-            group.name: group.runs[0].rows for group in groups
-        }
-        plot(curves, args.plot)
+        draw(groups, args.plot)
         picture = args.plot.name
     text = page(groups, unfinished, args.data, picture, latencies)
     args.output.write_text(text, encoding="utf-8")

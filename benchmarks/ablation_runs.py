@@ -136,3 +136,12 @@ def schedule(recipe: Recipe) -> Recipe:
         reuse_statistics=False,
         instance_rate=1.0,
     )
+
+
+def title(key: Recipe) -> str:
+    """What a schedule is called."""
+    real, binary = key.epochs
+    if key.start_sha256 is None:
+        return f"{key.model}, {real} epochs with real and {binary} with binary weights"
+    epochs = f"{real} and {binary} epochs" if real else f"{binary} epochs"
+    return f"{key.model}, {epochs} from a trained network ({key.start_sha256[:8]})"
