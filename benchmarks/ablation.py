@@ -94,8 +94,9 @@ def page(
         "epochs.",
         f"Data: {data}. A gain is the difference to the baseline of the same schedule, in points;",
         "with one seed each nothing is known of its spread. The equations of the modules are",
-        "reconstructed, see [method.md](method.md). What they cost ResNet-18 and MobileNetV1 in",
-        "time is in [benchmarks.md](benchmarks.md).",
+        "reconstructed, see [method.md](method.md). Where a row names no statistic, it is",
+        f"{Recipe.statistic}. What modules cost ResNet-18 and MobileNetV1 in time is in",
+        "[benchmarks.md](benchmarks.md).",
         *_about_latency(latencies),
         "",
     ]

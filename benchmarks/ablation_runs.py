@@ -63,7 +63,7 @@ class Group:
         words = [recipe.variant]
         if recipe.variant != "baseline":
             words += (
-                [recipe.statistic.replace("_", " ")] if recipe.statistic != "third_moment" else []
+                [recipe.statistic.replace("_", " ")] if recipe.statistic != Recipe.statistic else []
             )
             words += ["reused statistics"] if recipe.reuse_statistics else []
             words += [f"only {' '.join(recipe.select)}"] if recipe.select is not None else []

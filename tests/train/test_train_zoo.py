@@ -36,7 +36,9 @@ def test_a_run_becomes_a_network_of_the_zoo(runs, data, cache, tmp_path, capsys,
     assert list(zoo.checkpoints()) == [name]
     made = zoo.create(name)
     assert made.classes == ("circle", "square") and "classes" not in made.preprocessing
-    assert made.module.options == nn.ModelOptions("resnet20", "insta", 2)
+    assert made.module.options == nn.ModelOptions(
+        "resnet20", "insta", 2, statistic=Recipe.statistic
+    )
     assert not zoo.load(name).training
     card = made.card
     assert card["bytes"] == (tmp_path / f"{name}.safetensors").stat().st_size <= 300_000

@@ -48,7 +48,7 @@ def _add_network(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--variant", help=f"baseline, insta or insta_plus ({_DEFAULT.variant})")
     group.add_argument(
         "--statistic",
-        help="mean, variance, third_central, third_over_second or third_moment (default)",
+        help="mean, variance, third_central, third_moment or third_over_second (default)",
     )
     group.add_argument("--select", nargs="+", help="layers that are instance-aware (default: all)")
     group.add_argument(
@@ -72,7 +72,9 @@ def _add_recipe(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--teacher-weight", type=float, help="share of the teacher in the loss")
     group.add_argument("--clip-norm", type=float, help="largest norm of the gradient")
     group.add_argument(
-        "--instance-rate", type=float, help="factor on the learning rate of INSTA's coefficients"
+        "--instance-rate",
+        type=float,
+        help=f"factor on the learning rate of INSTA's coefficients ({_DEFAULT.instance_rate:g})",
     )
     group.add_argument("--stored-size", type=int, help="size at which decoded images are kept")
     group.add_argument("--crop", help=f"{' or '.join(CROPS)} ({_DEFAULT.crop})")

@@ -140,8 +140,8 @@ class Learner:
             if not math.isfinite(loss):
                 raise TrainError(
                     f"the loss became {loss} in epoch {epoch + 1}: start again with a learning "
-                    f"rate below {list(recipe.learning_rate)}; the checkpoint of the epoch before "
-                    "is as it was"
+                    f"rate below {list(recipe.learning_rate)}{self._lower_rate()}; the checkpoint "
+                    "of the epoch before is as it was"
                 )
             loss_sum, right = loss_sum + loss, right + own_right
             if self.progress is not None:
@@ -185,6 +185,12 @@ class Learner:
         optimiser.step()
         self._coefficients.after_step()
         return float(loss.detach()), int((logits.detach().argmax(dim=1) == labels).sum())
+
+    def _lower_rate(self) -> str:
+        """What else of the recipe may be too high."""
+        if not self._coefficients.names():
+            return ""
+        return f" or an --instance-rate below {self.recipe.instance_rate:g}"
 
     def test_accuracy(self) -> float:
         """Classify all test images in evaluation mode, in float32 and without compilation.

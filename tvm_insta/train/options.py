@@ -25,7 +25,8 @@ class Recipe:
     Attributes:
         model: One of `tvm_insta.nn.MODELS`.
         variant: One of `tvm_insta.nn.VARIANTS`.
-        statistic: One of `tvm_insta.nn.STATISTICS`.
+        statistic: One of `tvm_insta.nn.STATISTICS`. The default is not the paper's E[X^3], whose
+            training becomes NaN at these rates; see docs/method.md.
         select: Which layers are instance-aware, see `tvm_insta.nn.ModelOptions`.
         reuse_statistics: See `tvm_insta.nn.ModelOptions`.
         epochs: Passes over the images in each of the two steps: real weights, binary weights. The
@@ -55,7 +56,7 @@ class Recipe:
 
     model: str = "resnet20"
     variant: str = "insta"
-    statistic: str = "third_moment"
+    statistic: str = "third_over_second"
     select: tuple[str, ...] | None = None
     reuse_statistics: bool = False
     epochs: tuple[int, int] = (10, 20)
@@ -66,7 +67,7 @@ class Recipe:
     label_smoothing: float = 0.0
     teacher_weight: float = 0.0
     clip_norm: float = 5.0
-    instance_rate: float = 0.1
+    instance_rate: float = 1.0
     stored_size: int | None = None
     crop: str = "shift"
     padding: int = 4
