@@ -84,8 +84,8 @@ class ScheduleRecord:
     Attributes:
         function: name of the PrimFunc in the module.
         rule: "insta_bconv", "insta_bconv_bytes", "insta_bconv_nibbles", "insta_bconv_pairs",
-            "insta_bconv_runs", "insta_bconv_signs", "insta_fconv", "insta_pack", "sweep",
-            "moments", "pool", "reduction", "elementwise" or "unscheduled".
+            "insta_bconv_runs", "insta_bconv_signs", "insta_fconv", "insta_fconv_tiles",
+            "insta_pack", "sweep", "moments", "pool", "reduction", "elementwise" or "unscheduled".
         tiles: the tile sizes that were used, for convolutions, and packing of images on a CPU.
         reason: why the rule that is meant for the function did not apply; "" where it did.
     """
