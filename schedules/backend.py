@@ -29,6 +29,7 @@ from tvm_insta.schedules.base import (
 )
 from tvm_insta.schedules.variants import (
     BinaryLayer,
+    ChoosesFloats,
     Measured,
     PackedLayer,
     RefusedMatrix,
@@ -191,6 +192,14 @@ class BackEnd(ABC):
             wish: "auto" (what should be faster), "amx" or "popcount".
             measured: figures of both forms, for "auto".
             weights: what the weights in tiles are kept as; None for what suits each layer.
+        """
+        return None
+
+    def chooses_floats(self, kind: str) -> ChoosesFloats | None:
+        """Which float layers compute in narrow numbers, and how; None for vectors everywhere.
+
+        Args:
+            kind: "bf16" or "int8".
         """
         return None
 
