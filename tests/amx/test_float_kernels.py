@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tvm
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tvm import relax
 
 from tests.amx.reach import names_in_bounds
@@ -20,6 +22,8 @@ from tvm_insta.schedules.x86.amx_shape import (
     rows_stored_directly,
 )
 from tvm_insta.target import parse
+
+SLOW_FIXTURE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 # batch, height, width, channels, out, kernel, strides, padding
 SHAPES = [
@@ -82,6 +86,35 @@ def test_bits_and_products(rng, tiles, target, shape, epilogue, kind):
         own = geometry(kind, shape)
         done = tiles.count("products") - before
         assert done == shape[0] * own.products_of(rows_of_group(own))
+
+
+@st.composite
+def shapes(draw):
+    """A convolution whose kernel fits its padded image."""
+
+    def number(low, high):
+        return draw(st.integers(low, high))
+
+    kernel, padding = (number(1, 4), number(1, 5)), tuple(number(0, 3) for _ in range(4))
+    height = number(max(kernel[0] - padding[0] - padding[2], 1), 9)
+    width = number(max(kernel[1] - padding[1] - padding[3], 1), 40)
+    strides = number(1, 2), number(1, 3)
+    out = 16 * number(1, 3)
+    return number(1, 2), height, width, number(1, 70), out, kernel, strides, padding
+
+
+@settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=SLOW_FIXTURE)
+@given(shape=shapes(), kind=st.sampled_from(tuple(KINDS)), epilogue=st.booleans())
+def test_any_shape(rng, tiles, target, shape, kind, epilogue):
+    data, _, tiled, _, _, attrs = problem(rng, kind, shape)
+    expected = reference.conv2d_tiles(data, tiled, **attrs)
+    mod = module(shape, tiled, attrs, batch=shape[0], epilogue=epilogue)
+    scheduled, _ = schedule_module(mod, target.tvm, lanes=target.lanes)
+    (function,) = [f for f in scheduled.functions.values() if isinstance(f, tvm.tirx.PrimFunc)]
+    names_in_bounds(function, target)
+    run = machine(mod, target, kind)["main"]
+    result = run(*map(tvm.runtime.tensor, (data, tiled))).numpy()
+    np.testing.assert_array_equal(result, expected * 2 if epilogue else expected)
 
 
 @pytest.mark.parametrize("kind", ["signed", "bf16"])
