@@ -56,6 +56,11 @@ CODE_NS = 4 / 3 / 16
 store for 16 numbers, by published rates (two such instructions a cycle) 4 cycles, at 3 GHz."""
 
 
+LEAST_GAIN = 0.1
+"""Share of the time in float32 that narrow numbers have to save: tasks configure their tiles, and
+codes are written and read again, which is not counted. A choice, not a measurement."""
+
+
 def geometry(layer: FloatLayer, kind: str) -> NumbersGeometry:
     """The layer as `write_tiles` takes it; `out_channels` a multiple of 16."""
     return NumbersGeometry(
@@ -129,9 +134,11 @@ class AmxFloats:
     kind: str
 
     def __call__(self, layer: FloatLayer) -> FloatVariant:
-        """The variant that should be the fastest; of two alike the first."""
+        """The variant that should be the fastest; float32 if nothing gains enough on it."""
         counted = self.counted(layer)
-        return min(counted, key=counted.__getitem__)
+        limit = counted.pop(FloatVariant.FLOAT32) * (1 - LEAST_GAIN)
+        fastest = min(counted, key=counted.__getitem__)
+        return fastest if counted[fastest] < limit else FloatVariant.FLOAT32
 
     def counted(self, layer: FloatLayer) -> dict[FloatVariant, float]:
         """Microseconds of each variant that can compute a layer."""
@@ -146,5 +153,5 @@ class AmxFloats:
     def note(self, layer: FloatLayer) -> str:
         """The variant, and what decided."""
         if self(layer) is FloatVariant.FLOAT32:
-            return f"stays in float32, which is faster than {self.kind} here (by cost model)"
+            return f"stays in float32: {self.kind} would gain nothing here (by cost model)"
         return f"{self.kind} in {self(layer).value} (by cost model)"

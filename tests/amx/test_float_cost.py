@@ -73,7 +73,10 @@ def test_no_variant_is_counted_slower_than_float32(kind):
     layers = [layer for model in ("resnet18", "mobilenet_v1") for layer in float_layers(model)]
     for layer in [*layers, *MEASURED, square(1, 32, 16), square(1, 8, 4)]:
         counted = choice.counted(layer)
-        assert counted[choice(layer)] == min(counted.values()) <= float32_us(layer)
+        if choice(layer) is FLOAT32:
+            assert min(counted.values()) >= 0.9 * float32_us(layer)
+        else:
+            assert counted[choice(layer)] == min(counted.values()) < 0.9 * float32_us(layer)
         assert (TILES in counted) == (layer.out_channels % 16 == 0)
 
 
@@ -84,7 +87,7 @@ def test_each_variant_is_chosen_somewhere():
     assert bf16(square(1, 32, 16)) is FLOAT32  # one of the 16 rows of a tile
     assert int8.note(STEM) == "int8 in AMX tiles (by cost model)"
     assert int8.note(SMALL_STEM) == "int8 in vectors (by cost model)"
-    expected = "stays in float32, which is faster than bf16 here (by cost model)"
+    expected = "stays in float32: bf16 would gain nothing here (by cost model)"
     assert bf16.note(square(1, 32, 16)) == expected
 
 

@@ -190,7 +190,7 @@ def test_a_layer_that_is_faster_in_float32_stays(monkeypatch):
     monkeypatch.setattr(AmxFloats, "__call__", choosing(FloatVariant.FLOAT32))
     layer, options = on_server("bf16")
     check(narrow_floats, Wide, Wide, options)
-    assert layer.notes == ("stays in float32, which is faster than bf16 here (by cost model)",)
+    assert layer.notes == ("stays in float32: bf16 would gain nothing here (by cost model)",)
 
 
 def test_vectors_say_that_tiles_were_counted(monkeypatch):
