@@ -23,9 +23,7 @@ def write_codes(block: Any, data: Any, to: Any, shape: NumbersGeometry) -> tirx.
     height, (top, left, _, _) = shape.padded[0], shape.padding
     numbers, image = shape.row // shape.element, shape.image[1] * shape.channels
     task = Loop(data.shape[0] * index(height), "row", tirx.ForKind.PARALLEL)
-    axes = Axes(
-        n=(data.shape[0], task.var // index(height)), y=(height, task.var % index(height))
-    )
+    axes = Axes(n=(data.shape[0], task.var // index(height)), y=(height, task.var % index(height)))
     n, y = axes.vars
     first, before = (n * height + y) * numbers, left * shape.channels
     code, nothing = _code_of(block)

@@ -86,9 +86,7 @@ def _binary_geometry(schedule: Any, conv: Any, signs: Any, weight: Any) -> Geome
     _, padded_h, padded_w, _ = schedule.get(signs).writes[0].source.shape
     window = _window(notes, (int(padded_h), int(padded_w)))
     kernel = int(weight.shape[1]), int(notes["kernel_width"])
-    return Geometry(
-        *window, kernel, int(notes["in_channels"]), int(weight.shape[0]) * CHANNELS
-    )
+    return Geometry(*window, kernel, int(notes["in_channels"]), int(weight.shape[0]) * CHANNELS)
 
 
 def _window(

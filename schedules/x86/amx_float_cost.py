@@ -107,7 +107,7 @@ def tiles_us(layer: FloatLayer, kind: str) -> float:
 
 
 def _products(layer: FloatLayer, taps: int) -> float:
-    """Multiply-adds of vectors of 16 output channels; half a vector takes as long as a whole one."""
+    """Multiply-adds of vectors of 16 output channels; a half takes as long as a whole one."""
     shape = geometry(layer, "int8")
     lanes = math.gcd(layer.out_channels, CHANNELS)
     return math.prod(shape.out_image) * layer.out_channels * taps * CHANNELS / lanes
