@@ -29,6 +29,7 @@ from tvm_insta.schedules.base import (
 )
 from tvm_insta.schedules.variants import (
     BinaryLayer,
+    ChoosesFloats,
     Measured,
     PackedLayer,
     RefusedMatrix,
@@ -84,8 +85,8 @@ class ScheduleRecord:
     Attributes:
         function: name of the PrimFunc in the module.
         rule: "insta_bconv", "insta_bconv_bytes", "insta_bconv_nibbles", "insta_bconv_pairs",
-            "insta_bconv_runs", "insta_bconv_signs", "insta_fconv", "insta_pack", "sweep",
-            "moments", "pool", "reduction", "elementwise" or "unscheduled".
+            "insta_bconv_runs", "insta_bconv_signs", "insta_fconv", "insta_fconv_tiles",
+            "insta_pack", "sweep", "moments", "pool", "reduction", "elementwise" or "unscheduled".
         tiles: the tile sizes that were used, for convolutions, and packing of images on a CPU.
         reason: why the rule that is meant for the function did not apply; "" where it did.
     """
@@ -191,6 +192,14 @@ class BackEnd(ABC):
             wish: "auto" (what should be faster), "amx" or "popcount".
             measured: figures of both forms, for "auto".
             weights: what the weights in tiles are kept as; None for what suits each layer.
+        """
+        return None
+
+    def chooses_floats(self, kind: str) -> ChoosesFloats | None:
+        """Which float layers compute in narrow numbers, and how; None for vectors everywhere.
+
+        Args:
+            kind: "bf16" or "int8".
         """
         return None
 

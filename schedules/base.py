@@ -82,6 +82,7 @@ class Family:
             `arm.lane_loads`; 0 where it broadcasts them.
         flushes_subnormals: whether float vector instructions take subnormal numbers for zero.
         amx_tiles: whether there are AMX tiles of bytes, for the rule in `x86.amx`.
+        amx_bf16: the same of tiles of bfloat16 numbers.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Family:
     float_block: int = 0
     lane_loads: int = 0
     amx_tiles: bool = False
+    amx_bf16: bool = False
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,51 @@ class UsesTiles(Protocol):
 
 
 @dataclass(frozen=True)
+class FloatLayer:
+    """A float convolution without groups and dilation, as far as it decides how to compute it.
+
+    Attributes:
+        image: input height and width.
+        channels: input channels.
+        out_channels: output channels.
+        kernel: height, width.
+        strides: vertical, horizontal.
+        padding: top, left, bottom, right.
+    """
+
+    image: tuple[int, int]
+    channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    padding: tuple[int, int, int, int]
+
+
+class FloatVariant(Enum):
+    """How a float layer computes where narrow numbers are asked for.
+
+    Attributes:
+        FLOAT32: not in narrow numbers.
+        VECTORS: with dot products of vectors, as `insta.conv2d_narrow`.
+        TILES: in AMX tiles, as `insta.conv2d_tiles`.
+    """
+
+    FLOAT32 = "float32"
+    VECTORS = "vectors"
+    TILES = "AMX tiles"
+
+
+class ChoosesFloats(Protocol):
+    """How the float layers of a network compute in narrow numbers."""
+
+    def __call__(self, layer: FloatLayer) -> FloatVariant:
+        """The variant of a layer."""
+
+    def note(self, layer: FloatLayer) -> str:
+        """The same for people."""
+
+
+@dataclass(frozen=True)
 class PackedLayer:
     """A binary convolution of packed images that are padded already.
 

@@ -11,9 +11,9 @@ from tvm.ir.expr import TensorLoad, TensorRegion
 from tvm_ffi import structural_map
 
 from tvm_insta.schedules.base import collect
+from tvm_insta.schedules.generic.kinds import FLOAT_CONVOLUTIONS
 from tvm_insta.schedules.generic.loops import Axes, Loop, with_root
 
-_FLOAT_CONVOLUTION = "insta_fconv"
 _SUMS = "moment_rows"
 
 
@@ -30,7 +30,7 @@ def read_by_float_convolution(function: tirx.PrimFunc) -> set[Any]:
     read: set[Any] = set()
     for block in _blocks(function):
         read |= {region.source for region in block.reads}
-        if str(block.annotations.get("schedule_rule", "")) == _FLOAT_CONVOLUTION:
+        if str(block.annotations.get("schedule_rule", "")) in FLOAT_CONVOLUTIONS:
             found |= read
     return found
 

@@ -19,7 +19,10 @@ BINARY_CONVOLUTIONS = frozenset(
 )
 """The kinds of functions that are binary convolutions, and the rules that schedule them."""
 
-CONVOLUTIONS = BINARY_CONVOLUTIONS | {"insta_fconv"}
+FLOAT_CONVOLUTIONS = frozenset({"insta_fconv", "insta_fconv_tiles"})
+"""The same of float convolutions."""
+
+CONVOLUTIONS = BINARY_CONVOLUTIONS | FLOAT_CONVOLUTIONS
 """The same of all convolutions."""
 
 MARKED = CONVOLUTIONS | {"insta_pack"}

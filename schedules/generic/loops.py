@@ -63,6 +63,11 @@ def ramp(first: Any, lanes: int) -> Any:
     return first if lanes == 1 else tirx.Ramp(first, index(1), lanes)
 
 
+def sequence(steps: Sequence[tirx.Stmt]) -> tirx.Stmt:
+    """One or more statements, one behind the other; TVM has no sequence of one."""
+    return steps[0] if len(steps) == 1 else tirx.SeqStmt(steps)
+
+
 def innermost(nest: Any) -> Any:
     """The realisation in a perfect nest of loops, None in any other statement."""
     while isinstance(nest, tirx.For):

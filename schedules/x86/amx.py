@@ -1,7 +1,10 @@
-"""Binary convolutions on AMX: products of +-1 bytes, 16 pixels x 16 channels x 64 bytes at a time.
+"""Convolutions on AMX: products of tiles, 16 pixels x 16 channels x 64 bytes at a time.
+
+Binary layers are products of +-1 bytes (`insta.bitserial_conv2d_signs`), float layers products of
+8-bit integers or of bfloat16 numbers (`insta.conv2d_tiles`):
 
     parallel over rows of the padded images
-      bits -> bytes, +1 or -1, and 0 in the border
+      bits -> bytes, +1 or -1, and 0 in the border; or float32 -> codes
     parallel over images, blocks of output channels, row blocks
       configure the tiles, which are state of the thread
       the weights of the block, if they are bits: bits -> bytes
@@ -26,8 +29,11 @@ sums then take the place of 2 x 2.
 Where the sums are the result, tiles are stored there (`rows_stored_directly`), else to a buffer of
 the task that the epilogue reads.
 
+Of float layers the taps of a kernel row are as many numbers as they are, not whole words: a tile
+loads the pixels of its rows, which overlap, and what it loads behind the window meets weights of 0.
+
 TE cannot say any of this. The rule schedules what surrounds the sum, the epilogue above all, and
-`signs_code` then writes the rest.
+`amx_code` then writes the rest.
 """
 
 from __future__ import annotations
@@ -40,14 +46,10 @@ from tvm.ir import IRModule
 from tvm_insta.schedules.base import (
     ConvTiles,
     Kernel,
-    NotApplicable,
-    OtherKind,
     blocks,
     is_among,
     known_extent,
-    name_of,
     parallelise,
-    rule_of,
 )
 from tvm_insta.schedules.generic.consumers import (
     Consumers,
@@ -58,10 +60,9 @@ from tvm_insta.schedules.generic.consumers import (
 from tvm_insta.schedules.generic.conv import fuse_epilogue
 from tvm_insta.schedules.generic.pack import WORD, pack_alone, write_border
 from tvm_insta.schedules.x86.amx_code import write_tiles
-from tvm_insta.schedules.x86.amx_shape import CHANNELS, Geometry
-from tvm_insta.schedules.x86.amx_tiles import TiledConvolution, amx_choices, choose_tiles
-
-RULE = "insta_bconv_signs"
+from tvm_insta.schedules.x86.amx_find import find_convolution
+from tvm_insta.schedules.x86.amx_shape import CHANNELS
+from tvm_insta.schedules.x86.amx_tiles import amx_choices, choose_tiles
 
 NEEDS = "tvm_insta.needs"
 """Attribute of a kernel: features of the CPU, in LLVM's names, that it uses by name; see
@@ -69,14 +70,14 @@ NEEDS = "tvm_insta.needs"
 
 
 def schedule_amx(kernel: Kernel) -> tuple[str, ConvTiles]:
-    """Schedule `insta.bitserial_conv2d_signs` and everything fused with it.
+    """Schedule an operator for tiles and everything fused with it.
 
     Returns:
         The rule's name and the tiles that were used: `out_tile` counts vectors of 16 channels,
         `row_band` the rows of a task, `group_rows` those of a group; `width_tile` is how many
         pixels of the epilogue are unrolled; `expand_ahead` is for weights that are bits.
     """
-    at, found = _find(kernel)
+    at, form, product, found = find_convolution(kernel)
     consumers = find_consumers(kernel)
     schedule = kernel.schedule
     every = blocks(schedule)
@@ -111,12 +112,14 @@ def schedule_amx(kernel: Kernel) -> tuple[str, ConvTiles]:
         found.shape,
         rows,
         tiles.out_tile,
+        form=form,
+        product=product,
         direct=direct,
         ahead=tiles.expand_ahead,
     )
-    function = function.with_attr(NEEDS, ["amx-int8", "amx-tile"])
+    function = function.with_attr(NEEDS, [product.feature, "amx-tile"])
     kernel.schedule = s_tir.Schedule(IRModule({"main": function}))
-    return RULE, tiles
+    return form.rule, tiles
 
 
 def amx_space(kernel: Kernel) -> list[ConvTiles]:
@@ -125,46 +128,7 @@ def amx_space(kernel: Kernel) -> list[ConvTiles]:
     Raises:
         NotApplicable: the function holds no such convolution, or the target has no tiles.
     """
-    return amx_choices(_find(kernel)[1])
-
-
-def _find(kernel: Kernel) -> tuple[int, TiledConvolution]:
-    """Position of the convolution among a function's blocks, and what it is.
-
-    Raises:
-        NotApplicable: there is none, it is of another form, or the target has no tiles.
-    """
-    schedule, every = kernel.schedule, blocks(kernel.schedule)
-    found = [at for at, block in enumerate(every) if rule_of(schedule, block) == RULE]
-    if not found:
-        raise OtherKind
-    if not kernel.family.amx_tiles:
-        raise NotApplicable("the target has no AMX tiles of bytes with AVX-512 BW")
-    if len(found) > 1:
-        raise NotApplicable(f"{len(found)} convolution blocks")
-    (at,) = found
-    if [name_of(schedule, block) for block in every[:at]] != ["bconv_signs"]:
-        raise NotApplicable("a block before the convolution")
-    weight = next(r.source for r in schedule.get(every[at]).reads if len(r.source.shape) == 5)
-    shape = _geometry(schedule, every[at], every[0], weight)
-    bits, bare = str(weight.dtype) != "int8", at == len(every) - 1
-    return at, TiledConvolution(shape, bits, bare)
-
-
-def _geometry(schedule: Any, conv: Any, signs: Any, weight: Any) -> Geometry:
-    """The shape of the convolution, from its block and that of its image."""
-    notes = schedule.get(conv).annotations
-    top, left, bottom, right = (int(v) for v in notes["padding"])
-    _, padded_h, padded_w, _ = schedule.get(signs).writes[0].source.shape
-    stride_y, stride_x = (int(v) for v in notes["strides"])
-    return Geometry(
-        (int(padded_h) - top - bottom, int(padded_w) - left - right),
-        (top, left, bottom, right),
-        (stride_y, stride_x),
-        (int(weight.shape[1]), int(notes["kernel_width"])),
-        int(notes["in_channels"]),
-        int(weight.shape[0]) * CHANNELS,
-    )
+    return amx_choices(find_convolution(kernel).conv)
 
 
 def _fuse_consumers(kernel: Kernel, consumers: Consumers, group: Any, tiles: ConvTiles) -> Any:

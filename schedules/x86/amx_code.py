@@ -1,9 +1,10 @@
-"""What the rule in `signs` writes by hand: bytes from bits, and the products of tiles.
+"""What the rule in `amx` writes by hand: the image as tiles load it, and the products of tiles.
 
 The scheduled function is rewritten as a whole, after the last primitive:
 
-- the block "bconv_signs", one byte at a time, becomes vectors of 32 or 64 bytes,
-- the sum "bconv" becomes tile instructions (`amx_products`), and its buffer one group of rows as
+- the block that makes the image, one number at a time, becomes vectors: of bytes from bits
+  (`amx_bytes`) or of codes from float32 (`amx_codes`),
+- the sum becomes tile instructions (`amx_products`), and its buffer one group of rows as
   tiles are stored, [rows, pitch, channels of the block] in one dimension; sums that nothing is done
   to are stored to the result itself,
 - each task first configures the tiles, expands the weights of its block if they are bits and not
@@ -23,13 +24,20 @@ from tvm import s_tir, tirx
 from tvm.ir.expr import TensorLoad
 from tvm_ffi import structural_map
 
-from tvm_insta.schedules.generic.loops import Axes, index, innermost, whole, with_root
+from tvm_insta.schedules.generic.loops import Axes, index, whole, with_root
 from tvm_insta.schedules.x86.amx_bytes import IMPORT, expand_image, expand_weights
+from tvm_insta.schedules.x86.amx_codes import write_codes
+from tvm_insta.schedules.x86.amx_form import Form, Product
+from tvm_insta.schedules.x86.amx_nests import block_of, is_sum, loops_of_sum, names_of
 from tvm_insta.schedules.x86.amx_products import Ahead, Operands, Sums, write_products
-from tvm_insta.schedules.x86.amx_shape import CHANNELS, RING, ROWS, UNIT, Geometry
-
-_SUM_LOOPS = 6
-"""Loops of the sum of a group: rows, pixels and channels, then kernel rows, units and bytes."""
+from tvm_insta.schedules.x86.amx_shape import (
+    CHANNELS,
+    RING,
+    ROWS,
+    UNIT,
+    Geometry,
+    NumbersGeometry,
+)
 
 
 def write_tiles(
@@ -38,6 +46,8 @@ def write_tiles(
     rows: int,
     vectors: int,
     *,
+    form: Form,
+    product: Product,
     direct: bool,
     ahead: int = 0,
 ) -> tirx.PrimFunc:
@@ -48,10 +58,12 @@ def write_tiles(
         shape: of the convolution.
         rows: output rows of a group.
         vectors: 1 or 2, groups of 16 output channels of a task.
+        form: the operator.
+        product: the instruction that multiplies.
         direct: whether the sums are the result, and lie in it as tiles are stored.
         ahead: tiles of weights that are expanded ahead of their use; 0 for all of a task first.
     """
-    return _Writer(function, shape, rows, vectors, direct, ahead).function()
+    return _Writer(function, shape, rows, vectors, form, product, direct, ahead).function()
 
 
 class _Writer:
@@ -61,24 +73,28 @@ class _Writer:
         shape: Geometry,
         rows: int,
         vectors: int,
+        form: Form,
+        product: Product,
         direct: bool,
         ahead: int,
     ) -> None:
         self.old, self.shape, self.rows, self.vectors = function, shape, rows, vectors
+        self.form, self.product = form, product
         self.direct, self.ahead = direct, ahead
         self.root = function.body.block
         self.nests = list(self.root.body.seq)
-        image, conv = (self._block(name) for name in ("bconv_signs", "bconv"))
-        self.realize = conv
+        image, conv = (block_of(function, name) for name in (form.image, form.sums))
+        self.realize, self.codes = conv, image.block
         (self.data,) = [region.source for region in image.block.reads]
         (self.weight,) = [
             region.source for region in conv.block.reads if len(region.source.shape) == 5
         ]
-        self.expands = str(self.weight.dtype) != "int8"
-        self.sums, self.image = (r.block.writes[0].source for r in (conv, image))
+        self.expands = str(self.weight.dtype) == "uint32"
+        self.sums, self.padded = (r.block.writes[0].source for r in (conv, image))
         self.batch = self.data.shape[0]
-        stored = self.batch * index(shape.padded[0] * shape.row) + index(shape.slack)
-        self.signs = tirx.decl_buffer([stored], "int8", name="bconv_signs")
+        stored = self.batch * index(shape.padded[0] * shape.row // shape.element)
+        stored += index(shape.slack // shape.element)
+        self.image = tirx.decl_buffer([stored], self.padded.dtype, name=form.image)
         self.weights = tirx.decl_buffer(
             [index((RING if ahead else vectors * shape.steps) * ROWS * UNIT)],
             "int8",
@@ -87,8 +103,8 @@ class _Writer:
         )
         self.tiles = tirx.decl_buffer(
             [index(max(shape.sums_of(rows), ROWS) * self.width)],
-            "int32",
-            name="bconv_tiles",
+            self.sums.dtype,
+            name=f"{form.sums}_sums",
             scope="local",
         )
 
@@ -100,35 +116,26 @@ class _Writer:
     def function(self) -> tirx.PrimFunc:
         nests = []
         for nest in self.nests:
-            names = _names(nest)
-            if "bconv_signs" in names:
-                nests.append(expand_image(self.data, self.signs, self.shape))
-            elif "bconv" in names:
+            names = names_of(nest)
+            if self.form.image in names:
+                nests.append(self._image())
+            elif self.form.sums in names:
                 nests.append(self._task(nest))
             else:
                 nests.append(nest)
-        gone = (self.sums, self.image)
+        gone = (self.sums, self.padded)
         buffers = [b for b in self.root.alloc_buffers if not any(b.same_as(g) for g in gone)]
-        buffers.append(self.signs)
+        buffers.append(self.image)
         if self.expands:
             buffers.append(self.weights)
         if not self.direct:
             buffers.append(self.tiles)
         return with_root(self.old, tirx.SeqStmt(nests), buffers)
 
-    def _block(self, name: str) -> Any:
-        """The realisation of a block."""
-        found: list[Any] = []
-
-        def visit(realize: Any) -> Any:
-            if realize.block.name_hint == name:
-                found.append(realize)
-            return realize
-
-        structural_map(self.old.body, [(s_tir.SBlockRealize, visit)])
-        if len(found) != 1:
-            raise ValueError(f"{len(found)} blocks {name}")
-        return found[0]
+    def _image(self) -> tirx.Stmt:
+        if isinstance(self.shape, NumbersGeometry):
+            return write_codes(self.codes, self.data, self.image, self.shape)
+        return expand_image(self.data, self.image, self.shape)
 
     # -- products ---------------------------------------------------------------------------------
 
@@ -181,7 +188,7 @@ class _Writer:
             return tirx.SeqStmt([self._with_products(each) for each in body.seq])
         if not isinstance(body, tirx.For):
             return body
-        if _is_sum(body):
+        if is_sum(body, self.form.sums):
             return self._products()
         inner = self._with_products(body.body)
         return tirx.For(body.loop_var, body.min, body.extent, body.kind, inner)
@@ -190,8 +197,8 @@ class _Writer:
         """Image, first row and first group of 16 channels, from the loops around the sum."""
         inner = []
         for nest in self.nests:
-            if "bconv" in _names(nest):
-                inner = _loops_of_sum(nest)
+            if self.form.sums in names_of(nest):
+                inner = loops_of_sum(nest, self.form.sums)
         zero = {variable: index(0) for variable in inner}
         n, y, _, o, *_ = self.realize.iter_values
         simplify = tvm.sym.Analyzer().simplify
@@ -211,7 +218,7 @@ class _Writer:
         if self.expands:
             weights, first = self.weights, index(0)
         else:
-            weights, first = self.weight, block * (shape.steps * ROWS * UNIT)
+            weights, first = self.weight, block * (shape.steps * ROWS * UNIT // shape.element)
         if self.direct:
             out, pixel = shape.out_channels, (n * shape.out_image[0] + y) * shape.out_image[1]
             sums = Sums(self.sums, pixel * out + block * CHANNELS, out)
@@ -219,47 +226,10 @@ class _Writer:
             sums = Sums(self.tiles, index(0), self.width)
         row = n * shape.padded[0] + y * shape.strides[0]
         ahead = Ahead(self.weight, block, self.ahead) if self.ahead else None
-        operands = Operands(self.signs, row, weights, first, sums, ahead)
+        operands = Operands(self.product, self.image, row, weights, first, sums, ahead)
         return axes.block(
-            "bconv",
+            self.form.sums,
             write_products(shape, self.rows, self.vectors, operands),
-            [whole(self.signs), whole(self.weight if ahead else weights)],
+            [whole(self.image), whole(self.weight if ahead else weights)],
             [whole(sums.buffer), *([whole(weights)] if ahead else [])],
         )
-
-
-def _names(nest: Any) -> list[str]:
-    """The names of all blocks of a statement."""
-    found: list[str] = []
-
-    def visit(block: Any) -> Any:
-        found.append(str(block.name_hint))
-        return block
-
-    structural_map(nest, [(s_tir.SBlock, visit)])
-    return found
-
-
-def _loops_of_sum(nest: Any) -> list[Any]:
-    """The variables of the loops of the sum of a group, outermost first."""
-    if isinstance(nest, tirx.SeqStmt):
-        return next((found for each in nest.seq if (found := _loops_of_sum(each))), [])
-    if not isinstance(nest, tirx.For):
-        return []
-    return [loop.loop_var for loop in _perfect(nest)] if _is_sum(nest) else _loops_of_sum(nest.body)
-
-
-def _is_sum(nest: Any) -> bool:
-    """Whether a nest is the sum of a group; the loops over groups may be perfect around it."""
-    inner = innermost(nest)
-    is_conv = inner is not None and inner.block.name_hint == "bconv"
-    return is_conv and len(_perfect(nest)) == _SUM_LOOPS
-
-
-def _perfect(nest: Any) -> list[Any]:
-    """The loops of a perfect nest, outermost first."""
-    loops = []
-    while isinstance(nest, tirx.For):
-        loops.append(nest)
-        nest = nest.body
-    return loops

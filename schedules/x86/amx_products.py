@@ -9,8 +9,9 @@ from typing import Any
 
 from tvm import tirx
 
-from tvm_insta.schedules.generic.loops import Loop, index
+from tvm_insta.schedules.generic.loops import Loop, index, sequence
 from tvm_insta.schedules.x86.amx_bytes import expand_tile
+from tvm_insta.schedules.x86.amx_form import Product
 from tvm_insta.schedules.x86.amx_shape import (
     CHANNELS,
     RING,
@@ -30,7 +31,7 @@ class Sums:
     """Where the tiles of sums of a group are stored.
 
     Attributes:
-        buffer: int32; the sums of neighbouring pixels lie `stride` elements apart.
+        buffer: of 32-bit numbers; the sums of neighbouring pixels lie `stride` elements apart.
         first: element of the group's first sum.
         stride: elements from one pixel to the next.
     """
@@ -60,15 +61,17 @@ class Operands:
     """What the products of a group read and write.
 
     Attributes:
-        signs: the padded images as bytes, one behind the other.
+        product: the instruction.
+        image: the padded images in numbers that tiles load, one behind the other.
         row: the first row of the group in them, counted over all images.
-        weights: bytes [.., KH, U, 16, 64]; with `ahead` a ring of `RING` tiles.
+        weights: tiles [.., KH, U, 16, 64 bytes]; with `ahead` a ring of `RING` of them.
         first_weight: element of the first weight of the group's channels.
         sums: where the results go.
         ahead: where the tiles of the ring come from.
     """
 
-    signs: Any
+    product: Product
+    image: Any
     row: Any
     weights: Any
     first_weight: Any
@@ -96,7 +99,7 @@ def write_products(shape: Geometry, rows: int, vectors: int, operands: Operands)
         for vector in range(vectors):
             write = partial(_ahead, shape, rows, vector, operands)
             steps += _blocks(shape.tiles_of(rows), _AHEAD_AT_ONCE, write)
-    return steps[0] if len(steps) == 1 else tirx.SeqStmt(steps)
+    return sequence(steps)
 
 
 def _blocks(count: int, most: int, write: Callable[[Any, int], tirx.Stmt]) -> list[tirx.Stmt]:
@@ -120,17 +123,19 @@ def _several(
     weight_at = [count * (vectors + 1) + v for v in range(vectors)]
     stride = shape.strides[1] * shape.pixel
     ky, unit = Loop(shape.kernel[0], "ky"), Loop(shape.units, "unit")
-    row = (operands.row + ky.var) * shape.row + unit.var * UNIT
+    each = shape.element  # what is below counts numbers, all but the strides
+    row = (operands.row + ky.var) * (shape.row // each) + unit.var * (UNIT // each)
     body = []
     for v in range(vectors):
-        at = ((ky.var + v * shape.kernel[0]) * shape.units + unit.var) * (ROWS * UNIT)
+        at = ((ky.var + v * shape.kernel[0]) * shape.units + unit.var) * (ROWS * UNIT // each)
         at = operands.first_weight + at
         body.append(_tile("tileloadd64", weight_at[v], operands.weights, at, UNIT))
     for p in range(count):
-        pixels = row + starts[p] * stride
-        body.append(_tile("tileloadd64", pixel_at[p], operands.signs, pixels, stride))
+        pixels = row + starts[p] * (stride // each)
+        body.append(_tile("tileloadd64", pixel_at[p], operands.image, pixels, stride))
         body += [
-            _intrinsic("tdpbssd", sum_at[p][v], pixel_at[p], weight_at[v]) for v in range(vectors)
+            _intrinsic(operands.product.instruction, sum_at[p][v], pixel_at[p], weight_at[v])
+            for v in range(vectors)
         ]
     sums = operands.sums
     every = [(p, v) for p in range(count) for v in range(vectors)]
@@ -173,8 +178,8 @@ def _ahead(
     ]
     for p in range(count):
         pixels = row + starts[p] * stride
-        body.append(_tile("tileloadd64", pixel_at[p], operands.signs, pixels, stride))
-        body.append(_intrinsic("tdpbssd", p, pixel_at[p], weight_at))
+        body.append(_tile("tileloadd64", pixel_at[p], operands.image, pixels, stride))
+        body.append(_intrinsic(operands.product.instruction, p, pixel_at[p], weight_at))
     stores = [
         _tile(
             "tilestored64",

@@ -32,7 +32,7 @@ class Geometry:
         padding: top, left, bottom, right.
         strides: vertical, horizontal.
         kernel: height, width.
-        channels: input channels, a multiple of 4.
+        channels: input channels; where they are bits a multiple of 4.
         out_channels: output channels, a multiple of 16.
     """
 
@@ -61,6 +61,11 @@ class Geometry:
         return -(-self.channels // WORD)
 
     @property
+    def element(self) -> int:
+        """Bytes of a number that tiles load."""
+        return 1
+
+    @property
     def pixel(self) -> int:
         """Bytes of a pixel."""
         return self.words * WORD
@@ -87,7 +92,7 @@ class Geometry:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the weights, expanded."""
+        """Bytes of the weights, in tiles."""
         return self.out_channels // CHANNELS * self.steps * ROWS * UNIT
 
     @property
@@ -116,6 +121,27 @@ class Geometry:
     def steps_of(self, rows: int, vectors: int) -> int:
         """Times that such a group loads the weights of its channels."""
         return -(-self.tiles_of(rows) // tiles_at_once(vectors))
+
+
+@dataclass(frozen=True)
+class NumbersGeometry(Geometry):
+    """A convolution of narrow numbers, which are side by side in a pixel.
+
+    Attributes:
+        number_bytes: 1 for 8-bit integers, 2 for bfloat16.
+    """
+
+    number_bytes: int
+
+    @property
+    def element(self) -> int:
+        """Bytes of a number."""
+        return self.number_bytes
+
+    @property
+    def pixel(self) -> int:
+        """Bytes of a pixel."""
+        return self.channels * self.number_bytes
 
 
 def tiles_at_once(vectors: int) -> int:

@@ -9,8 +9,15 @@ import tvm
 from tvm_insta.schedules.backend import Ability, BackEnd, Rule
 from tvm_insta.schedules.base import BinarySum, Blocking, Family
 from tvm_insta.schedules.generic.backend import RULES
-from tvm_insta.schedules.variants import BinaryLayer, Measured, TileWeights, UsesTiles
+from tvm_insta.schedules.variants import (
+    BinaryLayer,
+    ChoosesFloats,
+    Measured,
+    TileWeights,
+    UsesTiles,
+)
 from tvm_insta.schedules.x86.amx import amx_space, schedule_amx
+from tvm_insta.schedules.x86.amx_float_cost import AmxFloats
 from tvm_insta.schedules.x86.families import AMX, family
 from tvm_insta.schedules.x86.nibbles import nibble_block, nibble_space, schedule_nibbles
 from tvm_insta.schedules.x86.variants import AmxTiles
@@ -54,10 +61,11 @@ class X86BackEnd(BackEnd):
 
         Intel's `vdpbf16ps` has half the rate of a float32 multiply-add: as many products a cycle,
         and images have to be rounded first. On Emerald Rapids ResNet-18's stem was slower than in
-        float32.
+        float32. With AMX tiles of bfloat16 each layer takes what should be the fastest, float32
+        too, see `chooses_floats`.
         """
         cpu = str(self.target.attrs.get("mcpu", ""))
-        if (option, value) != ("stem", "bf16") or cpu.startswith("znver"):
+        if (option, value) != ("stem", "bf16") or cpu.startswith("znver") or self.family.amx_bf16:
             return ""
         return (
             f"{cpu or 'a processor that is not AMD'} may multiply bfloat16 numbers no faster than "
@@ -83,3 +91,8 @@ class X86BackEnd(BackEnd):
     ) -> UsesTiles | None:
         """By wish, by measurement, else by the cost model."""
         return AmxTiles(wish, measured or {}, weights) if self.family.amx_tiles else None
+
+    def chooses_floats(self, kind: str) -> ChoosesFloats | None:
+        """By cost model, where tiles multiply such numbers."""
+        has = self.family.amx_bf16 if kind == "bf16" else self.family.amx_tiles
+        return AmxFloats(kind) if has else None

@@ -38,8 +38,9 @@ AVX2 = Family(
 SSE = replace(AVX2, name="sse", lanes=4, word_mask=WordMask.MOVMSK128, nibble_lanes=16)
 SSE2 = replace(SSE, binary=BinarySum.BYTE_COUNTS, nibble_lanes=0)
 
-# What `amx` uses: tiles of bytes, and masks that pick bytes.
+# What `amx` uses: tiles of bytes or of bfloat16 numbers, and vectors of bytes and their masks.
 AMX = frozenset({"amx-tile", "amx-int8", "avx512bw"})
+AMX_BF16 = frozenset({"amx-tile", "amx-bf16", "avx512bw"})
 
 
 def family(features: Set[str]) -> Family:
@@ -48,7 +49,7 @@ def family(features: Set[str]) -> Family:
         own = AVX512 if "avx512vpopcntdq" in features else AVX512_NO_POPCOUNT
         if "avx512bw" not in features:
             own = replace(own, nibble_lanes=32)
-        return replace(own, amx_tiles=features >= AMX)
+        return replace(own, amx_tiles=features >= AMX, amx_bf16=features >= AMX_BF16)
     if "avx2" in features:
         return AVX2
     return SSE if "ssse3" in features else SSE2

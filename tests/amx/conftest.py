@@ -22,7 +22,7 @@ from tvm_insta.runtime import amx, cpu
 from tvm_insta.target import parse
 
 SOURCE = Path(__file__).parent / "emulate.c"
-AMX = {"amx-int8", "amx-tile"}
+AMX = {"amx-bf16", "amx-int8", "amx-tile"}
 FLAGS = ("-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC")
 
 
@@ -42,7 +42,7 @@ def library(tmp_path_factory) -> Path:
     if shutil.which("gcc") is None:
         pytest.skip("no gcc to build the emulator with")
     path = tmp_path_factory.mktemp("emulator") / "libamx_emulate.so"
-    subprocess.run(["gcc", *FLAGS, SOURCE, "-o", path, "-ldl"], check=True)
+    subprocess.run(["gcc", *FLAGS, SOURCE, "-o", path, "-ldl", "-lm"], check=True)
     return path
 
 
@@ -80,4 +80,4 @@ def tiles(library, monkeypatch):
 @pytest.fixture(scope="session")
 def target():
     """This processor, and AMX."""
-    return parse("llvm -mcpu=native -mattr=+amx-int8,+amx-tile")
+    return parse("llvm -mcpu=native -mattr=+amx-bf16,+amx-int8,+amx-tile")

@@ -1,7 +1,7 @@
-/* AMX int8 without AMX: executes tile instructions in a handler of SIGILL. For tests only.
+/* AMX int8 and bf16 without AMX: executes tile instructions in a handler of SIGILL. For tests only.
  *
  * On a processor that lacks them, LDTILECFG, TILERELEASE, TILEZERO, TILELOADD, TILELOADDT1,
- * TILESTORED and TDPBSSD raise SIGILL. The handler decodes the instruction (Intel SDM vol. 2, VEX
+ * TILESTORED, TDPBSSD, TDPBUSD and TDPBF16PS raise SIGILL. The handler decodes the instruction (Intel SDM vol. 2, VEX
  * encodings of map 0F38), executes it on tiles in memory of the thread, and goes on behind it. What
  * a processor would refuse ends the process with one line on stderr: a tile that is not configured
  * on this thread, shapes that do not fit, use of tiles before the permission.
@@ -17,6 +17,8 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <float.h>
+#include <math.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -144,23 +146,60 @@ static void store(const instruction *in) {
     memcpy(in->base + in->index * r, tiles.data[in->reg][r], tiles.bytes[in->reg]);
 }
 
-static void multiply(const instruction *in) { /* TDPBSSD reg, rm, vvvv */
+static float flushed(float value) { return fabsf(value) < FLT_MIN ? copysignf(0, value) : value; }
+
+static float wide(const uint8_t *bfloat16) {
+  uint32_t bits = (uint32_t)bfloat16[1] << 24 | (uint32_t)bfloat16[0] << 16;
+  float value;
+  memcpy(&value, &bits, 4);
+  return flushed(value);
+}
+
+/* Two chains of FMAs that round to nearest, whose sum is added; subnormal numbers are 0. */
+static float dot_bf16(float sum, int a, int b, int m, int n) {
+  float chains[2] = {0, 0};
+  for (int k = 0; k < tiles.bytes[a] / 4; k++)
+    for (int part = 0; part < 2; part++) {
+      const float x = wide(tiles.data[a][m] + 4 * k + 2 * part), y = wide(tiles.data[b][k] + 4 * n + 2 * part);
+      chains[part] = flushed(fmaf(x, y, chains[part]));
+    }
+  return flushed(flushed(sum) + flushed(chains[0] + chains[1]));
+}
+
+static uint32_t dot_bytes(uint32_t sum, int a, int b, int m, int n, int is_signed) {
+  for (int k = 0; k < tiles.bytes[a]; k++) {
+    const uint8_t code = tiles.data[a][m][k];
+    sum += (uint32_t)((is_signed ? (int8_t)code : code) * (int8_t)tiles.data[b][k / 4][4 * n + k % 4]);
+  }
+  return sum;
+}
+
+enum { TDPBSSD = 0x5E03, TDPBUSD = 0x5E01, TDPBF16PS = 0x5C02 };
+
+static void multiply(const instruction *in, int which) { /* reg, rm, vvvv */
   const int to = in->reg, a = in->rm, b = in->vvvv;
   need(to), need(a), need(b);
-  if (to == a || to == b || a == b) refuse("TDPBSSD with one tile twice");
+  if (to == a || to == b || a == b) refuse("a product with one tile twice");
   if (tiles.rows[to] != tiles.rows[a] || tiles.bytes[to] != tiles.bytes[b] ||
       tiles.bytes[a] / 4 != tiles.rows[b]) {
-    dprintf(2, "TDPBSSD %d, %d, %d with %d, %d and %d rows of %d, %d and %d bytes\n", to, a, b,
+    dprintf(2, "a product %d, %d, %d with %d, %d and %d rows of %d, %d and %d bytes\n", to, a, b,
             tiles.rows[to], tiles.rows[a], tiles.rows[b], tiles.bytes[to], tiles.bytes[a], tiles.bytes[b]);
-    refuse("TDPBSSD with tiles whose shapes do not fit");
+    refuse("a product of tiles whose shapes do not fit");
   }
   for (int m = 0; m < tiles.rows[to]; m++)
     for (int n = 0; n < tiles.bytes[to] / 4; n++) {
-      uint32_t sum;
-      memcpy(&sum, tiles.data[to][m] + 4 * n, 4);
-      for (int k = 0; k < tiles.bytes[a]; k++)
-        sum += (uint32_t)((int8_t)tiles.data[a][m][k] * (int8_t)tiles.data[b][k / 4][4 * n + k % 4]);
-      memcpy(tiles.data[to][m] + 4 * n, &sum, 4);
+      uint8_t *at = tiles.data[to][m] + 4 * n;
+      if (which == TDPBF16PS) {
+        float sum;
+        memcpy(&sum, at, 4);
+        sum = dot_bf16(sum, a, b, m, n);
+        memcpy(at, &sum, 4);
+      } else {
+        uint32_t sum;
+        memcpy(&sum, at, 4);
+        sum = dot_bytes(sum, a, b, m, n, which == TDPBSSD);
+        memcpy(at, &sum, 4);
+      }
     }
   products++;
   full_products += tiles.rows[to] == ROWS;
@@ -181,8 +220,8 @@ static int execute(const instruction *in) {
     load(in);
   } else if (which == 0x4B02 && sib) {
     store(in);
-  } else if (which == 0x5E03 && in->mod == 3) {
-    multiply(in);
+  } else if ((which == TDPBSSD || which == TDPBUSD || which == TDPBF16PS) && in->mod == 3) {
+    multiply(in, which);
   } else {
     return 0;
   }

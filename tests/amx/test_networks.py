@@ -144,7 +144,7 @@ def test_init_of_the_plain_c_form(c_forms, library, refuse):
     code, _, text = done.stdout.splitlines()[0].partition(" ")
     if refuse:
         assert code == "10" and "refuses this process the use of AMX tiles" in text
-        assert "--binary popcount" in text
+        assert "-mattr=-amx-tile" in text
     else:
         assert (code, text) == ("0", "no error")
 
@@ -164,7 +164,7 @@ def test_loader_says_so_if_the_permission_is_refused(c_forms, monkeypatch):
     with pytest.raises(ArtefactError) as caught:
         runtime.load(c_forms / "c-amx")
     assert "refuses this process (Operation not permitted)" in str(caught.value)
-    assert "compile the model with --binary popcount" in str(caught.value)
+    assert "such as 'llvm -mcpu=native -mattr=-amx-tile'" in str(caught.value)
 
 
 def test_the_permission_is_asked_for_only_if_needed(monkeypatch):

@@ -13,7 +13,9 @@ from tvm_insta.target import parse
 @pytest.mark.parametrize(
     ("target", "stem", "doubted"),
     [
-        ("llvm -mcpu=sapphirerapids", "bf16", True),
+        ("llvm -mcpu=sapphirerapids", "bf16", False),  # AMX tiles of bfloat16
+        ("llvm -mcpu=sapphirerapids -mattr=-amx-bf16", "bf16", True),
+        ("llvm -mcpu=sapphirerapids -mattr=-amx-tile", "bf16", True),
         ("llvm -mcpu=cooperlake", "bf16", True),
         ("llvm -mcpu=znver4", "bf16", False),
         ("llvm -mcpu=sapphirerapids", "int8", False),

@@ -19,6 +19,8 @@ from tvm_insta.target import parse
 from tvm_insta.validate import validate
 
 FEATURE = {"bf16": "avx512bf16", "int8": "avx512vnni"}
+# With AMX layers this small stay in float32, or go to tiles: tests/amx has those.
+HERE = "llvm -mcpu=native -mattr=-amx-tile" if "amx-tile" in parse("llvm").features else "llvm"
 PIXELS = {"mode": "RGB", "layout": "NCHW", "size": [8, 8], "resize": "exact"}
 
 
@@ -46,7 +48,7 @@ class Stem(nn.Module):
 def build(stem, **options):
     if FEATURE[stem] not in parse("llvm").features:
         pytest.skip(f"this CPU has no {FEATURE[stem]}")
-    return tvm_insta.build(Stem().eval(), torch.zeros(1, 3, 8, 8), stem=stem, **options)
+    return tvm_insta.build(Stem().eval(), torch.zeros(1, 3, 8, 8), HERE, stem=stem, **options)
 
 
 @pytest.mark.parametrize("runtime", ["vm", "c"])

@@ -110,6 +110,13 @@ CALLS = {
         [tensor(N, 6, 6, 3), tensor(2, 2, 1, 2, 4, dtype=U)],
         dict(kind="int8", kernel_width=2, strides=[2, 1], padding=[1, 0, 2, 1], scale=0.5, zero=0),
     ),
+    "conv2d_tiles": (
+        ops.conv2d_tiles,
+        [tensor(N, 6, 6, 3), tensor(1, 2, 1, 16, 64, dtype="int8")],
+        dict(
+            kind="int8", kernel_width=2, strides=[2, 1], padding=[1, 0, 2, 1], scale=0.5, zero=128
+        ),
+    ),
     "halving_pool": (ops.halving_pool, [tensor(N, 5, 4, 8)], {}),
     "repeat_channels": (ops.repeat_channels, [tensor(N, 4, 4, 8)], dict(times=3)),
     "moments": (ops.moments, [tensor(N, 4, 4, 8)], dict(orders=[2, 3])),
@@ -142,6 +149,7 @@ BLOCKS = {
     "dense": (4, ["dense"], {}),
     "conv2d_blocked": (4, ["pad", "fconv"], {"fconv": "insta_fconv"}),
     "conv2d_narrow": (4, ["narrow_pad", "fconv"], {"fconv": "insta_fconv"}),
+    "conv2d_tiles": (4, ["narrow_pad", "fconv_tiles"], {"fconv_tiles": "insta_fconv_tiles"}),
     "halving_pool": (2, ["halving_pool"], {}),
     "repeat_channels": (2, ["repeat_channels"], {}),
     "moments": (8, ["moment_rows", "moment_total", "moment_out"], {}),

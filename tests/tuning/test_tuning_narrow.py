@@ -14,6 +14,8 @@ from tvm_insta.compiler import tuner
 from tvm_insta.errors import InstaError, TuneError
 from tvm_insta.passes.context import Context
 from tvm_insta.passes.pipeline import run_pipeline
+from tvm_insta.schedules import FloatVariant
+from tvm_insta.schedules.x86.amx_float_cost import AmxFloats
 from tvm_insta.target import parse
 from tvm_insta.tuning import lookup
 from tvm_insta.tuning.measure import random_arrays
@@ -21,7 +23,8 @@ from tvm_insta.tuning.options import SweepOptions
 from tvm_insta.tuning.runner import LocalRunner, reference_path
 from tvm_insta.tuning.workload import codes_of
 
-SERVER = parse("llvm -mcpu=sapphirerapids")
+AMX = parse("llvm -mcpu=sapphirerapids")
+SERVER = parse("llvm -mcpu=sapphirerapids -mattr=-amx-tile")
 NEEDS = {"bf16": {"avx512bf16"}, "int8": {"avx512vnni", "avxvnni"}}
 EXAMPLE = torch.zeros(1, 3, 8, 8)
 
@@ -39,7 +42,7 @@ def network(stem, target=SERVER):
 def stem_task(stem, target=SERVER):
     made = network(stem, target)
     every = made.tasks(made.kernels("popcount"))
-    (task,) = (t for t in every if t.rule == "insta_fconv")
+    (task,) = (t for t in every if t.rule in ("insta_fconv", "insta_fconv_tiles"))
     return task
 
 
@@ -99,13 +102,30 @@ def test_candidates_are_checked_with_numbers(stem, runner):
     assert np.isfinite(values).all() and len(np.unique(values)) > len(values) // 2
 
 
-def test_weights_of_bf16_are_numbers():
-    task = stem_task("bf16")
-    arrays = random_arrays(task.mod, 0)
-    (weight,) = (a for a in arrays if a.dtype == np.uint32 and a.ndim == 5)
-    halves = weight.view(np.uint16).astype(np.uint32) << 16
-    values = halves.view(np.float32)
-    assert np.isfinite(values).all() and 0.9 < values.std() < 1.1
+@pytest.fixture
+def in_tiles(monkeypatch):
+    """On a target with AMX float layers take tiles, whatever the cost model counts."""
+    monkeypatch.setattr(AmxFloats, "__call__", lambda *_: FloatVariant.TILES)
+
+
+def test_weights_of_bf16_are_numbers(in_tiles):
+    for task in (stem_task("bf16"), stem_task("bf16", AMX)):
+        arrays = random_arrays(task.mod, 0)
+        (weight,) = (a for a in arrays if a.ndim == 5)
+        assert weight.dtype in (np.uint32, np.uint16)
+        halves = weight.view(np.uint16).astype(np.uint32) << 16
+        values = halves.view(np.float32)
+        assert np.isfinite(values).all() and 0.9 < values.std() < 1.1
+
+
+def test_layers_in_tiles_are_tasks(in_tiles):
+    """With parameters, and for a runner that gives seconds in a process with the permission."""
+    tasks = {stem: stem_task(stem, AMX) for stem in ("bf16", "int8")}
+    for stem, codes in (("bf16", "uint16"), ("int8", "uint8")):
+        task = tasks[stem]
+        assert (task.rule, task.tiles, task.label) == ("insta_fconv_tiles", True, "0 in tiles")
+        assert codes_of(task.mod["main"]) == codes and len(task.choices) > 1
+    assert tasks["bf16"].key != tasks["int8"].key
 
 
 def test_what_cannot_be_is_refused():

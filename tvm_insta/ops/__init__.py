@@ -16,6 +16,7 @@ from .bitserial_dense import bitserial_dense
 from .bitserial_product import bitserial_product
 from .conv2d import conv2d, conv2d_blocked
 from .conv2d_narrow import conv2d_narrow
+from .conv2d_tiles import conv2d_tiles
 from .convolution import convolution
 from .dense import dense
 from .halving_pool import halving_pool
@@ -37,6 +38,7 @@ __all__ = [
     "conv2d",
     "conv2d_blocked",
     "conv2d_narrow",
+    "conv2d_tiles",
     "convolution",
     "dense",
     "halving_pool",

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from tvm import relax, te, tirx
 
 from . import _dot
+from ._codes import te_codes
 from ._common import (
     OUT_ELEMENTWISE_FUSABLE,
     Dim,
@@ -84,7 +85,7 @@ def te_conv2d_narrow(
     weight: te.Tensor,
     attributes: Conv2dNarrow,
 ) -> te.Tensor:
-    """TE of the operator: block "narrow_pad" (codes of the padded rows), then "fconv"."""
+    """TE of the operator: block "narrow_pad" (see `_codes`), then "fconv"."""
     kind, zero, strides = attributes.kind, attributes.zero, attributes.strides
     kernel_width = attributes.kernel_width
     batch, height, image_width, channels = data.shape
@@ -96,16 +97,7 @@ def te_conv2d_narrow(
     out_h = (padded_h - kernel_h) // strides[0] + 1
     out_w = (padded_w - kernel_width) // strides[1] + 1
     row = max(padded_w * depth, (out_w - 1) * strides[1] * depth + units * numbers)
-    dtype = "uint16" if kind == "bf16" else "uint8"
-    nothing = tirx.const(0 if kind == "bf16" else zero, dtype)
-
-    def code(n: tirx.Expr, y: tirx.Expr, e: tirx.Expr) -> tirx.Expr:
-        inside = tirx.all(y >= top, y < top + height, e >= left * depth, e < (left + width) * depth)
-        at = e - left * depth
-        value = data(n, y - top, at // depth, at % depth)
-        return tirx.if_then_else(inside, _code(value, kind, attributes.scale, zero), nothing)
-
-    codes = te.compute([batch, padded_h, extent(row)], code, name="narrow_pad")
+    codes = te_codes(data, attributes.padding, row, kind, attributes.scale, zero)
     ky, unit = reduce_axis(kernel_h, "ky"), reduce_axis(units, "unit")
 
     def product(n: tirx.Expr, y: tirx.Expr, x: tirx.Expr, o: tirx.Expr) -> tirx.Expr:
@@ -124,18 +116,6 @@ def te_conv2d_narrow(
         attrs["pragma_import_llvm"] = _dot.llvm_functions()
     shape = [batch, out_h, extent(out_w), extent(blocks * lanes)]
     return te.compute(shape, product, name="fconv", attrs=attrs)
-
-
-def _code(value: tirx.Expr, kind: str, scale: float, zero: int) -> tirx.Expr:
-    if kind == "int8":
-        steps = tirx.nearbyint(value * tirx.const(scale, "float32"))
-        low, high = (tirx.const(s * float(LARGEST_CODE), "float32") for s in (-1, 1))
-        clipped = tirx.max(tirx.min(steps, high), low)
-        return (clipped.astype("int32") + zero).astype("uint8")  # int8 codes: their bits
-    bits = tirx.reinterpret("uint32", value)
-    half = tirx.const(0x7FFF, "uint32")
-    by = tirx.const(16, "uint32")
-    return ((bits + half + ((bits >> by) & tirx.const(1, "uint32"))) >> by).astype("uint16")
 
 
 conv2d_narrow = Operator(

@@ -280,6 +280,54 @@ def conv2d_narrow(
     return sums_added
 
 
+def conv2d_tiles(
+    data: Floats,
+    weight: NDArray[Any],
+    *,
+    kind: str,
+    kernel_width: int,
+    strides: Sequence[int] = (1, 1),
+    padding: Sequence[int] = (0, 0, 0, 0),
+    scale: float = 1.0,
+    zero: int = 0,
+) -> NDArray[Any]:
+    """Oracle of `insta.conv2d_tiles`, bit for bit; for finite data."""
+    blocks, rows, units, _, numbers = weight.shape
+    # [O, KH, U, G], number k of a unit at k
+    run = weight.reshape(blocks, rows, units, 16, 16, -1).transpose(0, 4, 1, 2, 3, 5)
+    run = np.ascontiguousarray(run).reshape(blocks * 16, rows, units, numbers)
+    top, left, bottom, right = padding
+    padded = np.pad(data, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    depth = data.shape[3]
+    height = (padded.shape[1] - rows) // strides[0] + 1
+    width = (padded.shape[2] - kernel_width) // strides[1] + 1
+    if kind == "bf16":
+        total: NDArray[Any] = np.zeros((len(data), height, width, blocks * 16), np.float32)
+        codes, taps = _flushed(_from_bf16(to_bf16(padded))), _flushed(_from_bf16(run))
+    else:
+        total = np.zeros((len(data), height, width, blocks * 16), np.int64)
+        steps = np.clip(np.rint(padded * np.float32(scale)), -LARGEST_CODE, LARGEST_CODE)
+        codes, taps = steps.astype(np.int64) + zero, run.astype(np.int64)
+    for ky, unit in np.ndindex(rows, units):
+        chains = [np.zeros_like(total), np.zeros_like(total)]
+        for k in range(min(numbers, kernel_width * depth - unit * numbers)):
+            kx, channel = divmod(unit * numbers + k, depth)
+            seen = codes[:, ky :: strides[0], kx :: strides[1], channel]
+            seen = seen[:, :height, :width, None]
+            if kind == "bf16":
+                chains[k % 2] = _flushed(_fma(seen, taps[:, ky, unit, k], chains[k % 2]))
+            else:
+                total += seen * taps[:, ky, unit, k]
+        if kind == "bf16":
+            total = _flushed(total + _flushed(chains[0] + chains[1]))
+    return total if kind == "bf16" else total.astype(np.int32)
+
+
+def _flushed(values: NDArray[Any]) -> NDArray[Any]:
+    """Subnormal numbers of float32 as zeros of their sign."""
+    return np.where(np.abs(values) < np.finfo(np.float32).tiny, values * 0, values)
+
+
 def _from_bf16(codes: NDArray[np.uint16]) -> NDArray[np.float64]:
     return (codes.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
 

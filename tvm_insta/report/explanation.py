@@ -13,7 +13,8 @@ from tvm_insta.report.rows import Advice, Explanation, KernelRow, LayerRow, Timi
 from tvm_insta.runtime.manifest import Kernel, Layer, Manifest, TensorInfo
 from tvm_insta.runtime.manifest_checks import BATCH, image_bytes
 
-_AMX, _NARROW = "insta.bitserial_conv2d_signs", "insta.conv2d_narrow"
+_AMX = frozenset({"insta.bitserial_conv2d_signs", "insta.conv2d_tiles"})
+_NARROW = "insta.conv2d_narrow"
 _PACKED = "uint32"
 
 
@@ -87,7 +88,7 @@ def _kernel_rows(manifest: Manifest, times: LayerTimes | None) -> tuple[KernelRo
                 symbol=kernel.symbol,
                 operators=kernel.operators,
                 layers=tuple(layer.name for layer in layers),
-                family="amx" if _AMX in kernel.operators else manifest.family,
+                family="amx" if _AMX & set(kernel.operators) else manifest.family,
                 rule=schedule.rule if schedule else "-",
                 state=schedule.state if schedule else "-",
                 fallback=schedule.fallback if schedule else None,
@@ -122,7 +123,7 @@ def peak_of(operators: Sequence[str], peaks: Peaks) -> float | None:
 
     There is no probe of AMX tiles, nor of bfloat16 and int8 products.
     """
-    if _AMX in operators or _NARROW in operators:
+    if _AMX & set(operators) or _NARROW in operators:
         return None
     return peaks.binary_gmacs if names.any_binary(operators) else peaks.float_gmacs
 

@@ -32,7 +32,8 @@ def ask_permission(needs: Iterable[str]) -> None:
         raise ArtefactError(
             f"the artefact uses AMX tiles, which the operating system refuses this process "
             f"({os.strerror(code)}): run it on Linux 5.16 or later where nothing filters "
-            "arch_prctl, or compile the model with --binary popcount"
+            "arch_prctl, or compile the model for a target without them, such as "
+            "'llvm -mcpu=native -mattr=-amx-tile'"
         )
 
 

@@ -44,6 +44,9 @@ def random_arrays(mod: IRModule, seed: int) -> list[Array]:
             numbers = generator.standard_normal((*shape, 2)).astype(np.float32)
             halves = (numbers.view(np.uint32) >> 16).astype(np.uint16)
             arrays.append(halves.view(np.uint32)[..., 0])
+        elif dtype == "uint16" and pairs and len(shape) == 5:  # the same for AMX tiles
+            numbers = generator.standard_normal(shape).astype(np.float32)
+            arrays.append((numbers.view(np.uint32) >> 16).astype(np.uint16))
         elif dtype == "uint32" and runs is not None and len(shape) == 5:
             arrays.append(_weight_of_runs(generator, shape, runs))
         elif dtype.startswith("uint"):

@@ -16,6 +16,9 @@ from tvm_insta.schedules import Tiles, back_end, schedule_module
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning.workload import canonical, key_of
 
+_IN_TILES = frozenset({"insta_bconv_signs", "insta_fconv_tiles"})
+"""Rules of kernels in AMX tiles."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -25,8 +28,8 @@ class Task:
         key: hash of the workload.
         name: of the kernel in the network.
         mod: the workload, see `workload.canonical`.
-        rule: the schedule rule: "insta_bconv" and what begins with it, "insta_fconv" or
-            "insta_pack".
+        rule: the schedule rule: "insta_bconv" and what begins with it, "insta_fconv",
+            "insta_fconv_tiles" or "insta_pack".
         choices: all parameters that the rule accepts.
         default: the parameters it takes by itself.
         calls: how often the network calls the kernel for one image.
@@ -63,7 +66,7 @@ class Task:
     @property
     def tiles(self) -> bool:
         """Whether it computes in AMX tiles, for which a process needs a permission."""
-        return self.rule == "insta_bconv_signs"
+        return self.rule in _IN_TILES
 
 
 @dataclass(frozen=True)
