@@ -108,9 +108,13 @@ def grouped(runs: Sequence[Run]) -> list[Group]:
         Group(recipe, tuple(sorted(members, key=lambda run: run.recipe.seed)))
         for recipe, members in found.items()
     ]
-    return sorted(
-        groups, key=lambda g: (g.recipe.model, g.recipe.epochs, g.name != "baseline", g.name)
-    )
+
+    def order(group: Group) -> tuple[object, ...]:
+        recipe = group.recipe
+        begun = recipe.start_sha256 or ""  # runs from scratch come first
+        return recipe.model, begun, recipe.epochs, group.name != "baseline", group.name
+
+    return sorted(groups, key=order)
 
 
 def network(recipe: Recipe) -> nn.ModelOptions:
