@@ -20,7 +20,7 @@ import torch
 from benchmarks import ablation_latency, common
 from benchmarks.ablation_latency import NAME, Latencies
 from benchmarks.ablation_plot import draw
-from benchmarks.ablation_runs import Group, grouped, network, read_runs, schedule, title
+from benchmarks.ablation_runs import Group, by_schedule, grouped, network, read_runs, title
 from tvm_insta import cli, nn
 from tvm_insta.train import Recipe
 from tvm_insta.train.curves import check_plot
@@ -100,8 +100,7 @@ def page(
         *_about_latency(latencies),
         "",
     ]
-    for key in dict.fromkeys(schedule(group.recipe) for group in groups):
-        members = [group for group in groups if schedule(group.recipe) == key]
+    for key, members in by_schedule(groups).items():
         lines += _section(key, members, latencies)
     if unfinished:
         lines += ["## Runs that are not finished", "", *(f"- {line}" for line in unfinished), ""]

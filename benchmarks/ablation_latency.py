@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks import common, overhead
 from tvm_insta import cli
 from tvm_insta.errors import InputError
@@ -76,16 +74,16 @@ def measure(networks: Iterable[ModelOptions], rounds: int) -> Latencies:
             folders: dict[str, str] = {}
             for index, each in enumerate(members):
                 bar(f"compile {_name(each)}", step := step + 1, len(wanted) + 1)
-                folders[str(index)] = str(Path(place) / str(index))
+                folder = Path(place) / str(index)
                 arguments = {name: value for name, value in asdict(each).items() if name != "model"}
-                build(model, Path(folders[str(index)]), {}, **arguments)
+                build(model, folder, {}, **arguments)
+                folders[json.dumps(["vm", str(index) if index else overhead.BASELINE])] = str(
+                    folder
+                )
             task = {"folders": folders, "threads": 1, "rounds": rounds}
-            turns = overhead.run_turns(task, cores, 1)
-        plain = np.asarray(turns["0"])
-        for index, each in enumerate(members):
-            own = np.asarray(turns[str(index)])
-            low, middle, high = common.percentiles(100 * (own / plain - 1))
-            found[each] = Latency(1e3 * float(np.median(own)), middle, low, high)
+            costs = overhead.compare(model, 1, overhead.run_turns(task, cores, 1))
+        for each, cost in zip(members, costs, strict=True):
+            found[each] = Latency(cost.median, cost.overhead, cost.overhead_p10, cost.overhead_p90)
     bar.close()
     record = common.record()
     return Latencies(f"{record['cpu']}, {str(record['date'])[:10]}", rounds, found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.ablation_runs import Group, schedule, title
+from benchmarks.ablation_runs import Group, by_schedule, title
 
 _ROW, _HEAD = 0.28, 0.9  # inches
 
@@ -22,9 +22,8 @@ def draw(groups: Sequence[Group], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    keys = list(dict.fromkeys(schedule(group.recipe) for group in groups))
-    panels = [[g for g in groups if schedule(g.recipe) == key] for key in keys]
-    heights = [_HEAD + _ROW * len(members) for members in panels]
+    panels = by_schedule(groups)
+    heights = [_HEAD + _ROW * len(members) for members in panels.values()]
     figure, rows = pyplot.subplots(
         len(panels),
         1,
@@ -33,7 +32,7 @@ def draw(groups: Sequence[Group], path: Path) -> None:
         layout="constrained",
         squeeze=False,
     )
-    for axes, key, members in zip(rows[:, 0], keys, panels, strict=True):
+    for axes, (key, members) in zip(rows[:, 0], panels.items(), strict=True):
         for at, group in enumerate(members):
             baseline = group.recipe.variant == "baseline"
             colour = "0.45" if baseline else "C0"

@@ -142,6 +142,14 @@ def schedule(recipe: Recipe) -> Recipe:
     )
 
 
+def by_schedule(groups: Sequence[Group]) -> dict[Recipe, list[Group]]:
+    """The groups of each schedule, in the order of the first of them."""
+    found: dict[Recipe, list[Group]] = {}
+    for group in groups:
+        found.setdefault(schedule(group.recipe), []).append(group)
+    return found
+
+
 def title(key: Recipe) -> str:
     """What a schedule is called."""
     real, binary = key.epochs

@@ -8,8 +8,8 @@ from typing import Protocol
 
 
 @dataclass(frozen=True)
-class BinaryLayer:
-    """A binary convolution, as far as it decides how to compute it.
+class ConvolutionLayer:
+    """A convolution, as far as it decides how to compute it.
 
     Attributes:
         image: input height and width.
@@ -18,7 +18,6 @@ class BinaryLayer:
         kernel: height, width.
         strides: vertical, horizontal.
         padding: top, left, bottom, right.
-        plain: one bipolar bit, no groups, no dilation.
     """
 
     image: tuple[int, int]
@@ -27,6 +26,16 @@ class BinaryLayer:
     kernel: tuple[int, int]
     strides: tuple[int, int]
     padding: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class BinaryLayer(ConvolutionLayer):
+    """A binary convolution.
+
+    Attributes:
+        plain: one bipolar bit, no groups, no dilation.
+    """
+
     plain: bool
 
 
@@ -67,24 +76,8 @@ class UsesTiles(Protocol):
 
 
 @dataclass(frozen=True)
-class FloatLayer:
-    """A float convolution without groups and dilation, as far as it decides how to compute it.
-
-    Attributes:
-        image: input height and width.
-        channels: input channels.
-        out_channels: output channels.
-        kernel: height, width.
-        strides: vertical, horizontal.
-        padding: top, left, bottom, right.
-    """
-
-    image: tuple[int, int]
-    channels: int
-    out_channels: int
-    kernel: tuple[int, int]
-    strides: tuple[int, int]
-    padding: tuple[int, int, int, int]
+class FloatLayer(ConvolutionLayer):
+    """A float convolution without groups and dilation."""
 
 
 class FloatVariant(Enum):

@@ -96,7 +96,13 @@ def tiles_us(layer: BinaryLayer, weights: TileWeights) -> float:
     if weights is TileWeights.BITS:
         bands = shape.out_image[0] // own_band(shape, vectors, rows)
         return (fixed + bands * shape.weight_bytes / (ROWS * UNIT) * EXPAND_NS) / 1e3
+    return (fixed + streamed_ns(shape)) / 1e3
+
+
+def streamed_ns(shape: Geometry) -> float:
+    """Nanoseconds of weights that tiles load from behind the second-level cache."""
     if shape.weight_bytes < STREAMED:
-        return fixed / 1e3
-    passes = shape.out_image[0] // rows * shape.steps_of(rows, vectors)
-    return (fixed + passes * shape.weight_bytes * STREAM_NS) / 1e3
+        return 0.0
+    rows = rows_of_group(shape)
+    passes = shape.out_image[0] // rows * shape.steps_of(rows, own_vectors(shape))
+    return passes * shape.weight_bytes * STREAM_NS

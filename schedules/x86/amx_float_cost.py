@@ -13,13 +13,18 @@ import math
 from dataclasses import dataclass
 
 from tvm_insta.schedules.variants import FloatLayer, FloatVariant
-from tvm_insta.schedules.x86.amx_cost import PRODUCT_NS, STREAM_NS, STREAMED, SUM_NS
+from tvm_insta.schedules.x86.amx_cost import (
+    PRODUCT_NS,
+    STREAM_NS,
+    STREAMED,
+    SUM_NS,
+    streamed_ns,
+)
 from tvm_insta.schedules.x86.amx_shape import (
     CHANNELS,
     ROWS,
     UNIT,
     NumbersGeometry,
-    own_vectors,
     rows_of_group,
 )
 
@@ -100,10 +105,7 @@ def tiles_us(layer: FloatLayer, kind: str) -> float:
     rows = rows_of_group(shape)
     sums = math.prod(shape.out_image) * layer.out_channels
     fixed = shape.products_of(rows) * NUMBERS[kind].product_ns + sums * SUM_NS + _codes(layer)
-    if shape.weight_bytes < STREAMED:
-        return fixed / 1e3
-    passes = shape.out_image[0] // rows * shape.steps_of(rows, own_vectors(shape))
-    return (fixed + passes * shape.weight_bytes * STREAM_NS) / 1e3
+    return (fixed + streamed_ns(shape)) / 1e3
 
 
 def _products(layer: FloatLayer, taps: int) -> float:

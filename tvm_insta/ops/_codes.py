@@ -7,14 +7,72 @@ ties to even. A code of int8 is zero + clip(round(data * scale), -127, 127).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
-from tvm import te, tirx
+from tvm import relax, te, tirx
 
-from ._common import extent, known
-from .packing import LARGEST_CODE
+from ._common import Dim, extent, fail, known, output_image
+from .packing import LARGEST_CODE, ZERO_CODE
 
 BLOCK = "narrow_pad"
 """The block that makes the codes."""
+
+
+class Sums(Protocol):
+    """The attributes of an operator that sums products of codes."""
+
+    @property
+    def kind(self) -> str:
+        """One of "bf16" and "int8"."""
+
+    @property
+    def zero(self) -> int:
+        """The code of 0, for kind "int8"."""
+
+    @property
+    def strides(self) -> Sequence[int]:
+        """Vertical, horizontal."""
+
+    @property
+    def padding(self) -> Sequence[int]:
+        """Top, left, bottom, right."""
+
+
+def type_of_sums(
+    call: relax.Call,
+    attributes: Sums,
+    data: list[Dim],
+    kernel: tuple[int, int],
+    out_channels: int,
+) -> relax.TensorType:
+    """The result [N, OH, OW, O] of such an operator, float32 for "bf16" and int32 for "int8".
+
+    Args:
+        call: of the operator.
+        attributes: of the call.
+        data: [N, H, W, C].
+        kernel: height, width.
+        out_channels: O.
+
+    Raises:
+        OpError: the code of 0 is none, sums may overflow, or the kernel is larger than the image.
+    """
+    zero, channels, (height, width) = attributes.zero, known(data[3]), kernel
+    if zero not in (0, ZERO_CODE):
+        fail(call, f"zero is {zero}; pass {ZERO_CODE} for uint8 codes or 0 for int8 codes")
+    most = (zero + LARGEST_CODE) * LARGEST_CODE  # the largest product of a code and a weight
+    if attributes.kind == "int8" and height * width * channels * most >= 2**31:
+        fail(call, f"{height} x {width} taps of {channels} channels may overflow int32; use bf16")
+    image = output_image(
+        call,
+        data[1:3],
+        kernel,
+        strides=attributes.strides,
+        padding=attributes.padding,
+        dilation=[1, 1],
+    )
+    dtype = "float32" if attributes.kind == "bf16" else "int32"
+    return relax.TensorType([data[0], *image, out_channels], dtype)
 
 
 def te_codes(

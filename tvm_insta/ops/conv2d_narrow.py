@@ -22,20 +22,18 @@ from dataclasses import dataclass
 from tvm import relax, te, tirx
 
 from . import _dot
-from ._codes import te_codes
+from ._codes import te_codes, type_of_sums
 from ._common import (
     OUT_ELEMENTWISE_FUSABLE,
     Dim,
     expect_dim,
     extent,
-    fail,
     known,
-    output_image,
     reduce_axis,
 )
 from ._declare import Argument, Operator, choice, integer, number
 from ._window import Window
-from .packing import LARGEST_CODE, NUMBERS, ZERO_CODE
+from .packing import NUMBERS, ZERO_CODE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,26 +56,12 @@ class Conv2dNarrow(Window):
 def _type_of(
     call: relax.Call, attributes: Conv2dNarrow, data: list[Dim], weight: list[Dim]
 ) -> relax.TensorType:
-    kind, zero, width = attributes.kind, attributes.zero, attributes.kernel_width
+    kind, width = attributes.kind, attributes.kernel_width
     blocks, height, channels = known(weight[0]), known(weight[1]), known(data[3])
-    if zero not in (0, ZERO_CODE):
-        fail(call, f"zero is {zero}; pass {ZERO_CODE} for uint8 codes or 0 for int8 codes")
     units = -(-width * channels // NUMBERS[kind])
     expect_dim(call, ("weight", 2), weight[2], 1, "a kernel row is one run of units")
     expect_dim(call, ("weight", 3), weight[3], units, "units of a kernel row")
-    most = (zero + LARGEST_CODE) * LARGEST_CODE  # the largest product of a code and a weight
-    if kind == "int8" and height * width * channels * most >= 2**31:
-        fail(call, f"{height} x {width} taps of {channels} channels may overflow int32; use bf16")
-    image = output_image(
-        call,
-        data[1:3],
-        (height, width),
-        strides=attributes.strides,
-        padding=attributes.padding,
-        dilation=[1, 1],
-    )
-    dtype = "float32" if kind == "bf16" else "int32"
-    return relax.TensorType([data[0], *image, blocks * known(weight[4])], dtype)
+    return type_of_sums(call, attributes, data, (height, width), blocks * known(weight[4]))
 
 
 def te_conv2d_narrow(

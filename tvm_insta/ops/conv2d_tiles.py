@@ -36,7 +36,7 @@ from dataclasses import dataclass
 
 from tvm import relax, te, tirx
 
-from ._codes import te_codes
+from ._codes import te_codes, type_of_sums
 from ._common import (
     OUT_ELEMENTWISE_FUSABLE,
     Dim,
@@ -44,12 +44,10 @@ from ._common import (
     extent,
     fail,
     known,
-    output_image,
     reduce_axis,
 )
 from ._declare import Argument, Operator, choice, integer, number
 from ._window import Window
-from .packing import LARGEST_CODE, ZERO_CODE
 from .tile_numbers import CHANNELS, TILE_UNITS
 
 RULE = "insta_fconv_tiles"
@@ -76,10 +74,8 @@ class Conv2dTiles(Window):
 def _type_of(
     call: relax.Call, attributes: Conv2dTiles, data: list[Dim], weight: list[Dim]
 ) -> relax.TensorType:
-    kind, zero, width = attributes.kind, attributes.zero, attributes.kernel_width
+    kind, width = attributes.kind, attributes.kernel_width
     blocks, height, channels = known(weight[0]), known(weight[1]), known(data[3])
-    if zero not in (0, ZERO_CODE):
-        fail(call, f"zero is {zero}; pass {ZERO_CODE} for uint8 codes or 0 for int8 codes")
     unit = TILE_UNITS[kind]
     got = str(call.args[1].ty.dtype.dtype)
     if got != unit.dtype:
@@ -88,19 +84,7 @@ def _type_of(
     expect_dim(call, ("weight", 2), weight[2], units, "units of a kernel row")
     expect_dim(call, ("weight", 3), weight[3], CHANNELS, "rows of a tile")
     expect_dim(call, ("weight", 4), weight[4], unit.numbers, "numbers of a row")
-    most = (zero + LARGEST_CODE) * LARGEST_CODE  # the largest product of a code and a weight
-    if kind == "int8" and height * width * channels * most >= 2**31:
-        fail(call, f"{height} x {width} taps of {channels} channels may overflow int32; use bf16")
-    image = output_image(
-        call,
-        data[1:3],
-        (height, width),
-        strides=attributes.strides,
-        padding=attributes.padding,
-        dilation=[1, 1],
-    )
-    dtype = "float32" if kind == "bf16" else "int32"
-    return relax.TensorType([data[0], *image, blocks * CHANNELS], dtype)
+    return type_of_sums(call, attributes, data, (height, width), blocks * CHANNELS)
 
 
 def te_conv2d_tiles(data: te.Tensor, weight: te.Tensor, attributes: Conv2dTiles) -> te.Tensor:

@@ -125,11 +125,15 @@ def from_json(entry: Any) -> IRModule:
     return mod
 
 
+def _blocks(mod: IRModule) -> list[Any]:
+    """The blocks of a workload, in order."""
+    schedule = s_tir.Schedule(mod)
+    return [schedule.get(b) for b in schedule.get_child_blocks(schedule.get_sblock("root"))]
+
+
 def blocks_of(mod: IRModule) -> Counter[str]:
     """How often each name of a block is in a workload."""
-    schedule = s_tir.Schedule(mod)
-    children = schedule.get_child_blocks(schedule.get_sblock("root"))
-    return Counter(str(schedule.get(block).name_hint) for block in children)
+    return Counter(str(block.name_hint) for block in _blocks(mod))
 
 
 def layer_of(mod: IRModule) -> Hashable | None:
@@ -138,10 +142,8 @@ def layer_of(mod: IRModule) -> Hashable | None:
     Rule, attributes and the buffers of the blocks that a rule is for: the layer itself, without
     what is fused behind it.
     """
-    schedule = s_tir.Schedule(mod)
     found = []
-    for reference in schedule.get_child_blocks(schedule.get_sblock("root")):
-        block = schedule.get(reference)
+    for block in _blocks(mod):
         if _RULE in block.annotations:
             notes = tuple(sorted((name, str(note)) for name, note in block.annotations.items()))
             buffers = [region.source for region in (*block.reads, *block.writes)]
@@ -160,12 +162,7 @@ def arguments_of(mod: IRModule) -> list[tuple[str, tuple[int, ...]]]:
 
 def outputs_of(mod: IRModule) -> list[int]:
     """Positions of the parameters that the workload writes."""
-    schedule = s_tir.Schedule(mod)
-    written = [
-        region.source
-        for block in schedule.get_child_blocks(schedule.get_sblock("root"))
-        for region in schedule.get(block).writes
-    ]
+    written = [region.source for block in _blocks(mod) for region in block.writes]
     parameters = list(mod["main"].params)
     return [i for i, p in enumerate(parameters) if any(p.same_as(buffer) for buffer in written)]
 
