@@ -79,10 +79,12 @@ def test_every_image_gets_pytorchs_class(network, images, expected, form, tmp_pa
     ours = classify(module, x)
     other = np.nonzero(ours.argmax(1) != expected.argmax(1))[0]
     assert len(other) <= 1e-3 * len(x)
-    if len(other):
+    for index in other:
+        image = torch.from_numpy(x[index : index + 1])
         # Valid: every bit that differs lay within the rounding of its sum, or follows from one.
-        found = validate(module, network.module, [torch.from_numpy(x[other])])
+        found = validate(module, network.module, [image])
         assert not found.failures(), found.failures()
-        assert found.flips, "another class without a flipped bit"
+        # PyTorch itself may give another class to an image alone than to the same in a batch.
+        assert found.top1 == 1.0 or found.flips + found.free_flips
     if form == "c":
         assert logits_in_c(tmp_path / "net", x, tmp_path).tobytes() == ours.tobytes()

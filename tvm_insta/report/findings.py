@@ -64,5 +64,10 @@ def _bit_lines(findings: Findings) -> Iterator[str]:
         f"flipped bits: {findings.flips} of {findings.bits:,}, each within {distance:.1e} rms of "
         f"its threshold {limit}"
     )
+    if findings.free_flips:
+        yield (
+            f"running free: {findings.free_flips} more where the rounding of several layers adds "
+            f"up, each within {findings.free_distance:.1e} rms of its threshold"
+        )
     if zeros:
         yield f"zeros: {zeros:,} signs of 0 are +1, as --sign-of-zero +1 asks for"

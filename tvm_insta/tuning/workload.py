@@ -117,7 +117,8 @@ def from_json(entry: Any) -> IRModule:
     if len(blob) < 8 or int.from_bytes(blob[:8], "little") != len(blob) - 8:
         raise ValueError("the module is incomplete")
     try:
-        mod = tvm.ir.load_json(blob[8:].decode())
+        # tvm.ir.load_json reads and writes it all once more, in Python, for TVM before 0.11.
+        mod = tvm_ffi.serialization.from_json_graph_str(blob[8:].decode())
     except Exception as error:  # TVM's parser raises many types
         raise ValueError("the module is not one that this TVM reads") from error
     if not isinstance(mod, IRModule) or key_of(mod) != entry[0]:

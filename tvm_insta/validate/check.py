@@ -29,7 +29,8 @@ from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.runtime.trace import TraceEntry
 from tvm_insta.validate import eager
 from tvm_insta.validate.findings import DARK, HALF, LOGITS, Findings, SiteFindings
-from tvm_insta.validate.graph import Graph, layers_in
+from tvm_insta.validate.free import first_parting
+from tvm_insta.validate.graph import Graph, Values, layers_in
 from tvm_insta.validate.narrow import narrow_layers
 from tvm_insta.validate.packed import read_packed
 from tvm_insta.validate.replay import Replay
@@ -137,7 +138,8 @@ class _Validation:
         packed = [(pack, read_packed(trace[pack.kernel], pack)) for pack in self.packs]
         replay.run(image, packed)
         forced = self._judge_output(replay, ours)
-        return self._judge_free(image, ours, self._turned() > before), forced
+        turned = self._turned() > before
+        return self._judge_free(image, ours, None if turned else replay), forced
 
     def _turned(self) -> int:
         """Bits that are not PyTorch's, so far."""
@@ -185,7 +187,10 @@ class _Validation:
         findings.logits_forced = max(findings.logits_forced, difference)
         return same
 
-    def _judge_free(self, image: Sequence[torch.Tensor], ours: torch.Tensor, flipped: bool) -> bool:
+    def _judge_free(
+        self, image: Sequence[torch.Tensor], ours: torch.Tensor, replay: Replay | None
+    ) -> bool:
+        """Compare with the module; without a replay no more than its shape, type and class."""
         findings = self.findings
         expected = joined(eager.outputs(self.module, image))
         if ours.shape != expected.shape:
@@ -195,37 +200,63 @@ class _Validation:
             return False
         if ours.dtype != expected.dtype:
             findings.free_failure = f"the output is {ours.dtype}, PyTorch's is {expected.dtype}"
-        return all([self._judge_free_part(image, ours, expected, p, flipped) for p in self.parts])
+        same, far = [], []
+        for part in self.parts:
+            one, other = part(ours), part(expected)
+            difference = distance(one, other) / self._output_size(part, other)
+            findings.logits_free = max(findings.logits_free, difference)
+            same.append(_best(one) == _best(other))
+            if difference > findings.logits_limit:
+                far.append((part, difference))
+        if far:
+            values = self.graph.run(image)
+            for part, _ in far:
+                self._judge_export(image, expected, values, part)
+            if replay is not None and not self.narrow and findings.storage == "fp32":
+                self._judge_parting(image, replay, values, far)
+        return all(same)
 
-    def _judge_free_part(
+    def _judge_export(
+        self, image: Sequence[torch.Tensor], expected: torch.Tensor, values: Values, part: Part
+    ) -> None:
+        """Whether the exported graph, running free, gives the module's output."""
+        exported = part(values[self.graph.output][0])
+        difference = eager.relative(exported, part(expected))
+        if difference > LOGITS and not eager.is_rounding(
+            self.graph, image, difference, part, exported
+        ):
+            self.findings.free_failure = (
+                f"the module's output differs from that of its exported graph by {difference:.2e} "
+                "of the largest: torch.export changes what it computes"
+            )
+
+    def _judge_parting(
         self,
         image: Sequence[torch.Tensor],
-        ours: torch.Tensor,
-        expected: torch.Tensor,
-        part: Part,
-        flipped: bool,
-    ) -> bool:
+        replay: Replay,
+        values: Values,
+        far: Sequence[tuple[Part, float]],
+    ) -> None:
+        """Whether a bit that rounding turned, or rounding alone, explains another output."""
         findings = self.findings
-        ours, expected = part(ours), part(expected)
-        difference = distance(ours, expected) / self._output_size(part, expected)
-        findings.logits_free = max(findings.logits_free, difference)
-        same = _best(ours) == _best(expected)
-        if difference <= findings.logits_limit:
-            return same
-        exported = part(self.graph.run(image)[self.graph.output][0])
-        apart_by = eager.relative(exported, expected)
-        if apart_by > LOGITS and not eager.is_rounding(self.graph, image, apart_by, part, exported):
-            findings.free_failure = (
-                f"the module's output differs from that of its exported graph by {apart_by:.2e} of "
-                "the largest: torch.export changes what it computes"
+        found = first_parting(self.graph, values, replay.levels, findings.distance_limit)
+        if found is not None and not found.unexplained:
+            findings.free_flips += found.flips
+            findings.free_distance = max(findings.free_distance, found.distance)
+            return
+        why = "every bit is PyTorch's"
+        if found is not None:
+            why = (
+                f"rounding does not explain {found.unexplained} of the {found.elements} levels of "
+                f"{found.pack.found.name}, the first that differ"
             )
-        elif not flipped and not self.narrow and findings.storage == "fp32":
+        for part, difference in far:
+            exported = part(values[self.graph.output][0])
             if not eager.is_rounding(self.graph, image, difference, part, exported):
-                findings.free_failure = (
+                findings.free_failure = findings.free_failure or (
                     f"running free, the output differs from the module's by {difference:.2e} of "
-                    "the largest though no bit flipped"
+                    f"the largest, and {why}"
                 )
-        return same
 
     def _output_size(self, part: Part, value: torch.Tensor) -> float:
         """The largest element, or a part of the largest of all images; see `SiteFindings.scale`."""

@@ -99,6 +99,9 @@ class Findings:
         top1_forced: the same with the artefact's bits forced upon PyTorch.
         logits_free: largest difference of the output, both running free, relative to the largest.
         logits_forced: the same with the artefact's bits forced upon PyTorch.
+        free_flips: comparisons that PyTorch decides otherwise running free, though no single step
+            does, because rounding adds up from layer to layer; the first of each image.
+        free_distance: how far activations had to be moved to explain them, in units of their rms.
         outputs_judged: images whose output for the same bits was compared.
         output_failure: what broke a promise at the output; "" for nothing.
         free_failure: what broke a promise running free; "" for nothing.
@@ -117,6 +120,8 @@ class Findings:
     top1_forced: float = 1.0
     logits_free: float = 0.0
     logits_forced: float = 0.0
+    free_flips: int = 0
+    free_distance: float = 0.0
     outputs_judged: int = 0
     output_failure: str = ""
     free_failure: str = ""

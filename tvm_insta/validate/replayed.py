@@ -40,6 +40,7 @@ class Replayed:
         values: of every node so far, the artefact's where a kernel compares or packs them.
         free: PyTorch's values of nodes that were replaced by the artefact's.
         cut: nodes whose values are the artefact's.
+        levels: binarisations and what the artefact packed, in the order of the graph.
         undecided: why what follows cannot be judged on this image, "" while it can.
     """
 
@@ -59,6 +60,7 @@ class Replayed:
         self.values: Values = {}
         self.free: Values = {}  # PyTorch's values of nodes that were replaced by the artefact's
         self.cut: list[fx.Node] = []
+        self.levels: list[tuple[Pack, torch.Tensor]] = []
         self.undecided = ""
 
     def judge_levels(self, node: fx.Node, each: Pack, levels: torch.Tensor) -> None:
@@ -78,15 +80,14 @@ class Replayed:
             self.undecided = f"{place(node)}: PyTorch's own levels are NaN on this input"
             return
         found.judged += 1
+        self.levels.append((each, levels))
         bits = levels.numel() * (2**each.pack.bits - 1)
         found.bits += bits
         before = found.flips
-        # Not only by what is there: of an image of zeros all levels are 0 but for their rounding.
-        size = max(float(theirs.abs().max()), abs(site.base), abs(site.step))
-        tolerance = _LEVEL * size + _EPSILON * _largest(own)
-        wrong = apart(levels, theirs, tolerance)
+        allowed = tolerance(each, own)
+        wrong = apart(levels, theirs, allowed)
         if self.findings.sign_of_zero == "+1":  # the user gave up the third value: counted
-            given_up = wrong & (theirs.abs() <= tolerance) & (levels > 0)
+            given_up = wrong & (theirs.abs() <= allowed) & (levels > 0)
             found.zeros += int(given_up.sum())
             wrong &= ~given_up
         exact = each.compared is not None and graph.exact(nodes, each.roots)
@@ -95,21 +96,21 @@ class Replayed:
             found.narrow = True
             found.flips += int(wrong.sum())
             moved = self._moved_by_rounding(roots, narrow)
-            usual = apart(graph.evaluate(nodes, self.values, moved)[node], theirs, tolerance)
-            allowed = TIMES * int(usual.sum()) + SHARE * wrong.numel() + FEW
+            usual = apart(graph.evaluate(nodes, self.values, moved)[node], theirs, allowed)
+            turned = TIMES * int(usual.sum()) + SHARE * wrong.numel() + FEW
             kinds = {self.narrow[layer] for layer in self.narrow}
-            if int(wrong.sum()) > allowed and ("int8" not in kinds or self.calibrated):
+            if int(wrong.sum()) > turned and ("int8" not in kinds or self.calibrated):
                 found.fail(
                     f"{int(wrong.sum())} of {wrong.numel()} levels are not PyTorch's, and rounding "
-                    f"to {' and '.join(sorted(kinds))} explains {int(allowed)}"
+                    f"to {' and '.join(sorted(kinds))} explains {int(turned)}"
                 )
             return
         if bool(wrong.any()):
             limit = 0.0 if exact else self.distance_limit
             held = torch.where(wrong, levels, theirs)
-            explained = explain(graph, nodes, node, self.values, roots, held, tolerance, limit)
+            explained = explain(graph, nodes, node, self.values, roots, held, allowed, limit)
             self._note(found, each, levels, theirs, wrong, explained)
-        self._count_flips(node, nodes, each, levels, theirs, tolerance)
+        self._count_flips(node, nodes, each, levels, theirs, allowed)
         found.turned += found.flips - before > max(UNDECIDED_FEW, UNDECIDED * bits)
 
     def _is_narrow(self, root: fx.Node) -> bool:
@@ -144,8 +145,7 @@ class Replayed:
                 f"PyTorch gives {float(theirs.flatten()[at]):g}"
             )
         else:
-            steps = (levels - theirs).abs()[wrong] / each.pack.site.step
-            found.flips += int(steps.round().clamp(min=1).sum())
+            found.flips += steps_apart(each, levels, theirs, wrong)
             found.distance = max(found.distance, explained.distance)
 
     def _count_flips(
@@ -155,18 +155,16 @@ class Replayed:
         each: Pack,
         levels: torch.Tensor,
         theirs: torch.Tensor,
-        tolerance: float,
+        allowed: float,
     ) -> None:
         """Count the bits that PyTorch's activations, in place of the artefact's, would turn."""
         changed = {root: self.free.get(root, self.values[root]) for root in each.roots}
         if all(changed[root] is self.values[root] for root in each.roots):
             return
         other = self.graph.evaluate(nodes, self.values, changed)[node].double()
-        flipped = apart(levels, other, tolerance) & ~apart(levels, theirs, tolerance)
+        flipped = apart(levels, other, allowed) & ~apart(levels, theirs, allowed)
         if bool(flipped.any()):
-            assert each.pack.site is not None
-            steps = (levels - other).abs()[flipped] / each.pack.site.step
-            each.found.flips += int(steps.round().clamp(min=1).sum())
+            each.found.flips += steps_apart(each, levels, other, flipped)
             each.found.distance = max(each.found.distance, self._moved(each, flipped))
 
     def _moved(self, each: Pack, flipped: torch.Tensor) -> float:
@@ -178,6 +176,22 @@ class Replayed:
         if moved.shape == flipped.shape:
             moved = moved[flipped]
         return float(moved.max()) / rms(theirs)
+
+
+def tolerance(each: Pack, own: Mapping[fx.Node, Any]) -> float:
+    """How far levels may be apart and be the same, given PyTorch's values up to them."""
+    site = each.pack.site
+    assert site is not None
+    # Not only by what is there: of an image of zeros all levels are 0 but for their rounding.
+    size = max(float(own[each.result].double().abs().max()), abs(site.base), abs(site.step))
+    return _LEVEL * size + _EPSILON * _largest(own)
+
+
+def steps_apart(each: Pack, levels: torch.Tensor, others: torch.Tensor, where: torch.Tensor) -> int:
+    """How many comparisons decide otherwise: between levels two steps apart lie two."""
+    assert each.pack.site is not None
+    steps = (levels - others).abs()[where] / each.pack.site.step
+    return int(steps.round().clamp(min=1).sum())
 
 
 def _largest(values: Mapping[fx.Node, Any]) -> float:

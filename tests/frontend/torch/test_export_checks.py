@@ -58,6 +58,7 @@ class Net(nn.Module):
         self.first, self.second = layer(3, 8, 3), layer(8, 4, 3)
         self.temperature = nn.Parameter(torch.tensor(0.7))
         self.tail = tail
+        self.register_buffer("state", torch.ones(()))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.second(F.hardtanh(self.first(x)))
@@ -77,6 +78,7 @@ TAILS: dict[str, Tail] = {
     "tolist": lambda m, x: x * sum(m.second.bias.tolist()),
     "shape in Python": lambda m, x: x / np.sqrt(x.shape[1] * x.shape[2]),
     "a constant's value": lambda m, x: x * torch.ones(3).sum().item(),
+    "written with a parameter": lambda m, x: x * m.state.copy_(m.temperature * 2).item(),
 }
 
 ON_ANOTHER_DEVICE: dict[str, Tail] = {
@@ -91,6 +93,14 @@ REFUSED: dict[str, tuple[Tail, str]] = {
     "numpy": (lambda m, x: torch.from_numpy(x.numpy()) * 2, "turns a tensor into a numpy array"),
     "tolist": (lambda m, x: x * sum(x.flatten().tolist()), "reads a number with .item()"),
     "mixed": (lambda m, x: x if (x * m.temperature).max() > 0 else -x, "branches on a value"),
+    "written with the input": (
+        lambda m, x: (m.state.copy_(x.mean()), x * m.state.item())[1],
+        "reads a number with .item()",
+    ),
+    "assigned": (
+        lambda m, x: (setattr(m, "state", x.mean()), x * m.state.item())[1],
+        "reads a number with .item()",
+    ),
     "batch": (lambda m, x: x.reshape(2, -1), "fixes the size of the batch"),
 }
 

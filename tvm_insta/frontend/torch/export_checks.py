@@ -94,7 +94,7 @@ class _Eager(TorchFunctionMode):
         module: under export; its parameters are what export has put in their places.
         real: parameters and buffers with their values, by name.
         written: what forward has written into the data of a parameter.
-        values: of tensors that do not depend on the input.
+        values: of tensors that do not depend on the input, None for those that do.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -191,10 +191,9 @@ class _Eager(TorchFunctionMode):
             return self.values[tensor]  # type: ignore[no-any-return]
         if not _is_traced(tensor):
             return tensor
-        for name, own in _named_state(self.module):
-            if own is tensor:
-                return self.real.get(name)
-        return None
+        names = (name for name, own in _named_state(self.module) if own is tensor)
+        value = self.values[tensor] = self.real.get(next(names, ""))
+        return value
 
     def _value(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         value = self._value_of(args[0])
@@ -213,11 +212,9 @@ class _Eager(TorchFunctionMode):
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, _Tensor)]
         known = [self._value_of(tensor) for tensor in given]
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, _Tensor)]
-        if any(value is None for value in known):
-            for tensor in made:
-                self.values.pop(tensor, None)  # written in place, with something of the input
-            return
-        if not made or _undetermined(func, args, kwargs):
+        for tensor in filter(_is_traced, made):  # also one that was written in place
+            self.values[tensor] = None
+        if not made or any(value is None for value in known) or _undetermined(func, args, kwargs):
             return
         at = {id(tensor): value for tensor, value in zip(given, known, strict=True)}
 

@@ -197,6 +197,8 @@ def _values(chain: Chain, low: torch.Tensor, high: torch.Tensor) -> list[float] 
     if bool((first < last).any()) and bool((first > last).any()):
         return None
     rising = bool((first <= last).all())
+    if len(distinct(chain(_between(low, high)))) > MOST:  # at once, for most of the chains
+        return None
     found = {float(value) for value in distinct(torch.cat([first.flatten(), last.flatten()]))}
     at, current = low, first
     while bool((current != last).any()):
@@ -209,6 +211,14 @@ def _values(chain: Chain, low: torch.Tensor, high: torch.Tensor) -> list[float] 
             return None
         found |= {float(value) for value in distinct(current)}
     return sorted(found) if len(found) <= MOST else None
+
+
+def _between(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+    """Numbers of every size from the lower ends to the higher ones, ``[4 * MOST, ...]``."""
+    part = torch.linspace(0, 1, 4 * MOST, dtype=torch.float64)
+    part = part.reshape(-1, *[1] * (low.dim() - 1))
+    first, last = to_order(low), to_order(high)
+    return from_order(first + ((last - first) * part).to(torch.int64))
 
 
 def _next_change(
