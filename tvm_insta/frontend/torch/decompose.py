@@ -84,10 +84,10 @@ Table = dict[Any, Any]
 
 def decompositions() -> Table:
     """PyTorch's own, but of `_WHOLE`."""
-    table = torch.export.default_decompositions()
+    # As a plain dictionary: PyTorch's own looks through all registered operators at every access.
+    table: Table = torch.export.default_decompositions().materialize()
     for kept in _WHOLE:
-        if kept in table:
-            del table[kept]
+        table.pop(kept, None)
     return table
 
 

@@ -127,9 +127,13 @@ def to_relax(graph: fx.GraphModule) -> tvm.IRModule:
 
 
 def compiled(mod: tvm.IRModule) -> Callable[..., list[np.ndarray]]:
-    """TVM's own code for a module: each operator by itself, nothing fused."""
+    """TVM's own code for a module: each operator by itself, nothing fused.
+
+    LLVM does not optimise: that takes longer than all else, and what is tested is the conversion.
+    """
     mod = relax.transform.LegalizeOps(LEGALISATIONS)(mod)
-    machine = relax.VirtualMachine(tvm.compile(mod, tvm.target.Target("llvm")), tvm.cpu())
+    target = tvm.target.Target({"kind": "llvm", "opt-level": 0})
+    machine = relax.VirtualMachine(tvm.compile(mod, target), tvm.cpu())
 
     def run(*tensors: torch.Tensor) -> list[np.ndarray]:
         result = machine["main"](*(tvm.runtime.tensor(tensor.numpy()) for tensor in tensors))
