@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -114,7 +115,7 @@ class _Layers:
         for record in records:
             if record.version == SCHEDULE_VERSION:
                 self._records.setdefault(record.key, []).append(record)
-        self._keys: dict[Hashable, list[str]] | None = None
+        self._alike: dict[Hashable, list[tuple[str, Counter[str]]]] | None = None
 
     def tiles_of(self, workload: IRModule, listed: Sequence[Tiles]) -> Tiles | None:
         """The parameters of the same layer with another epilogue, the one most like its own.
@@ -126,17 +127,18 @@ class _Layers:
         layer = layer_of(workload)
         if layer is None:
             return None
-        if self._keys is None:  # reading all workloads takes a moment
-            self._keys = {}
+        if self._alike is None:  # reading all workloads takes a moment
+            self._alike = {}
             for key in self._records:
-                self._keys.setdefault(layer_of(self._log.mod_of(key)), []).append(key)
+                mod = self._log.mod_of(key)
+                self._alike.setdefault(layer_of(mod), []).append((key, blocks_of(mod)))
         own = blocks_of(workload)
 
-        def other(key: str) -> tuple[int, str]:
-            theirs = blocks_of(self._log.mod_of(key))
+        def other(known: tuple[str, Counter[str]]) -> tuple[int, str]:
+            key, theirs = known
             return (own - theirs).total() + (theirs - own).total(), key
 
-        for key in sorted(self._keys.get(layer, []), key=other):
+        for key, _ in sorted(self._alike.get(layer, []), key=other):
             best = best_record([r for r in self._records[key] if r.tiles in listed])
             if best is not None:
                 return best.tiles
