@@ -106,8 +106,15 @@ def test_what_is_missed_is_named(profiled):
     assert any("avx2" in each.what for each in missed(plain, here=("avx2",)))
     assert not any("avx2" in each.what for each in missed(plain, here=()))
     floats = tuple(layer for layer in manifest.layers if layer.kind == "float")
-    able = dataclasses.replace(manifest, features=("avx512vnni",), layers=floats)
-    assert any("--stem int8" in each.change for each in missed(able, here=()))
+
+    def stems(*features):
+        able = dataclasses.replace(manifest, features=features, layers=floats)
+        return " ".join(each.change for each in missed(able, here=()) if "--stem" in each.change)
+
+    assert "--stem int8" in stems("avx512vnni")
+    assert "bf16" not in stems("avx512vnni", "avx512bf16")  # Intel without tiles: no gain
+    assert "--stem int8 or --stem bf16" in stems("avx512vnni", "avx512bf16", "sse4a")
+    assert "--stem bf16" in stems("amx-bf16")
     kernels = tuple(
         dataclasses.replace(kernel, schedule=Schedule("unscheduled", "stale", "no rule fits"))
         for kernel in manifest.kernels
