@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 import tvm
 from torch import nn
-from tvm import relax
 
+from tests.support.unoptimised import virtual_machine
 from tvm_insta.frontend import import_torch
 from tvm_insta.nn.options import ModelOptions
 from tvm_insta.nn.resnet import BinaryResNet
@@ -122,13 +122,10 @@ def _edit(monkeypatch, change):
 
 
 def execute(mod, *inputs):
-    """Run ``main`` with TVM's default pipeline on this machine.
-
-    LLVM does not optimise: that takes longer than all else, and what is tested are the passes.
-    """
-    target = tvm.target.Target({"kind": "llvm", "opt-level": 0})
-    machine = relax.VirtualMachine(tvm.compile(mod, target=target), tvm.cpu())
-    result = machine["main"](*[tvm.runtime.tensor(np.ascontiguousarray(x)) for x in inputs])
+    """Run ``main`` with TVM's default pipeline on this machine."""
+    result = virtual_machine(mod)["main"](
+        *[tvm.runtime.tensor(np.ascontiguousarray(x)) for x in inputs]
+    )
     return result.numpy()
 
 

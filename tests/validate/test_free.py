@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -108,7 +106,7 @@ def test_a_wrong_output_of_the_artefact_is_invalid_running_free(compiled, monkey
     monkeypatch.setattr(check._Validation, "_judge_output", lambda *args: True)
 
     class Off:
-        manifest = dataclasses.replace(artefact.manifest)
+        manifest = artefact.manifest
         trace = staticmethod(artefact.trace)
 
         def __call__(self, *inputs):

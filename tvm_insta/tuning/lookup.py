@@ -25,7 +25,7 @@ from tvm_insta.target import InstaTarget
 from tvm_insta.tuning import lines
 from tvm_insta.tuning.log import RECORDS, TuningLog, folder_of
 from tvm_insta.tuning.records import Record, exported
-from tvm_insta.tuning.workload import blocks_of, canonical, key_of, layer_of, same
+from tvm_insta.tuning.workload import blocks_of, canonical, key_of, layer_of, names_of, same
 
 _LOG = logging.getLogger("tvm_insta")
 
@@ -124,15 +124,16 @@ class _Layers:
             workload: the kernel, canonical.
             listed: all choices that it has.
         """
-        layer = layer_of(workload)
+        blocks = blocks_of(workload)
+        layer = layer_of(blocks)
         if layer is None:
             return None
         if self._alike is None:  # reading all workloads takes a moment
             self._alike = {}
             for key in self._records:
-                mod = self._log.mod_of(key)
-                self._alike.setdefault(layer_of(mod), []).append((key, blocks_of(mod)))
-        own = blocks_of(workload)
+                theirs = blocks_of(self._log.mod_of(key))
+                self._alike.setdefault(layer_of(theirs), []).append((key, names_of(theirs)))
+        own = names_of(blocks)
 
         def other(known: tuple[str, Counter[str]]) -> tuple[int, str]:
             key, theirs = known

@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import tvm
@@ -126,25 +126,25 @@ def from_json(entry: Any) -> IRModule:
     return mod
 
 
-def _blocks(mod: IRModule) -> list[Any]:
+def blocks_of(mod: IRModule) -> list[Any]:
     """The blocks of a workload, in order."""
     schedule = s_tir.Schedule(mod)
     return [schedule.get(b) for b in schedule.get_child_blocks(schedule.get_sblock("root"))]
 
 
-def blocks_of(mod: IRModule) -> Counter[str]:
-    """How often each name of a block is in a workload."""
-    return Counter(str(block.name_hint) for block in _blocks(mod))
+def names_of(blocks: Sequence[Any]) -> Counter[str]:
+    """How often each name is among the blocks of a workload."""
+    return Counter(str(block.name_hint) for block in blocks)
 
 
-def layer_of(mod: IRModule) -> Hashable | None:
-    """What two workloads share that differ in their epilogue alone; None for one without a layer.
+def layer_of(blocks: Sequence[Any]) -> Hashable | None:
+    """What the blocks of two workloads share that differ in their epilogue alone.
 
     Rule, attributes and the buffers of the blocks that a rule is for: the layer itself, without
-    what is fused behind it.
+    what is fused behind it. None for a workload without a layer.
     """
     found = []
-    for block in _blocks(mod):
+    for block in blocks:
         if _RULE in block.annotations:
             notes = tuple(sorted((name, str(note)) for name, note in block.annotations.items()))
             buffers = [region.source for region in (*block.reads, *block.writes)]
@@ -163,7 +163,7 @@ def arguments_of(mod: IRModule) -> list[tuple[str, tuple[int, ...]]]:
 
 def outputs_of(mod: IRModule) -> list[int]:
     """Positions of the parameters that the workload writes."""
-    written = [region.source for block in _blocks(mod) for region in block.writes]
+    written = [region.source for block in blocks_of(mod) for region in block.writes]
     parameters = list(mod["main"].params)
     return [i for i, p in enumerate(parameters) if any(p.same_as(buffer) for buffer in written)]
 

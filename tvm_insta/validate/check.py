@@ -210,18 +210,22 @@ class _Validation:
                 far.append((part, difference))
         if far:
             values = self.graph.run(image)
+            exported = values[self.graph.output][0]
             for part, _ in far:
-                self._judge_export(image, expected, values, part)
+                self._judge_export(image, part(exported), part(expected), part)
             if replay is not None and not self.narrow and findings.storage == "fp32":
                 self._judge_parting(image, replay, values, far)
         return all(same)
 
     def _judge_export(
-        self, image: Sequence[torch.Tensor], expected: torch.Tensor, values: Values, part: Part
+        self,
+        image: Sequence[torch.Tensor],
+        exported: torch.Tensor,
+        expected: torch.Tensor,
+        part: Part,
     ) -> None:
         """Whether the exported graph, running free, gives the module's output."""
-        exported = part(values[self.graph.output][0])
-        difference = eager.relative(exported, part(expected))
+        difference = eager.relative(exported, expected)
         if difference > LOGITS and not eager.is_rounding(
             self.graph, image, difference, part, exported
         ):
@@ -250,9 +254,9 @@ class _Validation:
                 f"rounding does not explain {found.unexplained} of the {found.elements} levels of "
                 f"{found.pack.found.name}, the first that differ"
             )
+        whole = values[self.graph.output][0]
         for part, difference in far:
-            exported = part(values[self.graph.output][0])
-            if not eager.is_rounding(self.graph, image, difference, part, exported):
+            if not eager.is_rounding(self.graph, image, difference, part, part(whole)):
                 findings.free_failure = findings.free_failure or (
                     f"running free, the output differs from the module's by {difference:.2e} of "
                     f"the largest, and {why}"

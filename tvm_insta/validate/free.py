@@ -15,8 +15,7 @@ import torch
 
 from tvm_insta.validate.graph import Graph, Values
 from tvm_insta.validate.levels import explain
-from tvm_insta.validate.replayed import Pack, steps_apart, tolerance
-from tvm_insta.validate.rounding import apart
+from tvm_insta.validate.replayed import Pack, compare, steps_apart
 
 
 @dataclass(frozen=True)
@@ -53,15 +52,12 @@ def first_parting(
         None where all levels are the artefact's.
     """
     for each, levels in packed:
-        nodes = graph.between(each.roots, each.result)
-        roots = {root: values[root] for root in each.roots}
-        own = graph.evaluate(nodes, values, roots)
-        theirs = own[each.result].double()
-        allowed = tolerance(each, own)
-        wrong = apart(levels, theirs, allowed)
-        if bool(wrong.any()):
-            held = torch.where(wrong, levels, theirs)
-            found = explain(graph, nodes, each.result, values, roots, held, allowed, limit)
-            flips = steps_apart(each, levels, theirs, wrong)
-            return Parting(each, flips, levels.numel(), found.unexplained, found.distance)
+        compared = compare(graph, values, each, levels)
+        if compared is None or not bool(compared.wrong.any()):
+            continue
+        nodes, roots, theirs = compared.nodes, compared.roots, compared.theirs
+        held = torch.where(compared.wrong, levels, theirs)
+        found = explain(graph, nodes, each.result, values, roots, held, compared.allowed, limit)
+        flips = steps_apart(each, levels, theirs, compared.wrong)
+        return Parting(each, flips, levels.numel(), found.unexplained, found.distance)
     return None

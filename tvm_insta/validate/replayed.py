@@ -67,15 +67,13 @@ class Replayed:
         """Compare the levels that a kernel packed with PyTorch's function of its roots."""
         site, found, graph = each.pack.site, each.found, self.graph
         assert site is not None
-        nodes = graph.between(each.roots, node)
-        if not nodes and node not in each.roots:
+        compared = compare(graph, self.values, each, levels)
+        if compared is None:
             self.findings.leave_out(
                 f"{found.name}: it does not depend on {', '.join(site.roots) or 'any named tensor'}"
             )
             return
-        roots = {root: self.values[root] for root in each.roots}
-        own = graph.evaluate(nodes, self.values, roots)
-        theirs = own[node].double()
+        nodes, roots, theirs = compared.nodes, compared.roots, compared.theirs
         if bool(torch.isnan(theirs).any()):
             self.undecided = f"{place(node)}: PyTorch's own levels are NaN on this input"
             return
@@ -84,12 +82,11 @@ class Replayed:
         bits = levels.numel() * (2**each.pack.bits - 1)
         found.bits += bits
         before = found.flips
-        allowed = tolerance(each, own)
-        wrong = apart(levels, theirs, allowed)
+        allowed, wrong = compared.allowed, compared.wrong
         if self.findings.sign_of_zero == "+1":  # the user gave up the third value: counted
             given_up = wrong & (theirs.abs() <= allowed) & (levels > 0)
             found.zeros += int(given_up.sum())
-            wrong &= ~given_up
+            wrong = wrong & ~given_up
         exact = each.compared is not None and graph.exact(nodes, each.roots)
         narrow = [root for root in each.roots if self._is_narrow(root)]
         if narrow:
@@ -178,13 +175,41 @@ class Replayed:
         return float(moved.max()) / rms(theirs)
 
 
-def tolerance(each: Pack, own: Mapping[fx.Node, Any]) -> float:
-    """How far levels may be apart and be the same, given PyTorch's values up to them."""
+@dataclass(frozen=True)
+class Compared:
+    """The levels that a kernel packed beside PyTorch's function of some roots.
+
+    Attributes:
+        nodes: between the roots and the level tensor.
+        roots: values of the roots.
+        theirs: PyTorch's levels, float64.
+        allowed: how far levels may be apart and be the same.
+        wrong: where they are further apart.
+    """
+
+    nodes: list[fx.Node]
+    roots: Values
+    theirs: torch.Tensor
+    allowed: float
+    wrong: torch.Tensor
+
+
+def compare(
+    graph: Graph, values: Mapping[fx.Node, Any], each: Pack, levels: torch.Tensor
+) -> Compared | None:
+    """Evaluate PyTorch's function of the roots, and compare; None where it depends on none."""
     site = each.pack.site
     assert site is not None
+    nodes = graph.between(each.roots, each.result)
+    if not nodes and each.result not in each.roots:
+        return None
+    roots = {root: values[root] for root in each.roots}
+    own = graph.evaluate(nodes, values, roots)
+    theirs = own[each.result].double()
     # Not only by what is there: of an image of zeros all levels are 0 but for their rounding.
-    size = max(float(own[each.result].double().abs().max()), abs(site.base), abs(site.step))
-    return _LEVEL * size + _EPSILON * _largest(own)
+    size = max(float(theirs.abs().max()), abs(site.base), abs(site.step))
+    allowed = _LEVEL * size + _EPSILON * _largest(own)
+    return Compared(nodes, roots, theirs, allowed, apart(levels, theirs, allowed))
 
 
 def steps_apart(each: Pack, levels: torch.Tensor, others: torch.Tensor, where: torch.Tensor) -> int:

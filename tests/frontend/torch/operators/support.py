@@ -14,6 +14,7 @@ import tvm
 from torch import fx, nn
 from tvm import relax
 
+from tests.support.unoptimised import virtual_machine
 from tvm_insta.frontend.torch import to_relax as front_end
 from tvm_insta.frontend.torch.operators import prepare
 from tvm_insta.ops.legalise import LEGALISATIONS
@@ -127,13 +128,8 @@ def to_relax(graph: fx.GraphModule) -> tvm.IRModule:
 
 
 def compiled(mod: tvm.IRModule) -> Callable[..., list[np.ndarray]]:
-    """TVM's own code for a module: each operator by itself, nothing fused.
-
-    LLVM does not optimise: that takes longer than all else, and what is tested is the conversion.
-    """
-    mod = relax.transform.LegalizeOps(LEGALISATIONS)(mod)
-    target = tvm.target.Target({"kind": "llvm", "opt-level": 0})
-    machine = relax.VirtualMachine(tvm.compile(mod, target), tvm.cpu())
+    """TVM's own code for a module: each operator by itself, nothing fused."""
+    machine = virtual_machine(relax.transform.LegalizeOps(LEGALISATIONS)(mod))
 
     def run(*tensors: torch.Tensor) -> list[np.ndarray]:
         result = machine["main"](*(tvm.runtime.tensor(tensor.numpy()) for tensor in tensors))

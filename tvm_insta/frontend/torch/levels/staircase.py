@@ -197,7 +197,9 @@ def _values(chain: Chain, low: torch.Tensor, high: torch.Tensor) -> list[float] 
     if bool((first < last).any()) and bool((first > last).any()):
         return None
     rising = bool((first <= last).all())
-    if len(distinct(chain(_between(low, high)))) > MOST:  # at once, for most of the chains
+    some = _of_every_size(float(low.flatten()[0]), float(high.flatten()[0]), 4 * MOST)
+    some = some.reshape(-1, *[1] * (low.dim() - 1))
+    if len(distinct(chain(some))) > MOST:  # told at once, for most of the chains
         return None
     found = {float(value) for value in distinct(torch.cat([first.flatten(), last.flatten()]))}
     at, current = low, first
@@ -211,14 +213,6 @@ def _values(chain: Chain, low: torch.Tensor, high: torch.Tensor) -> list[float] 
             return None
         found |= {float(value) for value in distinct(current)}
     return sorted(found) if len(found) <= MOST else None
-
-
-def _between(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
-    """Numbers of every size from the lower ends to the higher ones, ``[4 * MOST, ...]``."""
-    part = torch.linspace(0, 1, 4 * MOST, dtype=torch.float64)
-    part = part.reshape(-1, *[1] * (low.dim() - 1))
-    first, last = to_order(low), to_order(high)
-    return from_order(first + ((last - first) * part).to(torch.int64))
 
 
 def _next_change(
@@ -249,9 +243,8 @@ def _agrees(chain: Chain, steps: Steps, samples: torch.Tensor) -> bool:
 def _samples(steps: Steps, low: float, high: float) -> torch.Tensor:
     finite = torch.cat([t.flatten() for t in steps.thresholds if isinstance(t, torch.Tensor)])
     finite = distinct(finite[torch.isfinite(finite)])[:256]
-    ends = torch.tensor([max(low, -LARGEST), min(high, LARGEST)])
-    first, last = to_order(ends).tolist()
-    sizes = from_order(torch.linspace(first, last, 2048, dtype=torch.float64).to(torch.int64))
+    low_end, high_end = max(low, -LARGEST), min(high, LARGEST)
+    ends, sizes = torch.tensor([low_end, high_end]), _of_every_size(low_end, high_end, 2048)
     about = [from_order(to_order(finite) + offset) for offset in (-2, -1, 0, 1, 2)]
     linear = [torch.zeros(1)]
     if finite.numel():
@@ -261,6 +254,12 @@ def _samples(steps: Steps, low: float, high: float) -> torch.Tensor:
         )
     every = torch.cat([ends, sizes, *about, *linear])
     return distinct(every[(every >= low) & (every <= high)])
+
+
+def _of_every_size(low: float, high: float, count: int) -> torch.Tensor:
+    """Numbers evenly spread over all float32 numbers from ``low`` to ``high``, ``[count]``."""
+    first, last = to_order(torch.tensor([low, high])).tolist()
+    return from_order(torch.linspace(first, last, count, dtype=torch.float64).to(torch.int64))
 
 
 def _least_shape(threshold: torch.Tensor) -> torch.Tensor:
