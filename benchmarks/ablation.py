@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks import ablation_latency, common
-from benchmarks.ablation_latency import NAME, Latencies
+from benchmarks.ablation_latency import FORMS, NAME, Latencies
 from benchmarks.ablation_plot import draw
 from benchmarks.ablation_runs import Group, by_schedule, grouped, network, read_runs, title
 from tvm_insta import cli, nn
@@ -113,17 +113,19 @@ def _about_latency(latencies: Latencies | None) -> list[str]:
     if latencies is None:
         return []
     return [
-        f"Latency is that of the network compiled by default on {latencies.machine}, batch 1,",
-        f"one thread, against the baseline in the same of {latencies.rounds} alternating rounds:",
+        f"Latency is that of the compiled network on {latencies.machine}, batch 1, one",
+        f"thread, against the baseline of the same form in the same of {latencies.rounds} "
+        "alternating rounds:",
         "median and, in brackets, the range from the 10th to the 90th percentile",
-        "(`python -m benchmarks.ablation --measure`).",
+        "(`python -m benchmarks.ablation --measure`). The VM pays for each kernel it calls, and",
+        "instance-aware modules are many small ones.",
     ]
 
 
-def _latency(network: nn.ModelOptions, latencies: Latencies | None) -> str:
-    if latencies is None or network not in latencies.found:
+def _latency(network: nn.ModelOptions, form: str, latencies: Latencies | None) -> str:
+    if latencies is None or (network, form) not in latencies.found:
         return ""
-    found = latencies.found[network]
+    found = latencies.found[network, form]
     if network.variant == "baseline":
         return f"{found.median_ms:.3f} ms"
     return f"{found.overhead:+.0f} % ({found.p10:+.0f} to {found.p90:+.0f})"
@@ -132,6 +134,7 @@ def _latency(network: nn.ModelOptions, latencies: Latencies | None) -> str:
 def _section(key: Recipe, members: Sequence[Group], latencies: Latencies | None) -> list[str]:
     baseline = next((group for group in members if group.name == "baseline"), None)
     base_cost = cost(key)
+    forms = " | ".join(f"latency, {form}" for form in FORMS.values())
     lines = [
         f"## {title(key)}",
         "",
@@ -139,17 +142,18 @@ def _section(key: Recipe, members: Sequence[Group], latencies: Latencies | None)
         f"{key.learning_rate[1]:g}, {key.precision} operands of binary convolutions.",
         "",
         "| variant | test accuracy, % | seeds | gain | extra parameters | extra float MACs | "
-        "operations for statistics | latency |",
-        "| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+        f"operations for statistics | {forms} |",
+        f"| --- | ---: | --- | ---: | ---: | ---: | ---: |{' ---: |' * len(FORMS)}",
     ]
     for group in members:
         spent = cost(group.recipe)
+        times = (_latency(network(group.recipe), form, latencies) for form in FORMS)
         spread = "" if group.spread is None else f" ± {100 * group.spread:.2f}"
         seeds = ", ".join(str(run.recipe.seed) for run in group.runs)
         lines.append(
             f"| {group.name} | {100 * group.mean:.2f}{spread} | {seeds} | {_gain(group, baseline)} "
             f"| {spent.parameters - base_cost.parameters} | {spent.macs - base_cost.macs} "
-            f"| {spent.statistics} | {_latency(network(group.recipe), latencies)} |"
+            f"| {spent.statistics} | {' | '.join(times)} |"
         )
     return [*lines, ""]
 

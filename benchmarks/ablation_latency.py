@@ -19,11 +19,13 @@ from tvm_insta.errors import InputError
 from tvm_insta.nn import ModelOptions
 
 NAME = "latency.json"
+FORMS = {"c": "plain-C form", "vm": "VM form"}
+"""What each network is compiled to, and its name in words."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """One compiled network, batch 1, one thread.
+    """One compiled network in one form, batch 1, one thread.
 
     Attributes:
         median_ms: Of its turns.
@@ -45,16 +47,16 @@ class Latencies:
     Attributes:
         machine: Processor and date, in words.
         rounds: Turns of each network.
-        found: By network.
+        found: By network and form.
     """
 
     machine: str
     rounds: int
-    found: dict[ModelOptions, Latency]
+    found: dict[tuple[ModelOptions, str], Latency]
 
 
 def measure(networks: Iterable[ModelOptions], rounds: int) -> Latencies:
-    """Compile networks for this machine and let them take turns.
+    """Compile networks for this machine, in every form, and let them take turns.
 
     Args:
         networks: What to measure; the baseline of each model is added.
@@ -65,25 +67,31 @@ def measure(networks: Iterable[ModelOptions], rounds: int) -> Latencies:
     wanted = dict.fromkeys(networks)
     cores = common.choose_cores(None, 1)
     bar, step = cli.StepBar(), 0
-    found: dict[ModelOptions, Latency] = {}
+    steps = len(FORMS) * len(wanted)
+    found: dict[tuple[ModelOptions, str], Latency] = {}
     for model in dict.fromkeys(each.model for each in wanted):
         members = [each for each in wanted if each.model == model]
         base = _baseline(members[0])
         members = list(dict.fromkeys([base, *members]))
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
             folders: dict[str, str] = {}
-            for index, each in enumerate(members):
-                bar(f"compile {_name(each)}", step := step + 1, len(wanted) + 1)
-                folder = Path(place) / str(index)
-                arguments = {name: value for name, value in asdict(each).items() if name != "model"}
-                build(model, folder, {}, **arguments)
-                folders[json.dumps(["vm", str(index) if index else overhead.BASELINE])] = str(
-                    folder
-                )
+            keys = [(form, index) for form in FORMS for index in range(len(members))]
+            for form, index in keys:
+                network = members[index]
+                bar(f"compile {_name(network)}, {form}", step := step + 1, steps)
+                folder = Path(place) / form / str(index)
+                arguments = {
+                    name: value for name, value in asdict(network).items() if name != "model"
+                }
+                build(model, folder, {"runtime": form}, **arguments)
+                name = str(index) if index else overhead.BASELINE
+                folders[json.dumps([form, name])] = str(folder)
             task = {"folders": folders, "threads": 1, "rounds": rounds}
             costs = overhead.compare(model, 1, overhead.run_turns(task, cores, 1))
-        for each, cost in zip(members, costs, strict=True):
-            found[each] = Latency(cost.median, cost.overhead, cost.overhead_p10, cost.overhead_p90)
+        for (form, index), cost in zip(keys, costs, strict=True):
+            found[members[index], form] = Latency(
+                cost.median, cost.overhead, cost.overhead_p10, cost.overhead_p90
+            )
     bar.close()
     record = common.record()
     return Latencies(f"{record['cpu']}, {str(record['date'])[:10]}", rounds, found)
@@ -97,8 +105,8 @@ def write(latencies: Latencies, path: Path) -> None:
         path: Of the file.
     """
     results = [
-        {"network": asdict(network), **asdict(latency)}
-        for network, latency in latencies.found.items()
+        {"network": asdict(network), "form": form, **asdict(latency)}
+        for (network, form), latency in latencies.found.items()
     ]
     record = {"machine": latencies.machine, "rounds": latencies.rounds, "results": results}
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -122,7 +130,8 @@ def read(path: Path) -> Latencies | None:
             network = dict(result.pop("network"))
             select = network["select"]
             network["select"] = None if select is None else tuple(select)
-            found[ModelOptions(**network)] = Latency(**result)
+            form = str(result.pop("form"))
+            found[ModelOptions(**network), form] = Latency(**result)
         return Latencies(record["machine"], int(record["rounds"]), found)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
