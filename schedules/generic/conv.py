@@ -23,6 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tvm.ir import IRModule
 from tvm.s_tir import Schedule, ScheduleError
 
 from tvm_insta.schedules.base import (
@@ -55,8 +56,12 @@ from tvm_insta.schedules.generic.consumers import (
 )
 from tvm_insta.schedules.generic.lane_loads import fetch_strip, fetched_at_once, strip_cost
 from tvm_insta.schedules.generic.pack import WORD
+from tvm_insta.schedules.generic.word_load import words_at_once
 
 RULES = ("insta_bconv", "insta_fconv")
+
+_CODES = "narrow_pad"
+"""Name of the block that makes narrow numbers of an image, see ops/conv2d_narrow.py."""
 
 # Rows of a band where the padded image is computed per band: neighbouring bands share KH - 1 padded
 # rows, which both compute.
@@ -198,6 +203,9 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     for pad in before:
         _schedule_pad(schedule, pad, kernel.lanes)
     finish_consumers(kernel, consumers, tile)
+    if any(name_of(schedule, pad) == _CODES for pad in before):
+        loaded = words_at_once(kernel.schedule.mod["main"])
+        kernel.schedule = Schedule(IRModule({"main": loaded}))
     return rule, tiles
 
 
@@ -337,7 +345,7 @@ def vectorise_tile(schedule: Any, output: Any, lanes: int, *, vectors_first: boo
         schedule.vectorize(lane)
 
 
-_PADS = ("pad", "narrow_pad")
+_PADS = ("pad", _CODES)
 """Names of the blocks in which our float convolutions pad their input."""
 
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import tvm
 from tvm import relax, te, tirx
 
 from ._common import Dim, extent, fail, known, output_image
 from .packing import LARGEST_CODE, ZERO_CODE
+
+# TVM makes vectors of `round` and `floor`, but not of `nearbyint`: its loop would stay scalar.
+tvm.ir.register_op_attr("tirx.nearbyint", "TVectorizable", True)
 
 BLOCK = "narrow_pad"
 """The block that makes the codes."""
