@@ -17,6 +17,10 @@ from torch import fx, nn
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.torch.decompose import decompose
 from tvm_insta.frontend.torch.export_checks import export_error, tracing
+from tvm_insta.frontend.torch.state import unchanged
+
+_WRITTEN = "is mutated in the forward method"
+"""What torch.export says of a tensor that forward writes into and that is no buffer."""
 
 
 def export_graph(
@@ -30,18 +34,38 @@ def export_graph(
         max_batch: largest batch of the compiled module.
         dynamic: the batch is symbolic (1..max_batch); else it is that of ``example_inputs``.
 
+    The module, and all that it keeps between calls, is left as it was. The graph computes what the
+    module as it is given computes; it writes neither into its inputs nor into buffers.
+
     Raises:
         ImportModelError: the module cannot be exported.
     """
     check_inputs(example_inputs)
-    was_training = module.training
-    module.eval()
-    try:
-        return decompose(
-            export_program(module, example_inputs, max_batch=max_batch, dynamic=dynamic)
-        )
-    finally:
-        module.train(was_training)
+    with unchanged(module):
+        try:
+            return decompose(
+                export_program(module, example_inputs, max_batch=max_batch, dynamic=dynamic)
+            )
+        except Exception as error:  # torch.export raises many unrelated types
+            if _WRITTEN not in str(error):
+                raise export_error(module, error) from error
+    with unchanged(module):
+        _tensors_to_buffers(module)
+        try:
+            return decompose(
+                export_program(module, example_inputs, max_batch=max_batch, dynamic=dynamic)
+            )
+        except Exception as error:
+            raise export_error(module, error) from error
+
+
+def _tensors_to_buffers(module: nn.Module) -> None:
+    """Make buffers of tensors that are plain attributes: torch.export writes to buffers only."""
+    for each in module.modules():
+        for name, value in list(vars(each).items()):
+            if isinstance(value, torch.Tensor):
+                delattr(each, name)
+                each.register_buffer(name, value, persistent=False)
 
 
 def export_program(
