@@ -13,11 +13,17 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.utils._pytree import tree_leaves
 
 from tvm_insta.errors import ImportModelError
+from tvm_insta.frontend.torch.batch_numbers import settle_batch_numbers
+from tvm_insta.frontend.torch.batch_trace import Sizes
 from tvm_insta.frontend.torch.decompose import decompose
 from tvm_insta.frontend.torch.export_checks import export_error, tracing
 from tvm_insta.frontend.torch.state import unchanged
+
+_BATCHES = (2, 3, 7)
+"""Examples' sizes; a number of the batch's size that is the same for them is taken for constant."""
 
 _WRITTEN = "is mutated in the forward method"
 """What torch.export says of a tensor that forward writes into and that is no buffer."""
@@ -41,22 +47,54 @@ def export_graph(
         ImportModelError: the module cannot be exported.
     """
     check_inputs(example_inputs)
+    if not dynamic or max_batch == 1:
+        return _trace(module, example_inputs, max_batch, dynamic, None)
+    sizes = [Sizes(batch, max_batch) for batch in _BATCHES]
+    graph = _trace(module, example_inputs, max_batch, dynamic, sizes[0])
+    others = []
+    if sizes[0].fixed is not None:  # constants of the graph may be those of one batch
+        others = [_trace(module, example_inputs, max_batch, dynamic, each) for each in sizes[1:]]
+    settle_batch_numbers(graph, _BATCHES, others, sizes[0].fixed or "")
+    if sizes[0].lone is not None:
+        _check_single(module, graph, [_as_batch(each, 1) for each in example_inputs], sizes[0].lone)
+    return graph
+
+
+def _check_single(
+    module: nn.Module, graph: fx.GraphModule, image: Sequence[torch.Tensor], line: str
+) -> None:
+    """Whether what larger batches do is right for one image, too."""
     with unchanged(module):
-        try:
-            return decompose(
-                export_program(module, example_inputs, max_batch=max_batch, dynamic=dynamic)
-            )
-        except Exception as error:  # torch.export raises many unrelated types
-            if _WRITTEN not in str(error):
-                raise export_error(module, error) from error
-    with unchanged(module):
-        _tensors_to_buffers(module)
-        try:
-            return decompose(
-                export_program(module, example_inputs, max_batch=max_batch, dynamic=dynamic)
-            )
-        except Exception as error:
-            raise export_error(module, error) from error
+        own = tree_leaves(module(*[tensor.clone() for tensor in image]))
+        made = tree_leaves(graph(*[tensor.clone() for tensor in image]))
+    pairs = zip(own, made, strict=True)
+    if not all(a.shape == b.shape and torch.allclose(a, b, 1e-3, 1e-3) for a, b in pairs):
+        raise ImportModelError(
+            f"forward treats a batch of one in another way than larger ones{line}: let it decide "
+            "on other sizes, or compile with max_batch=1"
+        )
+
+
+def _trace(
+    module: nn.Module,
+    example_inputs: Sequence[torch.Tensor],
+    max_batch: int,
+    dynamic: bool,
+    sizes: Sizes | None,
+) -> fx.GraphModule:
+    """Export and decompose, once more with other buffers where the first way cannot do it."""
+    for prepare in (lambda module: None, _tensors_to_buffers):
+        with unchanged(module):
+            prepare(module)
+            try:
+                program = export_program(
+                    module, example_inputs, max_batch=max_batch, dynamic=dynamic, sizes=sizes
+                )
+                return decompose(program)
+            except Exception as error:  # torch.export raises many unrelated types
+                if prepare is _tensors_to_buffers or _WRITTEN not in str(error):
+                    raise export_error(module, error) from error
+    raise AssertionError("the second way returns or raises")
 
 
 def _tensors_to_buffers(module: nn.Module) -> None:
@@ -69,9 +107,21 @@ def _tensors_to_buffers(module: nn.Module) -> None:
 
 
 def export_program(
-    module: nn.Module, example_inputs: Sequence[torch.Tensor], *, max_batch: int, dynamic: bool
+    module: nn.Module,
+    example_inputs: Sequence[torch.Tensor],
+    *,
+    max_batch: int,
+    dynamic: bool,
+    sizes: Sizes | None = None,
 ) -> torch.export.ExportedProgram:
     """Call torch.export.
+
+    Args:
+        module: in eval mode.
+        example_inputs: as in `export_graph`.
+        max_batch: as in `export_graph`.
+        dynamic: as in `export_graph`.
+        sizes: what forward makes of a symbolic batch; None where it may make nothing of it.
 
     Raises:
         ImportModelError: the module cannot be exported.
@@ -80,11 +130,12 @@ def export_program(
     if dynamic and max_batch == 1:
         example_inputs = [_as_batch(tensor, 1) for tensor in example_inputs]
     elif dynamic:  # torch.export specialises on a batch of 1, so it is shown a batch of 2
-        batch = torch.export.Dim("batch", min=1, max=max_batch)
+        shown = 2 if sizes is None else sizes.batch
+        batch = torch.export.Dim("batch", min=1, max=max(max_batch, shown))
         shapes = _as_passed(module, [{0: batch} for _ in example_inputs])
-        example_inputs = [_as_batch(tensor, 2) for tensor in example_inputs]
+        example_inputs = [_as_batch(tensor, shown) for tensor in example_inputs]
     try:
-        with torch.no_grad(), warnings.catch_warnings(), tracing(module):
+        with torch.no_grad(), warnings.catch_warnings(), tracing(module, sizes):
             warnings.simplefilter("ignore")  # deprecations inside torch.export
             return torch.export.export(module, tuple(example_inputs), dynamic_shapes=shapes)
     except Exception as error:  # torch.export raises many unrelated types
