@@ -18,6 +18,7 @@ from torch import nn
 
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend import Snapshot, unchanged
+from tvm_insta.frontend.byte_input import NETWORK
 from tvm_insta.validate import eager
 
 _NAMED = 4
@@ -65,7 +66,7 @@ def check_calls(
             "that it keeps outside of itself: let forward depend on its input and on parameters "
             "only"
         )
-    named = ", ".join(changed[:_NAMED])
+    named = ", ".join(each.removeprefix(f"{NETWORK}.") for each in changed[:_NAMED])
     more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
     raise ImportModelError(
         f"{name} gives one input different answers from call to call because of what forward "

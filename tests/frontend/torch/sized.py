@@ -156,5 +156,8 @@ OF_THE_BATCH: dict[str, Callable[[Net, torch.Tensor], torch.Tensor]] = {
     "floor": lambda m, x: x * (x.shape[0] // 2),
     "sum over elements": lambda m, x: x - x.sum(1, keepdim=True) / x.numel(),
     "maximum": lambda m, x: x * max(x.shape[0], 2),
+    "minimum": lambda m, x: x * min(x.shape[0], 2),
+    "minimum of numbers": lambda m, x: x * min(len(x), 2),
+    "maximum of numbers": lambda m, x: x * max(len(x), 7),
     "arange": lambda m, x: x + torch.arange(x.shape[0])[:, None],
 }

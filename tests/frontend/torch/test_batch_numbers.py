@@ -85,7 +85,7 @@ _BINARY: dict[str, Callable[[Any, Any], Any]] = {
 _UNARY: dict[str, Callable[[Any], Any]] = {
     "sqrt": lambda a: math.sqrt(abs(a)),
     "float": float,
-    "half": lambda a: a**0.5 if a > 0 else a,
+    "half": lambda a: abs(a) ** 0.5,
     "int": int,
 }
 _LEAVES: dict[str, Callable[[torch.Tensor], Any]] = {
@@ -124,11 +124,11 @@ def _value(expression: Number, count: int) -> float:
         return math.nan
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(_expressions(), st.sampled_from(["factor", "gradient"]))
 def test_any_number_is_right_or_refused(expression: Number, use: str) -> None:
     """A factor must be the same for every batch; a gradient's scale may be any finite number."""
-    values = [_value(expression, count) for count in (1, 2, 3, 5, 7, 8)]
+    values = [_value(expression, count) for count in range(1, 9)]
 
     def act(m: sized.Net, x: torch.Tensor) -> torch.Tensor:
         number = _evaluate(expression, x)
@@ -138,7 +138,7 @@ def test_any_number_is_right_or_refused(expression: Number, use: str) -> None:
     try:
         graph = export_graph(sized.Net(act).eval(), [_x(1)], max_batch=8, dynamic=True)
     except ImportModelError:
-        assert not constant and (use == "factor" or max(map(abs, values)) != max(map(abs, values)))
+        assert not constant and (use == "factor" or any(map(math.isnan, values)))
         return
     assert constant or use == "gradient"
     for count in (1, 2, 5, 8):

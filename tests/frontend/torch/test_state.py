@@ -98,6 +98,15 @@ def test_state_outside_of_the_module_is_refused_without_a_name() -> None:
         tvm_insta.build(module, _x(1), "llvm")
 
 
+def test_tensors_in_a_list_are_not_written_into() -> None:
+    """What torch.export cannot do is refused with what to write; it is no error of PyTorch's."""
+    module = stateful.Net(lambda m, x: stateful.do(x * 2, m.list[0].copy_(x[0]))).eval()
+    module.part.list.append(torch.zeros(4))
+    with pytest.raises(ImportModelError, match=r"neither a buffer .* register_buffer"):
+        tvm_insta.build(module, _x(1), "llvm")
+    assert module.part.list[0].tolist() == [0.0] * 4
+
+
 _CALLS = [0]
 
 

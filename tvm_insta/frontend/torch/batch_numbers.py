@@ -109,7 +109,12 @@ def _settle(node: fx.Node, values: BatchValues) -> None:
         if each in values.of and values.made_of_sizes(each):
             node.replace_input_with(each, buffer(node, values.of[each][0], "number"))
     for key, symbol in _symbols_read(node):
-        if symbol not in values.of or values.differs(symbol):
+        if symbol not in values.of:
+            raise ImportModelError(
+                f"{where(node)}computes with a number that depends on the values of the input: "
+                "compute with tensors, or choose with torch.where"
+            )
+        if values.differs(symbol):
             raise _refused(node)
         number = values.of[symbol][0]
         if isinstance(key, int):

@@ -122,12 +122,17 @@ class Sizes:
 
     def _values(self, size: Any, make: Callable[[Any], Any]) -> dict[int, Any] | None:
         """What a symbol is for each batch; None where it is more than a function of the batch."""
-        expr = getattr(size.node, "expr", None)
-        symbols = getattr(expr, "free_symbols", None)
-        if not symbols or any(not str(symbol).startswith("s") for symbol in symbols):
+        if not is_of_batch(size):
             return None
+        expr = size.node.expr
         batches = {*range(1, min(self.max_batch, _MOST) + 1), self.max_batch, self.batch}
         return {batch: make(of_batch(expr, batch)) for batch in sorted(batches)}
+
+
+def is_of_batch(size: Any) -> bool:
+    """Whether a symbolic number depends on the batch alone, not on values of the input."""
+    symbols = getattr(getattr(size.node, "expr", None), "free_symbols", ())
+    return bool(symbols) and all(str(symbol).startswith("s") for symbol in symbols)
 
 
 def of_batch(expr: Any, batch: int) -> Any:

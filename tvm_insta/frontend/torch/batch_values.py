@@ -11,7 +11,7 @@ from torch import fx
 from torch.utils import _pytree
 
 from tvm_insta.errors import ImportModelError
-from tvm_insta.frontend.torch.batch_trace import of_batch
+from tvm_insta.frontend.torch.batch_trace import is_of_batch, of_batch
 
 _CLOSE = 1e-6
 """Relative: the numbers are float64 or float32, and computed in another order for each batch."""
@@ -24,7 +24,7 @@ class BatchValues:
 
     Args:
         graph: decomposed, exported with the first of the batches.
-        batches: ascending.
+        batches: for which the values are wanted, first that of `graph` where there are others.
         others: graphs of the same module exported with the other batches; empty where forward left
             all numbers to symbols, so that one graph has them all.
         line: of the user's, where a number was made of the batch's size; for messages.
@@ -103,7 +103,7 @@ class BatchValues:
             return None
         if all(source in self.of for source in first.all_input_nodes) and not _random(first):
             return tuple(self._executed(each, first, k) for k, each in enumerate(row))
-        if symbol and not isinstance(made, torch.SymBool):  # a size of an input
+        if symbol and not isinstance(made, torch.SymBool) and is_of_batch(made):
             make = int if isinstance(made, torch.SymInt) else float
             return tuple(make(of_batch(made.node.expr, batch)) for batch in self.batches)
         return None

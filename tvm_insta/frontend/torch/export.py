@@ -19,14 +19,11 @@ from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.torch.batch_numbers import settle_batch_numbers
 from tvm_insta.frontend.torch.batch_trace import Sizes
 from tvm_insta.frontend.torch.decompose import decompose
-from tvm_insta.frontend.torch.export_checks import export_error, tracing
+from tvm_insta.frontend.torch.export_checks import WRITTEN, export_error, tracing
 from tvm_insta.frontend.torch.state import unchanged
 
 _BATCHES = (2, 3, 7)
-"""Examples' sizes; a number of the batch's size that is the same for them is taken for constant."""
-
-_WRITTEN = "is mutated in the forward method"
-"""What torch.export says of a tensor that forward writes into and that is no buffer."""
+"""Batches, with the largest, for which a number that is always the same is taken for constant."""
 
 
 def export_graph(
@@ -49,14 +46,18 @@ def export_graph(
     check_inputs(example_inputs)
     if not dynamic or max_batch == 1:
         return _trace(module, example_inputs, max_batch, dynamic, None)
-    sizes = [Sizes(batch, max_batch) for batch in _BATCHES]
+    batches = list(dict.fromkeys((*_BATCHES, max_batch)))
+    sizes = [Sizes(batch, max_batch) for batch in batches]
     graph = _trace(module, example_inputs, max_batch, dynamic, sizes[0])
     others = []
     if sizes[0].fixed is not None:  # constants of the graph may be those of one batch
         others = [_trace(module, example_inputs, max_batch, dynamic, each) for each in sizes[1:]]
-    settle_batch_numbers(graph, _BATCHES, others, sizes[0].fixed or "")
-    if sizes[0].lone is not None:
-        _check_single(module, graph, [_as_batch(each, 1) for each in example_inputs], sizes[0].lone)
+    else:  # symbols are evaluated, for one image, too
+        batches.append(1)
+    settle_batch_numbers(graph, batches, others, sizes[0].fixed or "")
+    line = sizes[0].fixed if sizes[0].lone is None else sizes[0].lone
+    if line is not None:  # torch.export is not shown a batch of one
+        _check_single(module, graph, [_as_batch(each, 1) for each in example_inputs], line)
     return graph
 
 
@@ -65,14 +66,23 @@ def _check_single(
 ) -> None:
     """Whether what larger batches do is right for one image, too."""
     with unchanged(module):
-        own = tree_leaves(module(*[tensor.clone() for tensor in image]))
-        made = tree_leaves(graph(*[tensor.clone() for tensor in image]))
-    pairs = zip(own, made, strict=True)
-    if not all(a.shape == b.shape and torch.allclose(a, b, 1e-3, 1e-3) for a, b in pairs):
+        own = _tensors(module(*[tensor.clone() for tensor in image]))
+        made = _tensors(graph(*[tensor.clone() for tensor in image]))
+    if len(own) != len(made) or not all(map(_close, own, made)):
         raise ImportModelError(
             f"forward treats a batch of one in another way than larger ones{line}: let it decide "
             "on other sizes, or compile with max_batch=1"
         )
+
+
+def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two results are equal but for rounding: the same operators made them."""
+    same = one.shape == other.shape and one.dtype == other.dtype
+    return same and torch.allclose(one.double(), other.double(), 1e-3, 1e-3, equal_nan=True)
+
+
+def _tensors(result: Any) -> list[torch.Tensor]:
+    return [each for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
 
 
 def _trace(
@@ -92,7 +102,7 @@ def _trace(
                 )
                 return decompose(program)
             except Exception as error:  # torch.export raises many unrelated types
-                if prepare is _tensors_to_buffers or _WRITTEN not in str(error):
+                if prepare is _tensors_to_buffers or WRITTEN not in str(error):
                     raise export_error(module, error) from error
     raise AssertionError("the second way returns or raises")
 

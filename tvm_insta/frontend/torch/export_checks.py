@@ -37,6 +37,9 @@ _GET_DATA = _Tensor.data.__get__  # type: ignore[attr-defined]
 _SET_DATA = _Tensor.data.__set__  # type: ignore[attr-defined]
 
 _DATA = (_GET_DATA, _SET_DATA)
+WRITTEN = "is mutated in the forward method"
+"""What torch.export says of a tensor that forward writes into and that is no buffer."""
+
 _RANDOM = ("rand", "normal", "bernoulli", "dropout", "multinomial", "empty", "uniform")
 
 _VALUES: dict[Any, str] = {
@@ -310,6 +313,11 @@ def export_error(module: nn.Module, error: BaseException) -> ImportModelError:
         return ImportModelError(
             f"{name} decides on a value computed from the input{place}: choose with torch.where, "
             "or decide on parameters and shapes only"
+        )
+    if WRITTEN in text:
+        return ImportModelError(
+            f"{name} writes into a tensor that is neither a buffer nor a tensor attribute of a "
+            f"module{place}: keep it with register_buffer, or compute a new tensor"
         )
     return ImportModelError(
         f"torch.export cannot export {name}{place} ({type(error).__name__}: {said}): write that "

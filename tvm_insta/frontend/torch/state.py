@@ -29,6 +29,7 @@ from torch import nn
 from tvm_insta.frontend.torch.state_records import (
     MISSING,
     PLAIN,
+    Empty,
     Record,
     differ,
     has_values,
@@ -65,7 +66,7 @@ class Snapshot:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._records: list[Record] = []
+        self._records: list[Record | Empty] = []
         self._seen: dict[int, Any] = {}  # holds the objects, so that no id is used twice
         waiting: list[tuple[str, Any]] = [("", module)]
         while waiting:
@@ -73,6 +74,9 @@ class Snapshot:
             if isinstance(value, PLAIN) or id(value) in self._seen:
                 continue
             self._seen[id(value)] = value
+            if type(value) in (dict, collections.OrderedDict) and not value:
+                self._records.append(Empty(path, value))
+                continue
             waiting.extend(reversed(list(self._record(path, value))))
 
     def restore(self) -> None:
@@ -90,7 +94,7 @@ class Snapshot:
         if isinstance(value, torch.Tensor):
             if has_values(value):
                 self._records.append(of_tensor(path, value))
-            yield from self._mapping(path, vars(value), dict)
+            yield path, vars(value)
         elif isinstance(value, np.ndarray):
             self._records.append(of_array(path, value))
         elif isinstance(value, (torch.Generator, random.Random, np.random.Generator)):
