@@ -19,7 +19,8 @@ from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.torch.batch_numbers import settle_batch_numbers
 from tvm_insta.frontend.torch.batch_trace import Sizes
 from tvm_insta.frontend.torch.decompose import decompose
-from tvm_insta.frontend.torch.export_checks import WRITTEN, export_error, tracing
+from tvm_insta.frontend.torch.export_checks import tracing
+from tvm_insta.frontend.torch.export_errors import WRITTEN, export_error
 from tvm_insta.frontend.torch.state import unchanged
 
 _BATCHES = (2, 3, 7)
