@@ -40,17 +40,16 @@ def _at_once(joined: Any) -> Any:
     if not _collect(joined, 0, numbers) or len(numbers) < 2:
         return joined
     width = _BITS // len(numbers)
-    loads = [numbers.get(width * position) for position in range(len(numbers))]
-    if any(load is None or _bits(load) != width for load in loads):
+    if sorted(numbers) != list(range(0, _BITS, width)):
         return joined
+    loads = [numbers[shift] for shift in sorted(numbers)]
     first = loads[0]
+    if _bits(first) != width or not all(load.source.same_as(first.source) for load in loads):
+        return joined
     *outer, last = first.indices
     analyzer = tvm.sym.Analyzer()
     for position, load in enumerate(loads):
-        if not load.source.same_as(first.source):
-            return joined
-        expected = [*outer, last + position]
-        pairs = zip(load.indices, expected, strict=True)
+        pairs = zip(load.indices, [*outer, last + position], strict=True)
         if not all(analyzer.can_prove_equal(own, wanted) for own, wanted in pairs):
             return joined
     return tirx.call_intrin("uint32", WORD, first)

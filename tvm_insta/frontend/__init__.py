@@ -10,6 +10,7 @@ from tvm_insta.frontend.sites import Site
 from tvm_insta.frontend.torch.export import export_graph
 from tvm_insta.frontend.torch.import_torch import import_torch, trace_and_fold
 from tvm_insta.frontend.torch.outputs import Output, join_outputs, joined
+from tvm_insta.frontend.torch.state import Snapshot, unchanged
 
 __all__ = [
     "ByteInput",
@@ -17,6 +18,7 @@ __all__ = [
     "Output",
     "Reason",
     "Site",
+    "Snapshot",
     "SourceLayer",
     "WhyFloat",
     "export_graph",
@@ -25,4 +27,5 @@ __all__ = [
     "joined",
     "random_tensors",
     "trace_and_fold",
+    "unchanged",
 ]

@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from tvm_insta.errors import ImportModelError
+from tvm_insta.frontend import unchanged
 from tvm_insta.validate import eager
+from tvm_insta.validate.calls import check_calls
 
 _IMAGES = 3
 _MIXED = 1e-4
@@ -24,7 +26,7 @@ output keeps every bit; where it depends on the other images, it moves by far mo
 def check_batch(
     module: nn.Module, example_inputs: Sequence[torch.Tensor], *, max_batch: int, form: str
 ) -> None:
-    """Run the module on one image, and on three where the artefact takes as many.
+    """Run the module on one image, again and again, and on three where the artefact takes as many.
 
     Args:
         module: the network; it is left as it was.
@@ -33,17 +35,21 @@ def check_batch(
         form: "vm" or "c"; the latter runs image after image.
 
     Raises:
-        ImportModelError: the first dimension of the output is not the batch; the images influence
-            each other and the form cannot do that; or the network fails on one image or on three.
+        ImportModelError: the answer changes from call to call, see `check_calls`; the first
+            dimension of the output is not the batch; the images influence each other and the form
+            cannot do that; or the network fails on one image or on three.
     """
-    one = _run(module, [tensor[:1] for tensor in example_inputs])
+    first = [tensor[:1] for tensor in example_inputs]
+    one = check_calls(module, first, [_others(own, 3)[0] for own in first], _call)
     for output in one:
         _expect_batch(output, 1)
     if max_batch < _IMAGES:
         return
-    first = [tensor[:1] for tensor in example_inputs]
     batches = [[torch.cat([own, *_others(own, seed)]) for own in first] for seed in (1, 2)]
-    first_run, second_run = (_run(module, batch) for batch in batches)
+    with unchanged(module):
+        first_run = _call(module, batches[0])
+    with unchanged(module):
+        second_run = _call(module, batches[1])
     moved = 0.0
     for alone, a, b in zip(one, first_run, second_run, strict=True):
         _expect_batch(a, _IMAGES)
@@ -70,9 +76,9 @@ def _others(own: torch.Tensor, seed: int) -> list[torch.Tensor]:
     return [torch.randint(0, high, own.shape, generator=generator).to(own.dtype) for _ in range(2)]
 
 
-def _run(module: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+def _call(module: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     try:
-        found = eager.outputs(module, inputs)
+        found = eager.call(module, inputs)
     except Exception as error:  # whatever the user's code raises
         text = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ImportModelError(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from tvm_insta.frontend import unchanged
 from tvm_insta.validate.graph import Graph
 from tvm_insta.validate.rounding import distance, noise
 
@@ -20,28 +20,21 @@ _RUNS = 8
 _TIMES = 4.0  # a handful of runs does not show the largest movement
 
 
-@contextmanager
-def unchanged(module: nn.Module) -> Iterator[nn.Module]:
-    """Give the module in eval mode; afterwards its mode and its tensors are as before."""
-    modes = [(each, each.training) for each in module.modules()]
-    tensors = [*module.parameters(), *module.buffers()]
-    kept = [tensor.detach().clone() for tensor in tensors]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield module
-    finally:
-        for tensor, value in zip(tensors, kept, strict=True):
-            if tensor.shape != value.shape or not torch.equal(tensor, value):
-                tensor.data = value
-        for each, mode in modes:
-            each.training = mode
-
-
 def outputs(module: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """What the module returns, as a flat list of tensors."""
+    """What the module returns, as a flat list of tensors.
+
+    The module as it is given: nothing that this call writes, attributes included, is seen by the
+    next. It gets copies of the inputs, which it may write into.
+    """
     with unchanged(module):
-        return [item for item in _flat(module(*inputs)) if isinstance(item, torch.Tensor)]
+        return call(module, inputs)
+
+
+def call(module: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """One call, whose traces stay in the module; see `outputs`."""
+    found = _flat(module(*[tensor.clone() for tensor in inputs]))
+    # Copies: what a network returns may be what its next call writes into.
+    return [item.detach().clone() for item in found if isinstance(item, torch.Tensor)]
 
 
 def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:

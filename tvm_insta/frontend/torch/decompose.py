@@ -108,7 +108,22 @@ def decompose(program: torch.export.ExportedProgram) -> fx.GraphModule:
         if not _one_by_one(graph, table):
             graph = program.run_decompositions(table).module(check_guards=False)
             assert isinstance(graph, fx.GraphModule)
+        _without_writes(graph)
     return graph
+
+
+def _without_writes(graph: fx.GraphModule) -> None:
+    """Drop what an exported program does last: it copies into inputs and buffers what was written.
+
+    Within the call, who reads a tensor after it was written reads the value computed for it.
+    """
+    for node in graph.graph.find_nodes(op="call_function", target=_aten.copy_.default):
+        target, value = node.args[:2]
+        assert target.op in ("placeholder", "get_attr"), "other writes are functions by now"
+        node.replace_all_uses_with(value)
+        graph.graph.erase_node(node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
 
 
 def _one_by_one(graph: fx.GraphModule, table: Table) -> bool:

@@ -13,10 +13,18 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.utils._pytree import tree_leaves
 
 from tvm_insta.errors import ImportModelError
+from tvm_insta.frontend.torch.batch_numbers import settle_batch_numbers
+from tvm_insta.frontend.torch.batch_trace import Sizes
 from tvm_insta.frontend.torch.decompose import decompose
-from tvm_insta.frontend.torch.export_checks import export_error, tracing
+from tvm_insta.frontend.torch.export_checks import tracing
+from tvm_insta.frontend.torch.export_errors import WRITTEN, export_error
+from tvm_insta.frontend.torch.state import unchanged
+
+_BATCHES = (2, 3, 7)
+"""Batches, with the largest, for which a number that is always the same is taken for constant."""
 
 
 def export_graph(
@@ -30,24 +38,101 @@ def export_graph(
         max_batch: largest batch of the compiled module.
         dynamic: the batch is symbolic (1..max_batch); else it is that of ``example_inputs``.
 
+    The module, and all that it keeps between calls, is left as it was. The graph computes what the
+    module as it is given computes; it writes neither into its inputs nor into buffers.
+
     Raises:
         ImportModelError: the module cannot be exported.
     """
     check_inputs(example_inputs)
-    was_training = module.training
-    module.eval()
-    try:
-        return decompose(
-            export_program(module, example_inputs, max_batch=max_batch, dynamic=dynamic)
+    if not dynamic or max_batch == 1:
+        return _trace(module, example_inputs, max_batch, dynamic, None)
+    batches = list(dict.fromkeys((*_BATCHES, max_batch)))
+    sizes = [Sizes(batch, max_batch) for batch in batches]
+    graph = _trace(module, example_inputs, max_batch, dynamic, sizes[0])
+    others = []
+    if sizes[0].fixed is not None:  # constants of the graph may be those of one batch
+        others = [_trace(module, example_inputs, max_batch, dynamic, each) for each in sizes[1:]]
+    else:  # symbols are evaluated, for one image, too
+        batches.append(1)
+    settle_batch_numbers(graph, batches, others, sizes[0].fixed or "")
+    line = sizes[0].fixed if sizes[0].lone is None else sizes[0].lone
+    if line is not None:  # torch.export is not shown a batch of one
+        _check_single(module, graph, [_as_batch(each, 1) for each in example_inputs], line)
+    return graph
+
+
+def _check_single(
+    module: nn.Module, graph: fx.GraphModule, image: Sequence[torch.Tensor], line: str
+) -> None:
+    """Whether what larger batches do is right for one image, too."""
+    with unchanged(module):
+        own = _tensors(module(*[tensor.clone() for tensor in image]))
+        made = _tensors(graph(*[tensor.clone() for tensor in image]))
+    if len(own) != len(made) or not all(map(_close, own, made)):
+        raise ImportModelError(
+            f"forward treats a batch of one in another way than larger ones{line}: let it decide "
+            "on other sizes, or compile with max_batch=1"
         )
-    finally:
-        module.train(was_training)
+
+
+def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two results are equal but for rounding: the same operators made them."""
+    same = one.shape == other.shape and one.dtype == other.dtype
+    return same and torch.allclose(one.double(), other.double(), 1e-3, 1e-3, equal_nan=True)
+
+
+def _tensors(result: Any) -> list[torch.Tensor]:
+    return [each for each in tree_leaves(result) if isinstance(each, torch.Tensor)]
+
+
+def _trace(
+    module: nn.Module,
+    example_inputs: Sequence[torch.Tensor],
+    max_batch: int,
+    dynamic: bool,
+    sizes: Sizes | None,
+) -> fx.GraphModule:
+    """Export and decompose, once more with other buffers where the first way cannot do it."""
+    for prepare in (lambda module: None, _tensors_to_buffers):
+        with unchanged(module):
+            prepare(module)
+            try:
+                program = export_program(
+                    module, example_inputs, max_batch=max_batch, dynamic=dynamic, sizes=sizes
+                )
+                return decompose(program)
+            except Exception as error:  # torch.export raises many unrelated types
+                if prepare is _tensors_to_buffers or WRITTEN not in str(error):
+                    raise export_error(module, error) from error
+    raise AssertionError("the second way returns or raises")
+
+
+def _tensors_to_buffers(module: nn.Module) -> None:
+    """Make buffers of tensors that are plain attributes: torch.export writes to buffers only."""
+    for each in module.modules():
+        for name, value in list(vars(each).items()):
+            if isinstance(value, torch.Tensor):
+                delattr(each, name)
+                each.register_buffer(name, value, persistent=False)
 
 
 def export_program(
-    module: nn.Module, example_inputs: Sequence[torch.Tensor], *, max_batch: int, dynamic: bool
+    module: nn.Module,
+    example_inputs: Sequence[torch.Tensor],
+    *,
+    max_batch: int,
+    dynamic: bool,
+    sizes: Sizes | None = None,
 ) -> torch.export.ExportedProgram:
     """Call torch.export.
+
+    Args:
+        module: in eval mode.
+        example_inputs: as in `export_graph`.
+        max_batch: as in `export_graph`.
+        dynamic: as in `export_graph`.
+        sizes: what forward makes of a symbolic batch; None where it may make nothing of it.
 
     Raises:
         ImportModelError: the module cannot be exported.
@@ -56,11 +141,12 @@ def export_program(
     if dynamic and max_batch == 1:
         example_inputs = [_as_batch(tensor, 1) for tensor in example_inputs]
     elif dynamic:  # torch.export specialises on a batch of 1, so it is shown a batch of 2
-        batch = torch.export.Dim("batch", min=1, max=max_batch)
+        shown = 2 if sizes is None else sizes.batch
+        batch = torch.export.Dim("batch", min=1, max=max(max_batch, shown))
         shapes = _as_passed(module, [{0: batch} for _ in example_inputs])
-        example_inputs = [_as_batch(tensor, 2) for tensor in example_inputs]
+        example_inputs = [_as_batch(tensor, shown) for tensor in example_inputs]
     try:
-        with torch.no_grad(), warnings.catch_warnings(), tracing(module):
+        with torch.no_grad(), warnings.catch_warnings(), tracing(module, sizes):
             warnings.simplefilter("ignore")  # deprecations inside torch.export
             return torch.export.export(module, tuple(example_inputs), dynamic_shapes=shapes)
     except Exception as error:  # torch.export raises many unrelated types

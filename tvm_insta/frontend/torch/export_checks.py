@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -29,7 +29,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakIdKeyDictionary
 
 from tvm_insta.errors import ImportModelError
-from tvm_insta.frontend.torch.operators.refusal import is_foreign, line_of
+from tvm_insta.frontend.torch.batch_trace import Sizes
+from tvm_insta.frontend.torch.operators.refusal import is_foreign
 
 _Tensor = torch.Tensor
 _GET_DATA = _Tensor.data.__get__  # type: ignore[attr-defined]
@@ -57,23 +58,29 @@ _INSTEAD: dict[Any, str] = {
 }
 _COMPUTE = "compute with the tensor itself, in torch"
 
+_LENGTH = _Tensor.__len__
 _CUDA = (_Tensor.cuda,)
 _MOVES = (_Tensor.to,)
 
 
 @contextmanager
-def tracing(module: nn.Module) -> Iterator[None]:
+def tracing(module: nn.Module, sizes: Sizes | None = None) -> Iterator[None]:
     """Let torch.export, called inside, see what eager PyTorch does in ``module``.
+
+    Args:
+        module: under export.
+        sizes: what its forward makes of a symbolic batch; None where it may make nothing of it.
 
     Raises:
         ImportModelError: forward looks at a value computed from the input; one sentence with the
             line and what to write instead.
     """
-    eager, forward = _Eager(module), module.forward
+    eager, forward = _Eager(module, sizes), module.forward
 
     @functools.wraps(forward)
     def watched(*args: Any, **kwargs: Any) -> Any:
-        with eager:  # around forward only: torch.export's own work is not watched
+        # Around forward only: torch.export's own work is not watched.
+        with eager, nullcontext() if sizes is None else sizes.watched():
             return forward(*args, **kwargs)
 
     own = "forward" in vars(module)
@@ -97,9 +104,9 @@ class _Eager(TorchFunctionMode):
         values: of tensors that do not depend on the input, None for those that do.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, sizes: Sizes | None = None) -> None:
         super().__init__()
-        self.module = module
+        self.module, self.sizes = module, sizes
         self.real: dict[str, _Tensor] = _state(module)
         self.written: Any = WeakIdKeyDictionary()
         self.values: Any = WeakIdKeyDictionary()
@@ -125,7 +132,7 @@ class _Eager(TorchFunctionMode):
             return args[0]
         args = _on_cpu(func, args)
         args, given = tree_map(self._current, (args, dict(_without_device(kwargs))))
-        if func in _VALUES:
+        if func in _VALUES or func is _LENGTH:
             return self._value(func, args, given)
         result = func(*args, **given)
         self._follow(func, args, given, result)
@@ -196,6 +203,9 @@ class _Eager(TorchFunctionMode):
         return value
 
     def _value(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if func is _LENGTH:
+            size = args[0].shape[0] if args[0].ndim else None
+            return len(args[0]) if size is None or not self.sizes else self.sizes.length(size)
         value = self._value_of(args[0])
         if value is None:
             raise ImportModelError(
@@ -275,48 +285,3 @@ def _place() -> str:
     """`` (net.py, line 12)``: the innermost line of the running program that is the user's."""
     frames = [frame for frame in traceback.extract_stack() if not is_foreign(frame.filename)]
     return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-
-
-def export_error(module: nn.Module, error: BaseException) -> ImportModelError:
-    """What torch.export could not do, in one sentence with the user's line.
-
-    Args:
-        module: that was exported.
-        error: what torch.export raised.
-    """
-    if isinstance(error, ImportModelError):
-        return error
-    name = type(module).__name__
-    text = str(error).strip()
-    line = _line_in(error) or line_of(text)
-    place = f" ({line})" if line else ""
-    said = (text.splitlines() or [type(error).__name__])[0][:200].rstrip(" .:")
-    if "specialized it to be a constant" in text or "Constraints violated" in text:
-        return ImportModelError(
-            f"{name} fixes the size of the batch in forward{place}: write x.shape[0] or -1 where a "
-            "number stands for the batch"
-        )
-    if "data-dependent" in text or "unbacked" in text.lower() or "GuardOnData" in text:
-        return ImportModelError(
-            f"{name} decides on a value computed from the input{place}: choose with torch.where, "
-            "or decide on parameters and shapes only"
-        )
-    return ImportModelError(
-        f"torch.export cannot export {name}{place} ({type(error).__name__}: {said}): write that "
-        "line with torch operators on tensors"
-    )
-
-
-def _line_in(error: BaseException) -> str:
-    """The innermost line of the user's in an exception's own stack."""
-    seen: BaseException | None = error
-    while seen is not None:
-        frames = [
-            frame
-            for frame in traceback.extract_tb(seen.__traceback__)
-            if not is_foreign(frame.filename)
-        ]
-        if frames:
-            return f"{frames[-1].filename}, line {frames[-1].lineno}"
-        seen = seen.__cause__ or seen.__context__
-    return ""

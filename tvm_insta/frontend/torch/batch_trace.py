@@ -1,0 +1,159 @@
+"""Python's numbers made of the batch's size while torch.export runs forward.
+
+An exported batch is a symbol. Python wants a number of it in ``math.sqrt(x.numel())``,
+``float(x.shape[0])``, ``len(x)`` or ``if x.shape[0] > 1``, and torch.export then fixes the batch to
+that of the example. Here the user's own code gets the number instead, without fixing anything:
+
+- What is the same for every batch (``x.numel() / x.shape[0]``) is that number.
+- Anything else is the number for the example's batch, and `Sizes.fixed` says so: whoever exports
+  has to trace again with other batches, and compare; see `batch_numbers`.
+- Choices that differ are refused with the line, but for those where a batch of one stands alone:
+  `Sizes.lone` tells that a single image has to be compared with PyTorch.
+
+Code of PyTorch's sees the symbol as ever.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sympy  # type: ignore[import-untyped]
+import torch
+
+from tvm_insta.errors import ImportModelError
+from tvm_insta.frontend.torch.operators.refusal import is_foreign
+
+_MOST = 64
+"""Batches for which an expression is evaluated, besides the largest."""
+
+_NUMPYS = [
+    (kind, name)
+    for kind in (torch.SymInt, torch.SymFloat)
+    for name in ("sqrt", "log", "log2", "log10", "exp")
+]
+"""Methods that NumPy's functions call on numbers that it does not know."""
+
+
+class Sizes:
+    """What forward makes of the batch's size in one trace.
+
+    Args:
+        batch: of the example.
+        max_batch: largest batch of the compiled module.
+
+    Attributes:
+        fixed: the line where a number that differs from batch to batch became one of the graph's
+            constants; None where none did.
+        lone: the line where a batch of one is told from larger ones; None where none is.
+    """
+
+    def __init__(self, batch: int, max_batch: int) -> None:
+        self.batch, self.max_batch = batch, max_batch
+        self.fixed: str | None = None
+        self.lone: str | None = None
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Give numbers to the user's code, called inside."""
+        changed = [
+            (torch.SymInt, "__index__", self._number, int),
+            (torch.SymInt, "__int__", self._number, int),
+            (torch.SymInt, "__float__", self._number, float),
+            (torch.SymFloat, "__float__", self._number, float),
+            (torch.SymFloat, "__int__", self._number, int),
+            (torch.SymInt, "__bool__", self._choice, bool),
+            (torch.SymFloat, "__bool__", self._choice, bool),
+            (torch.SymBool, "__bool__", self._choice, bool),
+        ]
+        before = [(kind, name, vars(kind).get(name)) for kind, name, _, _ in changed]
+        for (kind, name, own, make), (_, _, old) in zip(changed, before, strict=True):
+            setattr(kind, name, _of_the_user(own, make, old))
+        for kind, name in _NUMPYS:
+            setattr(kind, name, self._numpys(getattr(math, name)))
+        try:
+            yield
+        finally:
+            for kind, name, old in before:
+                if old is None:
+                    delattr(kind, name)
+                else:
+                    setattr(kind, name, old)
+            for kind, name in _NUMPYS:
+                delattr(kind, name)
+
+    def length(self, size: Any) -> int:
+        """``len`` of a tensor whose first dimension is a size."""
+        found = self._number(size, int) if isinstance(size, torch.SymInt) else size
+        return int(size) if found is None else int(found)
+
+    def _number(self, size: Any, make: Callable[[Any], Any]) -> Any:
+        values = self._values(size, make)
+        if values is None:
+            return None
+        if self.fixed is None and len(set(values.values())) > 1:
+            self.fixed = _line()
+        return values[self.batch]
+
+    def _choice(self, size: Any, make: Callable[[Any], Any]) -> Any:
+        values = self._values(size, make)
+        if values is None:
+            return None
+        larger = {value for batch, value in values.items() if 1 < batch <= self.max_batch}
+        if len(larger) > 1:
+            raise ImportModelError(
+                f"forward decides on the size of the batch{_line()}, which is any from 1 to "
+                f"{self.max_batch}: let it decide on other sizes, or compile with max_batch=1"
+            )
+        (chosen,) = larger
+        if self.lone is None and values[1] != chosen:
+            self.lone = _line()
+        return chosen
+
+    def _numpys(self, function: Callable[[float], float]) -> Callable[[Any], float]:
+        def compute(size: Any) -> float:
+            found = self._number(size, float)
+            return function(float(size) if found is None else found)
+
+        return compute
+
+    def _values(self, size: Any, make: Callable[[Any], Any]) -> dict[int, Any] | None:
+        """What a symbol is for each batch; None where it is more than a function of the batch."""
+        if not is_of_batch(size):
+            return None
+        expr = size.node.expr
+        batches = {*range(1, min(self.max_batch, _MOST) + 1), self.max_batch, self.batch}
+        return {batch: make(of_batch(expr, batch)) for batch in sorted(batches)}
+
+
+def is_of_batch(size: Any) -> bool:
+    """Whether a symbolic number depends on the batch alone, not on values of the input."""
+    symbols = getattr(getattr(size.node, "expr", None), "free_symbols", ())
+    return bool(symbols) and all(str(symbol).startswith("s") for symbol in symbols)
+
+
+def of_batch(expr: Any, batch: int) -> Any:
+    """An expression of PyTorch's for a batch: a number of sympy's or a truth."""
+    return expr.xreplace({symbol: sympy.Integer(batch) for symbol in expr.free_symbols})
+
+
+def _of_the_user(own: Callable[..., Any], make: Any, old: Any) -> Callable[[Any], Any]:
+    def convert(size: Any) -> Any:
+        if not is_foreign(sys._getframe(1).f_code.co_filename):
+            found = own(size, make)
+            if found is not None:
+                return found
+        return make(size.node.int_()) if old is None else old(size)
+
+    return convert
+
+
+def _line() -> str:
+    """`` (net.py, line 12)`` of the user's innermost line."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and is_foreign(frame.f_code.co_filename):
+        frame = frame.f_back
+    return "" if frame is None else f" ({frame.f_code.co_filename}, line {frame.f_lineno})"

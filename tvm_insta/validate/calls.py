@@ -1,0 +1,115 @@
+"""Whether PyTorch itself gives an input the same answer at every call.
+
+An artefact is a function of its input. A module may be none: it may read a counter, a running
+average, its previous input, or random numbers. PyTorch's answer is that of the module as it is
+given; a module whose later calls answer otherwise, because of what the earlier ones left in it, has
+no one answer. What a module writes down and does not use (logs, counters, scales that are
+initialised from the weights at the first call) changes no answer and does no harm.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from tvm_insta.errors import ImportModelError
+from tvm_insta.frontend import Snapshot, unchanged
+from tvm_insta.frontend.byte_input import NETWORK
+from tvm_insta.validate import eager
+
+_NAMED = 4
+"""Changed attributes that the message names, at most."""
+
+Answer = list[torch.Tensor]
+Call = Callable[[nn.Module, Sequence[torch.Tensor]], Answer]
+
+
+def check_calls(
+    module: nn.Module,
+    image: Sequence[torch.Tensor],
+    other: Sequence[torch.Tensor],
+    call: Call = eager.call,
+) -> Answer:
+    """Call the module with an image, another and twice the image again, and once afresh.
+
+    Every image is compared with itself, bit by bit: the same kernels run on the same numbers.
+
+    Args:
+        module: the network; it is left as it was.
+        image: one tensor per input, a batch of one.
+        other: the same of other values; what the first image leaves behind must not change its
+            answer either.
+        call: calls the module.
+
+    Returns:
+        The answer to the image.
+
+    Raises:
+        ImportModelError: an answer differs; one sentence with what has changed in the module.
+    """
+    first, differs, changed = _answers(module, image, other, call)
+    if not differs:
+        return first
+    name = type(module).__name__
+    if not _answers(module, image, other, _with_same_numbers(call))[1]:
+        raise ImportModelError(
+            f"{name} gives one input different answers because it draws random numbers: call "
+            "eval(), pass training=False to dropout, or draw the numbers outside, as an input"
+        )
+    if not changed:
+        raise ImportModelError(
+            f"{name} gives one input different answers from call to call because of something "
+            "that it keeps outside of itself: let forward depend on its input and on parameters "
+            "only"
+        )
+    named = ", ".join(each.removeprefix(f"{NETWORK}.") for each in changed[:_NAMED])
+    more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
+    raise ImportModelError(
+        f"{name} gives one input different answers from call to call because of what forward "
+        f"changes ({named}{more}): take what changes as an input and return it, or, if it is an "
+        "initialisation, call the module once with real data before compiling it"
+    )
+
+
+def _answers(
+    module: nn.Module, image: Sequence[torch.Tensor], other: Sequence[torch.Tensor], call: Call
+) -> tuple[Answer, bool, tuple[str, ...]]:
+    """The first answer, whether a later one differs, and what the calls changed."""
+    with unchanged(module):
+        before = Snapshot(module)
+        first = call(module, image)
+        between = call(module, other)
+        again = [call(module, image), call(module, image)]
+        changed = before.changed()
+    with unchanged(module):
+        alone = call(module, other)
+    differs = any(_differ(first, each) for each in again) or _differ(between, alone)
+    return first, differs, changed
+
+
+def _differ(one: Answer, another: Answer) -> bool:
+    if len(one) != len(another):
+        return True
+    return any(eager.relative(a, b) > 0.0 for a, b in zip(one, another, strict=True))
+
+
+def _with_same_numbers(call: Call) -> Call:
+    """Calls that all draw the same random numbers."""
+
+    def seeded(module: nn.Module, inputs: Sequence[torch.Tensor]) -> Answer:
+        own, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002 (the users' own)
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(0)
+            random.seed(0)
+            np.random.seed(0)  # noqa: NPY002
+            try:
+                return call(module, inputs)
+            finally:
+                random.setstate(own)
+                np.random.set_state(numpys)  # noqa: NPY002
+
+    return seeded
