@@ -184,7 +184,7 @@ def _that_is_called(module: nn.Module) -> nn.Module:
     if not isinstance(module, fx.GraphModule):
         return module
     kind = type(type(module).__name__, (nn.Module,), {"forward": type(module).forward})
-    plain: nn.Module = kind.__new__(kind)
+    plain: nn.Module = object.__new__(kind)
     plain.__dict__ = module.__dict__
     return plain
 

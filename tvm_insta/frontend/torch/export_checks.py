@@ -135,8 +135,11 @@ class _Eager(TorchFunctionMode):
         args, given = tree_map(self._current, (args, dict(_without_device(kwargs))))
         if func in _VALUES or func is _LENGTH:
             return self._value(func, args, given)
-        with self if func in WRITTEN_OUT else nullcontext():  # its parts may read numbers
-            result = WRITTEN_OUT.get(func, func)(*args, **given)
+        if func in WRITTEN_OUT:
+            with self:  # its parts may read numbers
+                result = WRITTEN_OUT[func](*args, **given)
+        else:
+            result = func(*args, **given)
         self._follow(func, args, given, result)
         return result
 
