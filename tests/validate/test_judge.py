@@ -67,7 +67,37 @@ def beside(parts, x):
     return F.conv2d(torch.cat([y[:, 8:].sign(), (y[:, :8] - 0.3).sign()], 1), W).mean((2, 3))
 
 
+def trained(channels):
+    """A batch norm whose statistics do not cancel."""
+    norm = nn.BatchNorm2d(channels)
+    generator = torch.Generator().manual_seed(4)
+    norm.running_mean.copy_(torch.randn(channels, generator=generator))
+    norm.running_var.copy_(torch.rand(channels, generator=generator) + 0.5)
+    return norm
+
+
+def above_its_mean(parts, x):
+    """Of an equal image, rounding alone decides."""
+    y = parts[1](parts[0](x))
+    return F.conv2d(torch.where(y > y.mean((2, 3), keepdim=True), 1.0, -1.0), W).flatten(1)
+
+
+def above_its_neighbour(parts, x):
+    """Two tensors are compared, and the artefact's rounding is known of one of them."""
+    y = parts[1](parts[0](x))
+    return F.conv2d(torch.where(y[..., 1:] > y[..., :-1], 1.0, -1.0), W, padding=1).flatten(1)
+
+
 RIGHT = {
+    "sequence": lambda: Net(
+        lambda m, x: F.conv1d(torch.sign(m[0](x).flatten(2)), W[:, :, 0], padding=2, dilation=2),
+        nn.Conv2d(3, 16, 3),
+    ),
+    "weight on the left": lambda: Net(
+        lambda m, x: W[:, :, 0, 0] @ torch.sign(m[0](x).flatten(2)), nn.Conv2d(3, 16, 3)
+    ),
+    "above the mean": lambda: Net(above_its_mean, nn.Conv2d(3, 16, 2), trained(16)),
+    "above the neighbour": lambda: Net(above_its_neighbour, nn.Conv2d(3, 16, 2), trained(16)),
     "masks of a surrogate": lambda: behind(approximate),
     "four bits": lambda: behind(dorefa),
     "zeros": lambda: behind(lambda x: torch.sign(F.relu(x))),

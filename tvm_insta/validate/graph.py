@@ -138,8 +138,13 @@ class Graph:
 
     def slice(self, target: fx.Node, cut: Iterable[fx.Node]) -> list[fx.Node]:
         """What has to be executed to get `target` from `cut`, constants and inputs excepted."""
+        return self.slice_of([target], cut)
+
+    def slice_of(self, targets: Iterable[fx.Node], cut: Iterable[fx.Node]) -> list[fx.Node]:
+        """The same for several targets."""
         stop = {*cut, *self.constant, *self.inputs}
-        wanted, waiting = {target}, [target]
+        waiting = list(targets)
+        wanted = set(waiting)
         while waiting:
             for source in waiting.pop().all_input_nodes:
                 if source not in wanted and source not in stop:

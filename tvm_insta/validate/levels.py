@@ -2,7 +2,8 @@
 
 Thresholds may depend on the instance, and both sides round them differently. So the activations
 are moved, each up or down by chance, and whatever PyTorch's own function then gives is allowed.
-No threshold of the compiler is used.
+So are thresholds that are computed beside the activations, as those of ``x[1:] > x[:-1]``, of which
+PyTorch has its own rounding. No threshold of the compiler is used.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from tvm_insta.validate.graph import Graph
-from tvm_insta.validate.rounding import noise, rms
+from tvm_insta.validate.graph import Graph, Values
+from tvm_insta.validate.rounding import ROUNDING, noise, rms, rounding_of
 
 SHARE = 1e-3
 """The largest share of elements that may lie within the distance limit of a threshold: of a density
@@ -27,6 +28,9 @@ FEW = 3
 
 _PARTS = (1 / 16, 1 / 4, 1.0)  # of the limit: the smallest that explains all is told
 _SEEDS = 3
+_NOISY = 12
+"""Pairs of runs with noise, at most. ``x > x.mean()`` of an equal image needs x and its mean to
+move apart, which half of the pairs do: a 4096th of the elements is left, less than `SHARE`."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,12 @@ def explain(
     graph: Graph,
     nodes: Sequence[fx.Node],
     node: fx.Node,
-    known: Mapping[fx.Node, Any],
+    known: Values,
     roots: Mapping[fx.Node, Any],
     levels: torch.Tensor,
     tolerance: float,
     limit: float,
+    cut: Sequence[fx.Node] = (),
 ) -> Explained:
     """Judge levels that differ.
 
@@ -58,6 +63,7 @@ def explain(
         levels: the artefact's.
         tolerance: of a level.
         limit: how far the roots may be moved, in units of their rms; 0 for not at all.
+        cut: where both sides have the same values.
     """
     low: torch.Tensor
     high: torch.Tensor
@@ -74,11 +80,16 @@ def explain(
     wrong = outside()
     if limit == 0.0:
         return Explained(int(wrong.sum()), 0.0)
-    for seed in range(_SEEDS):  # relative noise leaves exact zeros where they are: no share
+    beside = _beside(graph, nodes, roots, known)
+    errors = rounding_of(graph, known, graph.slice_of(beside, cut)) if beside else {}
+    allowed = {each: ROUNDING * errors.get(each, 0.0) for each in beside}
+    for seed in range(_NOISY):  # relative noise leaves exact zeros where they are: no share
         for sign in (1.0, -1.0):
-            change = noise(seed, sign, {})
-            moved = {root: change(node, value) for root, value in roots.items()}
+            change = noise(seed, sign, allowed)
+            moved = {root: change(root, value) for root, value in {**roots, **beside}.items()}
             take(graph.evaluate(nodes, known, moved, change)[node])
+        if not bool(outside().any()):
+            return Explained(0, 0.0)
     wrong = outside()
     for part in _PARTS:
         if not bool(wrong.any()):
@@ -90,6 +101,24 @@ def explain(
         if not bool(outside().any()):
             return Explained(0, part * limit)
     return Explained(int(outside().sum()), limit)
+
+
+def _beside(
+    graph: Graph, nodes: Sequence[fx.Node], roots: Mapping[fx.Node, Any], known: Values
+) -> Values:
+    """What nodes read of computed numbers that do not come from the roots."""
+    inside = {*nodes, *roots, *graph.constant, *graph.inputs}
+    found = {
+        source: known[source]
+        for each in nodes
+        for source in each.all_input_nodes
+        if source not in inside
+    }
+    return {
+        source: value
+        for source, value in found.items()
+        if isinstance(value, torch.Tensor) and value.is_floating_point()
+    }
 
 
 def _moves(roots: Mapping[fx.Node, Any], part: float) -> list[dict[fx.Node, Any]]:

@@ -105,7 +105,9 @@ class Replayed:
         if bool(wrong.any()):
             limit = 0.0 if exact else self.distance_limit
             held = torch.where(wrong, levels, theirs)
-            explained = explain(graph, nodes, node, self.values, roots, held, allowed, limit)
+            explained = explain(
+                graph, nodes, node, self.values, roots, held, allowed, limit, self.cut
+            )
             self._note(found, each, levels, theirs, wrong, explained)
         self._count_flips(node, nodes, each, levels, theirs, allowed)
         found.turned += found.flips - before > max(UNDECIDED_FEW, UNDECIDED * bits)

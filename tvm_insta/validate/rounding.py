@@ -102,7 +102,7 @@ def judge(
     theirs = pick(values[target])
     nodes = graph.slice(target, cut)
     floating = theirs.is_floating_point()
-    errors = _errors(graph, values, nodes)
+    errors = rounding_of(graph, values, nodes)
     if floating:
         scale = rms(theirs)
         allowed += min(ROUNDING * errors.get(target, 0.0), CAP * scale)
@@ -123,7 +123,7 @@ def judge(
     return Judgement(Outcome.UNDECIDED if jumps else Outcome.WRONG, allowed)
 
 
-def _errors(graph: Graph, values: Values, nodes: Sequence[fx.Node]) -> dict[fx.Node, float]:
+def rounding_of(graph: Graph, values: Values, nodes: Sequence[fx.Node]) -> dict[fx.Node, float]:
     """For each float node the largest difference of float32 and float64, at most `CAP` rms."""
     errors: dict[fx.Node, float] = {}
     try:

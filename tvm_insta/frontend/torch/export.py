@@ -137,6 +137,7 @@ def export_program(
     Raises:
         ImportModelError: the module cannot be exported.
     """
+    module = _that_is_called(module)
     shapes: Any = None
     if dynamic and max_batch == 1:
         example_inputs = [_as_batch(tensor, 1) for tensor in example_inputs]
@@ -173,6 +174,19 @@ def one_line(error: BaseException) -> str:
     """The first line of an exception's text, cut to 200 characters."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:200]
+
+
+def _that_is_called(module: nn.Module) -> nn.Module:
+    """A module whose forward torch.export calls: it interprets the graph of a `fx.GraphModule`.
+
+    What stands for a traced module has the same parameters, buffers and submodules.
+    """
+    if not isinstance(module, fx.GraphModule):
+        return module
+    kind = type(type(module).__name__, (nn.Module,), {"forward": type(module).forward})
+    plain: nn.Module = object.__new__(kind)
+    plain.__dict__ = module.__dict__
+    return plain
 
 
 def _as_passed(module: nn.Module, values: Sequence[Any]) -> tuple[Any, ...]:

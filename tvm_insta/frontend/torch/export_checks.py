@@ -30,6 +30,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.torch.batch_trace import Sizes
+from tvm_insta.frontend.torch.fake_quantize import WRITTEN_OUT
 from tvm_insta.frontend.torch.operators.refusal import is_foreign
 
 _Tensor = torch.Tensor
@@ -134,7 +135,11 @@ class _Eager(TorchFunctionMode):
         args, given = tree_map(self._current, (args, dict(_without_device(kwargs))))
         if func in _VALUES or func is _LENGTH:
             return self._value(func, args, given)
-        result = func(*args, **given)
+        if func in WRITTEN_OUT:
+            with self:  # its parts may read numbers
+                result = WRITTEN_OUT[func](*args, **given)
+        else:
+            result = func(*args, **given)
         self._follow(func, args, given, result)
         return result
 

@@ -56,6 +56,32 @@ def test_two_roundings_of_a_value_are_one_level():
     assert len(levels.values(node) or ()) > len(steps.values) == 2
 
 
+MASKS = [-1e4, -1e9, 1e30, torch.finfo(torch.float32).min]
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("size", [1.0, 0.02, 300.0])
+def test_levels_beside_a_huge_one_stay_apart(mask, size):
+    """-1e9 masks what attention must not see; +1 and -1 are no roundings of one number."""
+
+    def masked(x):
+        bits = torch.where(x * x.roll(1, -1) > 0, size, -size)
+        return torch.where(x * x.roll(2, -1) > 4, mask, bits)
+
+    (node,) = results(exported(masked, torch.zeros(2, 3, 4)))
+    levels = Levels()
+    steps = compared(node, levels)
+    assert steps is not None
+    assert set(steps.values) == set(levels.values(node) or ()) and len(steps.values) == 3
+
+
+def test_what_is_never_infinite_keeps_its_levels():
+    """nan_to_num chooses among the largest numbers, too, which no sign ever is."""
+    (node,) = results(exported(lambda x: torch.nan_to_num(torch.sign(x)), torch.zeros(2, 3, 4)))
+    steps = compared(node, Levels())
+    assert steps is not None and {-1.0, 0.0, 1.0} <= set(steps.values)
+
+
 def written_data(x):
     """BinaryNet: the signs of the input become the input's data."""
     y = x + 0.5

@@ -17,6 +17,10 @@ _SAME = 1e-6
 """Values this near, relative to the largest, are one: ``q - sign(q) * 2 / 3`` of four levels has
 two values, each of them in two roundings."""
 
+_NEAR = 1e-5
+"""They are also this near relative to themselves, or to 1. Beside a level of -1e9, which masks, +1
+and -1 are near relative to the largest, and are no roundings of one number."""
+
 
 def compared(node: fx.Node, levels: Levels) -> Steps | None:
     """A level tensor as comparisons of one tensor; None where its values are not few.
@@ -43,7 +47,8 @@ def _apart(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
     largest = max(abs(value) for value in values)
     kept = [values[0]]
     for value in values[1:]:
-        if value - kept[-1] > _SAME * largest:
+        gap, size = value - kept[-1], max(abs(value), abs(kept[-1]))
+        if gap > _SAME * largest or gap > _NEAR * max(size, 1.0):
             kept.append(value)
     return tuple(kept)
 

@@ -26,9 +26,9 @@ ROUNDED_ONCE = frozenset(
     f"aten.{name}"
     for name in (
         "abs add bitwise_and bitwise_not bitwise_or bitwise_xor ceil clamp clamp_max clamp_min div "
-        "eq floor ge gt hardtanh heaviside le leaky_relu logical_and logical_not logical_or "
-        "logical_xor lt maximum minimum mul ne neg relu round rsub sign sgn sub trunc where "
-        "_to_copy masked_fill hardsigmoid threshold"
+        "eq floor ge gt hardtanh heaviside isinf isnan le leaky_relu logical_and logical_not "
+        "logical_or logical_xor lt maximum minimum mul ne neg relu round rsub sign sgn sub trunc "
+        "where _to_copy masked_fill hardsigmoid threshold"
     ).split()
 )
 """Those whose every step is rounded to nearest, so that all implementations of them agree and a

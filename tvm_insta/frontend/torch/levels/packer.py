@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from tvm_insta.frontend.sites import Site
-from tvm_insta.frontend.torch.graph import buffer, call, shape_of, source_of
+from tvm_insta.frontend.torch.graph import base_name, buffer, call, shape_of, source_of
 from tvm_insta.frontend.torch.levels.codes import Codes
 from tvm_insta.frontend.torch.levels.compared import roots_of
 from tvm_insta.frontend.torch.levels.forms import Form
@@ -64,13 +64,14 @@ class Packer:
     ) -> None:
         own = source_of(steps.x)
         direct = bool(own) and steps.x is not data
+        named, own_axes = _named(data, axes)
         self.sites[site] = Site(
-            compared=own if direct else None,
+            compared=own if direct and named is data else None,
             roots=(own,) if direct else roots_of(data, self.levels),
-            result=source_of(data),
+            result=source_of(named),
             base=codes.value_base,
             step=codes.value_step,
-            axes=axes,
+            axes=own_axes,
         )
 
     def factor(self, before: fx.Node, factor: Factor) -> fx.Node:
@@ -92,6 +93,42 @@ class Packer:
         self._site(site, factor.data, factor.steps, codes, axes)
         self._factors[key] = made
         return made
+
+
+def _named(data: fx.Node, axes: tuple[int, ...]) -> tuple[fx.Node, tuple[int, ...]]:
+    """The tensor of the exported graph whose elements were turned into ``data``, with its axes.
+
+    A sequence is packed as an image of height 1, a factor on the left as one on the right.
+
+    Args:
+        data: what is packed.
+        axes: for each of its dimensions, where the kernel has it.
+
+    Returns:
+        ``data`` itself where it is of no named tensor.
+    """
+    node, own = data, list(axes)
+    while not source_of(node):
+        base, rank = base_name(node), len(own)
+        if base == "aten.unsqueeze":
+            gone = own.pop(int(node.args[1]) % rank)  # type: ignore[arg-type]
+            own = [axis - (axis > gone) for axis in own]
+        elif base in ("aten.permute", "aten.transpose"):
+            dims = node.args[1] if base == "aten.permute" else _exchanged(rank, *node.args[1:])
+            before = {int(dim) % rank: axis for dim, axis in zip(dims, own, strict=True)}  # type: ignore[arg-type]
+            own = [before[dim] for dim in range(rank)]
+        else:
+            return data, axes
+        (node,) = (each for each in node.args[:1] if isinstance(each, fx.Node))
+    return node, tuple(own)
+
+
+def _exchanged(rank: int, *pair: object) -> list[int]:
+    """The order of dimensions of which two are exchanged."""
+    order = list(range(rank))
+    one, other = (int(dim) % rank for dim in pair)  # type: ignore[call-overload]
+    order[one], order[other] = order[other], order[one]
+    return order
 
 
 def _behind(data: fx.Node, *sources: object) -> fx.Node:
