@@ -10,8 +10,8 @@
  *   ./vm build/model/model.so batch.raw 3x32x32 2     (with two threads: the same bits)
  *
  * The third argument is the shape of one image, as in the manifest (`inputs`) without the batch; of a
- * network that takes bytes, `uint8:3x32x32`. A model that was compiled with --max-batch N needs
- * -DMAX_BATCH=N.
+ * network that takes bytes, `uint8:3x32x32`. -DMAX_BATCH=N runs N images in one call: at most the
+ * model's max_batch; what model.json has as images_at_once is fastest.
  * --no-as-needed: the program calls nothing of libtvm_runtime, which registers the VM when loaded.
  * README.md says how batch.raw is made.
  */
@@ -23,7 +23,7 @@
 #include "batch_file.h"
 #include "tvm_calls.h"
 
-/* Images of one call: as many as the model was compiled for (`compile --max-batch`). */
+/* Images of one call: at most as many as the model was compiled for (`compile --max-batch`). */
 #ifndef MAX_BATCH
 #define MAX_BATCH 64
 #endif

@@ -93,6 +93,8 @@ def test_missing_key_is_named(tmp_path, key):
         ({"max_batch": "8"}, "max_batch is a str, a int is needed"),
         ({"max_batch": True}, "max_batch is a bool, a int is needed"),
         ({"max_batch": 0}, "max_batch is 0; it must be at least 1"),
+        ({"images_at_once": 0}, "images_at_once is 0; allowed is 1 to max_batch, 8"),
+        ({"images_at_once": 9}, "images_at_once is 9; allowed is 1 to max_batch, 8"),
         ({"form": "jar"}, "form is 'jar'; allowed are vm and c"),
         ({"library": "other.so"}, "lists no file other.so"),
         ({"inputs": []}, "0 inputs and 1 outputs"),

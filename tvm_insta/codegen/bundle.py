@@ -76,7 +76,8 @@ def write_bundle(artefact: Path, out: Path, target: InstaTarget) -> list[str]:
         for header in headers:
             shutil.copyfile(_examples() / header, stage / header)
         makefile = _MAKE_C if manifest.form == "c" else _MAKE_VM
-        text = makefile.format(program=PROGRAM, name=manifest.name, batch=manifest.max_batch)
+        batch = manifest.images_at_once or manifest.max_batch
+        text = makefile.format(program=PROGRAM, name=manifest.name, batch=batch)
         (stage / "Makefile").write_text(text, encoding="utf-8")
         if manifest.form == "c":
             notes += _link(stage, manifest.name, target)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -46,6 +47,18 @@ class TensorSpec:
                 )
             size *= dim
         return size
+
+    @property
+    def image_bytes(self) -> int:
+        """Size in bytes for a batch of 1."""
+        sizes = (dim if isinstance(dim, int) else _of_one_image(dim) for dim in self.shape)
+        return int(tvm.DataType(self.dtype).itemsize) * math.prod(sizes)
+
+
+def _of_one_image(dim: str) -> int:
+    """A symbolic dimension, a product such as `"batch * 64"`, for a batch of 1."""
+    factors = (factor.strip() for factor in dim.split("*"))
+    return math.prod(int(factor) for factor in factors if factor.isdecimal())
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from torch import nn  # noqa: E402
 
 from tvm_insta import runtime  # noqa: E402
 from tvm_insta.codegen import plain_c, relax_vm  # noqa: E402
+from tvm_insta.codegen.images_at_once import images_at_once  # noqa: E402
 from tvm_insta.codegen.staging import staged  # noqa: E402
 from tvm_insta.compiler.kernel_variants import measured_figures  # noqa: E402
 from tvm_insta.compiler.manifest_builder import Source, build_manifest  # noqa: E402
@@ -39,7 +40,7 @@ from tvm_insta.report.require import require_binary  # noqa: E402
 from tvm_insta.report.rows import Explanation  # noqa: E402
 from tvm_insta.runtime import manifest as manifests  # noqa: E402
 from tvm_insta.runtime.preprocess import Preprocessing  # noqa: E402
-from tvm_insta.schedules import Tiles  # noqa: E402
+from tvm_insta.schedules import Tiles, back_end  # noqa: E402
 from tvm_insta.target import InstaTarget, parse  # noqa: E402
 from tvm_insta.tuning.lookup import Lookup, look_up  # noqa: E402
 from tvm_insta.validate.batch import check_batch  # noqa: E402
@@ -182,7 +183,7 @@ def compile_module(
     )
     linker = (plain_c if options.runtime == "c" else relax_vm).require(target, options.name)
     images = samples(options, source.preprocessing, example_inputs)
-    check_batch(module, example_inputs, max_batch=options.max_batch, form=options.runtime)
+    apart = check_batch(module, example_inputs, max_batch=options.max_batch, form=options.runtime)
     steps = ["export", *PHASES, "generate code", *([CHECK] if options.check else [])]
     started = time.perf_counter()
 
@@ -255,8 +256,20 @@ def compile_module(
             begin(CHECK)
             checked = check_compiled(stage, module, example_inputs, imported, manifest, images)
         options_and_check = {**manifest.options, **checked.described()}
-        manifests.write(stage, replace(manifest, options=options_and_check))
+        # Last, so that the check ran whole batches in one pass, as a program in C may.
+        at_once = _images_at_once(form, target, options) if apart else None
+        final = replace(manifest, options=options_and_check, images_at_once=at_once)
+        manifests.write(stage, final)
     return Artefact(out_dir, compiled.report)
+
+
+def _images_at_once(
+    form: plain_c.CForm | relax_vm.VmForm, target: InstaTarget, options: CompileOptions
+) -> int | None:
+    """For the manifest; None where a run takes one image, or a device all of them."""
+    if isinstance(form, plain_c.CForm) or back_end(target.tvm).device_code:
+        return None
+    return images_at_once(form.program, options.max_batch)
 
 
 def _verifier(

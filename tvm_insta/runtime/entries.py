@@ -170,6 +170,8 @@ class Manifest:
     where it is not known. `features` are the LLVM features of the target, used or not, `family` the
     family of processors that its schedules are made for (such as `avx512`), and `constants` what
     `constant:i` stands for. Several `outputs` lie behind each other in one buffer, image by image.
+    `images_at_once` is how many images of a batch the vm form computes in one pass on a CPU, as
+    many as stay in a cache; None where it computes them all, or one after another.
     """
 
     name: str
@@ -196,6 +198,7 @@ class Manifest:
     features: tuple[str, ...] = ()
     family: str = ""
     constants: tuple[TensorInfo, ...] = ()
+    images_at_once: int | None = None
     schema: str = SCHEMA
 
     def __post_init__(self) -> None:

@@ -52,6 +52,9 @@ def check(manifest: Manifest) -> None:
             f"the manifest's max_batch is {manifest.max_batch}; it must be at least 1 and at most "
             f"{MOST}"
         )
+    at_once = manifest.images_at_once
+    if at_once is not None and not 1 <= at_once <= manifest.max_batch:
+        raise _wrong("images_at_once", at_once, f"1 to max_batch, {manifest.max_batch}")
     if not manifest.inputs or not manifest.outputs:
         raise ArtefactError(
             f"the manifest has {len(manifest.inputs)} inputs and {len(manifest.outputs)} outputs; "

@@ -12,7 +12,7 @@ import numpy as np
 
 from tvm_insta.errors import ArtefactError
 from tvm_insta.runtime import profile, tvm_library, vm_interface, vm_threads
-from tvm_insta.runtime.arrays import Array, aligned_empty
+from tvm_insta.runtime.arrays import Array, aligned_empty, to_aligned
 from tvm_insta.runtime.library import open_library
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.runtime.trace import TraceEntry
@@ -79,16 +79,32 @@ class VmBackend:
     def run(self, inputs: list[Array], batch: int) -> Array:
         """Run the batch; returns a new array. To be called through `call`."""
         with self._opened.lock:
-            return self._run_locked(inputs, batch)
+            at_once = self.manifest.images_at_once or batch
+            if batch <= at_once:
+                return self._run_locked(inputs, batch)
+            output: Array | None = None
+            for first in range(0, batch, at_once):
+                last = min(first + at_once, batch)
+                rows = self._run_locked(_images(inputs, first, last), last - first)
+                if output is None:
+                    output = aligned_empty((batch, *rows.shape[1:]), rows.dtype)
+                output[first:last] = rows
+            assert output is not None, f"a batch of {batch} has images"
+            return output
 
     def prepared(self, inputs: list[Array], batch: int) -> Callable[[], None]:
         """A call that runs the batch again and again: for benchmarks. To be made through `call`."""
-        arguments = [self.ffi.from_dlpack(array) for array in inputs]
+        at_once = self.manifest.images_at_once or batch
+        passes = [
+            [*map(self.ffi.from_dlpack, _images(inputs, at, at + at_once))]
+            for at in range(0, batch, at_once)
+        ]
 
         def run() -> None:
             try:
                 with self._opened.lock:
-                    self.main(*arguments)
+                    for arguments in passes:
+                        self.main(*arguments)
             except vm_interface.REFUSALS as error:
                 raise vm_interface.refused(self.manifest, error) from error
 
@@ -155,6 +171,11 @@ class VmBackend:
         output = aligned_empty(result.shape, result.dtype)
         output[...] = result
         return output
+
+
+def _images(inputs: list[Array], first: int, last: int) -> list[Array]:
+    """Some images of a batch, where they are if kernels can read them there."""
+    return [to_aligned(array[first:last]) for array in inputs]
 
 
 def check_tvm(manifest: Manifest) -> None:

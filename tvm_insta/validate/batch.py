@@ -25,7 +25,7 @@ output keeps every bit; where it depends on the other images, it moves by far mo
 
 def check_batch(
     module: nn.Module, example_inputs: Sequence[torch.Tensor], *, max_batch: int, form: str
-) -> None:
+) -> bool:
     """Run the module on one image, again and again, and on three where the artefact takes as many.
 
     Args:
@@ -33,6 +33,10 @@ def check_batch(
         example_inputs: one tensor per input, batch first; their first image is used.
         max_batch: of the artefact.
         form: "vm" or "c"; the latter runs image after image.
+
+    Returns:
+        Whether an image kept every bit of its output while the other two changed. False, too, where
+        the artefact takes fewer than three.
 
     Raises:
         ImportModelError: the answer changes from call to call, see `check_calls`; the first
@@ -44,7 +48,7 @@ def check_batch(
     for output in one:
         _expect_batch(output, 1)
     if max_batch < _IMAGES:
-        return
+        return False
     batches = [[torch.cat([own, *_others(own, seed)]) for own in first] for seed in (1, 2)]
     with unchanged(module):
         first_run = _call(module, batches[0])
@@ -66,6 +70,7 @@ def check_batch(
             "the batch, or batch norm without running statistics), but the plain-C form runs one "
             "image after another: leave the batch out of it, use runtime vm, or max_batch=1"
         )
+    return moved == 0.0
 
 
 def _others(own: torch.Tensor, seed: int) -> list[torch.Tensor]:
