@@ -13,7 +13,8 @@ Then no iteration, on whatever thread, reads what another one writes.
 
 from __future__ import annotations
 
-import math
+import functools
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -62,17 +63,20 @@ def choose(
     return tuple(chosen)
 
 
-def overwriting(func: tirx.PrimFunc, over: Overwrite, arguments: int) -> tirx.PrimFunc:
-    """The kernel, which takes so many arguments, with one parameter for both: the output's is gone.
+def overwriting(
+    func: tirx.PrimFunc, over: Overwrite, arguments: int, *, keep: bool = False
+) -> tirx.PrimFunc:
+    """The kernel, which takes so many arguments, with one parameter for both.
 
     One variable stands for both in the code too: so no compiler takes them for separate memory.
+    The output's parameter is gone, or with `keep` there and not used.
     """
     output = arguments + over.output
     old, new = func.params[output], func.params[over.argument]
     body = tvm_ffi.structural_map(
         func.body, [(tirx.Var, lambda var: new if var.same_as(old) else var)]
     )
-    params = [param for number, param in enumerate(func.params) if number != output]
+    params = [param for number, param in enumerate(func.params) if keep or number != output]
     return tirx.PrimFunc(params, body, func.ret_type, attrs=func.attrs)
 
 
@@ -139,25 +143,26 @@ def _each_once(func: tirx.PrimFunc, store: tirx.BufferStore) -> bool:
     schedule = s_tir.Schedule(tvm.IRModule({"main": func.with_attr("global_symbol", "main")}))
     block = schedule.get_sblock(name)
     loops = [schedule.get(loop).extent for loop in schedule.get_loops(block)]
-    iterations = _product(loops)
     return (
         len(used) == len(indices)
-        and iterations is not None
-        and iterations == _product([axis.dom.extent for axis in used])
-        and iterations == _product(list(store.buffer.shape))
+        and _as_many(loops, [axis.dom.extent for axis in used])
+        and _as_many(loops, list(store.buffer.shape))
         and schedule.state._get_cached_flags(schedule.get_sref(block)).affine_binding
     )
 
 
-def _product(extents: Sequence[Any]) -> int | None:
-    if not all(isinstance(extent, tirx.IntImm) for extent in extents):
-        return None
-    return math.prod(int(extent) for extent in extents)
+def _as_many(some: Sequence[Any], others: Sequence[Any]) -> bool:
+    """Whether the products of extents are equal, for any batch where they are symbolic."""
+    one = tirx.const(1, "int64")
+    products = [
+        functools.reduce(operator.mul, (extent.astype("int64") for extent in extents), one)
+        for extents in (some, others)
+    ]
+    return bool(tvm.sym.Analyzer().can_prove_equal(*products))
 
 
 def _same_kind(a: tirx.Var, b: tirx.Var) -> bool:
-    shapes = [[int(dim) if isinstance(dim, tirx.IntImm) else -1 for dim in v.shape] for v in (a, b)]
-    return str(a.dtype) == str(b.dtype) and shapes[0] == shapes[1] and -1 not in shapes[0]
+    return str(a.dtype) == str(b.dtype) and _same_indices(list(a.shape), list(b.shape))
 
 
 def _same_indices(a: Any, b: Any) -> bool:

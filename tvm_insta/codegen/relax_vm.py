@@ -22,6 +22,7 @@ from tvm_insta.codegen.driver import check_name
 from tvm_insta.codegen.needs import all_needs
 from tvm_insta.codegen.program import CodegenError, Parts, Program, extract
 from tvm_insta.codegen.raw import keep_small_arrays_on_stack
+from tvm_insta.codegen.vm_tensors import overwrite, share_tensors
 from tvm_insta.schedules import back_end
 from tvm_insta.target import InstaTarget
 from tvm_insta.target.toolchain import Linker, find_linker
@@ -94,7 +95,7 @@ def vm_form(
             f"got profile for {target.text}, but the counters are for CPUs: compile without it"
         )
     kernels = timers.instrumented(mod, program, name) if profile else mod
-    executable = build_executable(kernels, target)
+    executable = build_executable(kernels, target, program)
     shared = folder / f"{name}.so"
 
     def link(out: str, objects: Iterable[str], **_: object) -> None:
@@ -109,12 +110,15 @@ def vm_form(
     return VmForm(program, (shared.name,), all_needs(mod, target))
 
 
-def build_executable(mod: tvm.IRModule, target: InstaTarget) -> relax.VMExecutable:
+def build_executable(
+    mod: tvm.IRModule, target: InstaTarget, program: Program | None = None
+) -> relax.VMExecutable:
     """Compile `mod`, whose kernels are taken as they stand, to a VM executable.
 
     Args:
         mod: as in `vm_form`.
         target: a CPU or CUDA target.
+        program: what `extract` read in `mod`; None reads it.
     """
     device = back_end(target.tvm).device_code
     with device_compiler(target) if device else nullcontext():
@@ -122,7 +126,7 @@ def build_executable(mod: tvm.IRModule, target: InstaTarget) -> relax.VMExecutab
         executable = relax.build(
             mod,
             target=target.tvm,
-            relax_pipeline=_lowering(),
+            relax_pipeline=_lowering(None if device else program or extract(mod)),
             # The local arrays of a kernel's host half are memory of the device, never the stack's.
             tir_pipeline="s_tir" if device else TIR_PIPELINE,
             exec_mode="bytecode",
@@ -132,8 +136,12 @@ def build_executable(mod: tvm.IRModule, target: InstaTarget) -> relax.VMExecutab
     return executable
 
 
-def _lowering() -> tvm.transform.Pass:
-    """Relax's build pipeline without the steps that legalise: the kernels are scheduled already."""
+def _lowering(program: Program | None) -> tvm.transform.Pass:
+    """Relax's build pipeline without the steps that legalise: the kernels are scheduled already.
+
+    Args:
+        program: what the module computes, to let kernels write over arguments; None lets none.
+    """
     transform = relax.transform
     return tvm.transform.Sequential(
         [
@@ -141,7 +149,9 @@ def _lowering() -> tvm.transform.Pass:
             transform.ToNonDataflow(),
             transform.RemovePurityChecking(),
             transform.CallTIRRewrite(),
+            *([] if program is None else [overwrite(program)]),
             transform.StaticPlanBlockMemory(),
+            share_tensors(),
             transform.LowerAllocTensor(),
             transform.KillAfterLastUse(),
             transform.LowerRuntimeBuiltin(),

@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 def aligned_empty(shape: Sequence[int], dtype: npt.DTypeLike) -> Array:
     """An uninitialised C-order array whose data begins at a multiple of 64 bytes."""
     kind = np.dtype(dtype)
-    size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+    size = math.prod(shape) * kind.itemsize
     memory = np.empty(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
     return memory[start : start + size].view(kind).reshape(shape)
@@ -130,11 +130,11 @@ def check_shape(
     Raises:
         InputError: it does not fit.
     """
-    wanted = ", ".join(str(dim) for dim in info.shape)
     symbolic = bool(info.shape) and isinstance(info.shape[0], str)
     fixed = info.shape[1:] if symbolic else info.shape
     got = given[1:] if symbolic else given
     if len(given) != len(info.shape) or tuple(got) != tuple(fixed):
+        wanted = ", ".join(str(dim) for dim in info.shape)
         hint = "resize or transpose it"
         if symbolic and given == tuple(fixed):
             hint = "add the batch dimension with x[None]"

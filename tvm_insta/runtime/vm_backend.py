@@ -126,16 +126,21 @@ class VmBackend:
         """Run the batch and collect what every kernel read and wrote, see `run`."""
         entries: list[TraceEntry] = []
         kernels = self.manifest.kernels
+        read: tuple[Array, ...] = ()
 
         def instrument(
             _func: object, name: str, before: bool, _result: object, *args: object
         ) -> int:
+            nonlocal read
             at = len(entries)
-            if before or at == len(kernels) or not vm_interface.is_kernel(name):
+            if at == len(kernels) or not vm_interface.is_kernel(name):
                 return 0
-            arrays = [np.array(self.to_numpy(arg)) for arg in vm_interface.tensors(args)]
-            split = len(arrays) - len(kernels[at].outputs)
-            entries.append(TraceEntry(at, name, tuple(arrays[:split]), tuple(arrays[split:])))
+            tensors = vm_interface.tensors(args)
+            split = len(tensors) - len(kernels[at].outputs)
+            if before:  # the kernel may write over what it reads
+                read = self._copies(tensors[:split])
+            else:
+                entries.append(TraceEntry(at, name, read, self._copies(tensors[split:])))
             return 0
 
         with self._opened.lock:
@@ -155,6 +160,9 @@ class VmBackend:
         if len(entries) != len(kernels):
             raise vm_interface.mismatch(f"{len(entries)} of {len(kernels)} kernels were called")
         return entries
+
+    def _copies(self, tensors: list[Any]) -> tuple[Array, ...]:
+        return tuple(np.array(self.to_numpy(tensor)) for tensor in tensors)
 
     def _run_locked(self, inputs: list[Array], batch: int) -> Array:
         try:
