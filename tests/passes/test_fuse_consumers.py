@@ -45,10 +45,13 @@ def fused(model, x, **options):
         ("baseline", {}, 1),
         # conv + rows, thresholds, PReLU + rows, thresholds, pack
         ("insta", {}, 5),
+        ("insta", {"statistic": "mean"}, 5),
+        # conv + rows of the mean, mean, rows around it, threshold, and the same once more
+        ("insta", {"statistic": "variance"}, 9),
         # conv + rows, thresholds of both, PReLU + pack
         ("insta", {"reuse_statistics": True}, 3),
     ],
-    ids=["baseline", "insta", "reuse"],
+    ids=["baseline", "insta", "mean", "variance", "reuse"],
 )
 @pytest.mark.parametrize("dynamic", [True, False], ids=["any batch", "batch 1"])
 def test_kernels_of_a_block(variant, options, per_block, dynamic):

@@ -228,7 +228,13 @@ class Moments(nn.Module):
 
 @pytest.mark.parametrize(
     "spelling",
-    [lambda x: x**3, lambda x: x * x * x, lambda x: x * (x * x), lambda x: x.square() * x.square()],
+    [
+        lambda x: x,
+        lambda x: x**3,
+        lambda x: x * x * x,
+        lambda x: x * (x * x),
+        lambda x: x.square() * x.square(),
+    ],
 )
 def test_moments(spelling):
     module = Moments(spelling)

@@ -15,7 +15,7 @@ from tvm_insta.passes.rewriter import Expr, dtype_of, ints, op_name, rank, scala
 
 @module_pass("RecogniseMoments")
 def recognise_moments(mod: tvm.IRModule, _: Context) -> tvm.IRModule:
-    """Replace E[x^k] over the image, k in 2..4, and quotients, in a channels-last module."""
+    """Replace E[x^k] over the image, k in 1..4, and quotients, in a channels-last module."""
     return _RecogniseMoments(mod).run()
 
 
@@ -32,7 +32,7 @@ class _RecogniseMoments(MergesReshapes):
         if sorted(axis % 4 for axis in ints(call.attrs.axis)) != [1, 2]:
             return None
         base, order = self._power(data)
-        if not 2 <= order <= 4:
+        if not 1 <= order <= 4:
             return None
         moment = self.emit(ops.moments(base, orders=[order]))
         batch, _, channels = shape_of(moment)
