@@ -196,6 +196,18 @@ def test_the_compiler_takes_the_best(logs):
         assert tiles == best.tiles and best.final
 
 
+def test_a_record_counts_from_the_next_compilation_on(logs):
+    """A log is read once while its files stay as they are."""
+    before = lookup.look_up(tiny.network(), tiny.NATIVE, logs)
+    assert lookup.look_up(tiny.network(), tiny.NATIVE, logs) == before
+    table = tiny.folder(logs) / RECORDS
+    text = table.read_text()
+    table.write_text("")
+    assert lookup.look_up(tiny.network(), tiny.NATIVE, logs).parameters == {}
+    table.write_text(text)
+    assert lookup.look_up(tiny.network(), tiny.NATIVE, logs) == before
+
+
 def test_a_dynamic_batch_uses_the_same_records(logs):
     one = lookup.look_up(tiny.network(), tiny.NATIVE, logs)
     assert lookup.look_up(tiny.network(batch=None), tiny.NATIVE, logs) == one

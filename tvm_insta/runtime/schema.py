@@ -10,6 +10,10 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+_HINTS: dict[type, dict[str, Any]] = {}
+"""By dataclass: to find them takes longer than all the rest of reading a manifest."""
+
+
 class SchemaError(ValueError):
     """A JSON value that does not have the form of its dataclass; the message is a clause."""
 
@@ -22,7 +26,9 @@ def from_json(cls: type[T], data: object, where: str = "") -> T:
     """
     if not isinstance(data, dict):
         raise SchemaError(f"{where or 'the file'} is a {_kind(data)}, an object is needed")
-    hints = typing.get_type_hints(cls)
+    if cls not in _HINTS:
+        _HINTS[cls] = typing.get_type_hints(cls)
+    hints = _HINTS[cls]
     values: dict[str, Any] = {}
     for item in dataclasses.fields(cls):  # type: ignore[arg-type]
         at = f"{where}.{item.name}" if where else item.name

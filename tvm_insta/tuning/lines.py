@@ -57,7 +57,12 @@ def read_lines(path: Path, read: Callable[[Any], T]) -> tuple[list[T], int]:
 
 def exists(path: Path) -> bool:
     """Whether a file is there, packed or not."""
-    return path.exists() or _packed(path).exists()
+    return any(each.exists() for each in either(path))
+
+
+def either(path: Path) -> tuple[Path, Path]:
+    """Where a file is: as it is named, or packed."""
+    return path, _packed(path)
 
 
 def pack(path: Path) -> None:

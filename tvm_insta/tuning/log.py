@@ -18,7 +18,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +196,17 @@ class TuningLog:
 def folder_of(logs: Path, target: InstaTarget) -> Path:
     """The folder of a target below a folder of logs."""
     return logs / target_id(target)
+
+
+def stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Changes whenever a file of a log does: name, time and size of each."""
+    found = []
+    for name in (WORKLOADS, RECORDS, TRIALS):
+        for path in lines.either(folder / name):
+            with suppress(OSError):
+                status = path.stat()
+                found.append((path.name, status.st_mtime_ns, status.st_size))
+    return tuple(found)
 
 
 @contextmanager

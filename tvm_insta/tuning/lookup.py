@@ -9,6 +9,7 @@ knows one: other people's networks have other activation functions behind the sa
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from collections import Counter
@@ -23,7 +24,7 @@ from tvm.ir import IRModule
 from tvm_insta.schedules import SCHEDULE_VERSION, Tiles, back_end
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning import lines
-from tvm_insta.tuning.log import RECORDS, TuningLog, folder_of
+from tvm_insta.tuning.log import RECORDS, TuningLog, folder_of, stamp
 from tvm_insta.tuning.records import Record, exported
 from tvm_insta.tuning.workload import blocks_of, canonical, key_of, layer_of, names_of, same
 
@@ -74,13 +75,13 @@ def look_up(mod: IRModule, target: InstaTarget, logs: Path | None = None) -> Loo
     found = Lookup()
     if not has_records(target, logs):
         return found
-    log = TuningLog(folder_of(logs or packaged(), target))
+    folder = folder_of(logs or packaged(), target)
+    export = json.dumps(exported(target), sort_keys=True)
+    layers = _layers(folder, stamp(folder), export)
+    log, mine = layers.log, layers.records
     for message in log.messages:
         _LOG.warning("%s", message)
-    export = json.dumps(exported(target), sort_keys=True)
-    mine = [r for r in log.records if json.dumps(dict(r.target), sort_keys=True) == export]
     chosen = back_end(target.tvm)
-    layers = _Layers(log, mine)
     for variable, function in mod.functions.items():
         if not isinstance(function, tirx.PrimFunc):
             continue
@@ -106,15 +107,28 @@ def look_up(mod: IRModule, target: InstaTarget, logs: Path | None = None) -> Loo
     return found
 
 
+@functools.lru_cache(maxsize=4)
+def _layers(folder: Path, _: object, export: str) -> _Layers:
+    """A log as `look_up` reads it, once for all compilations while its `stamp` stays."""
+    log = TuningLog(folder)
+    mine = [r for r in log.records if json.dumps(dict(r.target), sort_keys=True) == export]
+    return _Layers(log, mine)
+
+
 class _Layers:
-    """The records of a log by the layer that they are of, whatever its epilogue."""
+    """The records of a log by the layer that they are of, whatever its epilogue.
+
+    Attributes:
+        log: what was read.
+        records: those of one target, whatever their schedule version.
+    """
 
     def __init__(self, log: TuningLog, records: Sequence[Record]) -> None:
-        self._log = log
-        self._records: dict[str, list[Record]] = {}
+        self.log, self.records = log, records
+        self._current: dict[str, list[Record]] = {}
         for record in records:
             if record.version == SCHEDULE_VERSION:
-                self._records.setdefault(record.key, []).append(record)
+                self._current.setdefault(record.key, []).append(record)
         self._alike: dict[Hashable, list[tuple[str, Counter[str]]]] | None = None
 
     def tiles_of(self, workload: IRModule, listed: Sequence[Tiles]) -> Tiles | None:
@@ -130,8 +144,8 @@ class _Layers:
             return None
         if self._alike is None:  # reading all workloads takes a moment
             self._alike = {}
-            for key in self._records:
-                theirs = blocks_of(self._log.mod_of(key))
+            for key in self._current:
+                theirs = blocks_of(self.log.mod_of(key))
                 self._alike.setdefault(layer_of(theirs), []).append((key, names_of(theirs)))
         own = names_of(blocks)
 
@@ -140,7 +154,7 @@ class _Layers:
             return (own - theirs).total() + (theirs - own).total(), key
 
         for key, _ in sorted(self._alike.get(layer, []), key=other):
-            best = best_record([r for r in self._records[key] if r.tiles in listed])
+            best = best_record([r for r in self._current[key] if r.tiles in listed])
             if best is not None:
                 return best.tiles
         return None
