@@ -39,11 +39,10 @@ def overwrite(program: Program) -> tvm.transform.Pass:
         changed = tvm.IRModule(dict(mod.functions), attrs=mod.attrs)
         main = changed.get_global_var("main")
         changed.update_func(main, _without_outputs(mod[main], program, agreed))
-        for call in program.calls:
-            if call.symbol in agreed:
-                over, function = agreed.pop(call.symbol), mod[call.symbol]
-                written = overwriting(function, over, len(call.args), keep=True)
-                changed.update_func(changed.get_global_var(call.symbol), written)
+        arguments = {call.symbol: len(call.args) for call in program.calls}
+        for symbol, over in agreed.items():
+            written = overwriting(mod[symbol], over, arguments[symbol], keep=True)
+            changed.update_func(changed.get_global_var(symbol), written)
         return changed
 
     return tvm.transform.module_pass(transform, opt_level=0, name="insta.Overwrite")
