@@ -12,6 +12,7 @@ from torch import nn
 import tvm_insta
 from tvm_insta.errors import ImportModelError
 from tvm_insta.validate import validate
+from tvm_insta.validate.packed import read_packed
 
 
 class Net(nn.Module):
@@ -88,7 +89,33 @@ def above_its_neighbour(parts, x):
     return F.conv2d(torch.where(y[..., 1:] > y[..., :-1], 1.0, -1.0), W, padding=1).flatten(1)
 
 
+def stuffed(quantise, stride, padding=0, groups=1, **more):
+    """A transposed convolution, whose image gets zeros between its elements, ahead of another."""
+
+    def function(parts, x):
+        y = F.conv_transpose2d(
+            quantise(parts[0](x)),
+            W[:, : 16 // groups],
+            None,
+            stride,
+            padding,
+            groups=groups,
+            **more,
+        )
+        return F.conv2d(torch.sign(parts[1](y)), W).mean((2, 3))
+
+    return Net(function, nn.Conv2d(3, 16, 3), trained(16))
+
+
 RIGHT = {
+    "transposed": lambda: stuffed(torch.sign, 1),
+    "transposed, stride 2": lambda: stuffed(torch.sign, 2, 1, output_padding=1),
+    "transposed, strides 3 and 1": lambda: stuffed(torch.sign, (3, 1), groups=4),
+    "transposed, four bits": lambda: stuffed(dorefa, 2),
+    "transposed sequence, stride 3": lambda: Net(
+        lambda m, x: F.conv_transpose1d(torch.sign(m[0](x).flatten(2)), W[:, :, 0], stride=3),
+        nn.Conv2d(3, 16, 3),
+    ),
     "sequence": lambda: Net(
         lambda m, x: F.conv1d(torch.sign(m[0](x).flatten(2)), W[:, :, 0], padding=2, dilation=2),
         nn.Conv2d(3, 16, 3),
@@ -162,6 +189,23 @@ def test_what_is_not_named_is_not_validated():
         findings = validate(module, network, [x])
         assert findings.verdict == "not validated", findings.failures()
         assert reason in findings.not_judged[0]
+
+
+def test_a_level_between_stuffed_elements_is_found(monkeypatch):
+    network, x = stuffed(torch.sign, 2).eval(), images()
+    module = tvm_insta.build(network, x[:1], "native", check=False).load()
+    read = read_packed
+
+    def changed(entry, pack):
+        packed = read(entry, pack)
+        if pack.site.every:
+            packed.codes[:, 1, 1, 5] += 1
+        return packed
+
+    monkeypatch.setattr("tvm_insta.validate.check.read_packed", changed)
+    findings = validate(module, network, [x])
+    assert findings.verdict == "invalid"
+    assert any("levels between the elements are not 0" in each for each in findings.failures())
 
 
 def test_another_network_is_invalid_at_its_first_layer():

@@ -19,6 +19,8 @@ class Site:
         step: from one value to the next, above 0.
         axes: codes in the kernel's layout are transposed by these axes and then have the shape of
             ``result``.
+        every: for each dimension of ``result``, the distance of its elements in what is packed, as
+            a transposed convolution with a stride puts zeros between them; () where it is 1.
     """
 
     compared: str | None
@@ -27,3 +29,4 @@ class Site:
     base: float
     step: float
     axes: tuple[int, ...]
+    every: tuple[int, ...] = ()

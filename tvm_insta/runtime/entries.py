@@ -111,6 +111,9 @@ class Site:
     axes: tuple[int, ...]
     """Codes in the kernel's layout are transposed by these axes and then have the shape of
     `result`."""
+    every: tuple[int, ...] = ()
+    """For each dimension of `result`, the distance of its elements in what is packed, with zeros
+    between them; () where it is 1."""
 
 
 @dataclass(frozen=True)

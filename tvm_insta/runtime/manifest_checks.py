@@ -210,6 +210,10 @@ def _check_pack(pack: Binarisation, kernels: Sequence[Kernel]) -> None:
         raise _wrong("code of NaN of a binarisation", pack.nan, f"0 to {2**pack.bits - 1}")
     if pack.site is not None and sorted(pack.site.axes) != list(range(len(pack.site.axes))):
         raise _wrong("order of axes of a binarisation", list(pack.site.axes), "a permutation")
+    if pack.site is not None and pack.site.every:
+        every = pack.site.every
+        if len(every) != len(pack.site.axes) or not _in_range(every, 1):
+            raise _wrong("distance of elements", list(every), f"1 to {MOST} for each of the axes")
     if pack.thresholds is not None and (
         not _HEX.fullmatch(pack.thresholds)
         or len(pack.thresholds) != 8 * math.prod(pack.threshold_shape)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,13 +81,25 @@ def _read(entry: TraceEntry, pack: Binarisation) -> Packed:
     return Packed(x, codes, int((expected != codes).sum()))
 
 
-def arranged(value: Array, axes: tuple[int, ...], shape: torch.Size) -> torch.Tensor | None:
-    """A tensor in a kernel's layout as PyTorch has it; None where it has not as many elements."""
-    if value.size != int(np.prod(shape)) or len(axes) != len(shape):
+def arranged(
+    value: Array, axes: tuple[int, ...], shape: Sequence[int], every: tuple[int, ...] = ()
+) -> torch.Tensor | None:
+    """A tensor in a kernel's layout as PyTorch has it; None where it has not as many elements.
+
+    Args:
+        value: of the kernel.
+        axes: see `Site`.
+        shape: of PyTorch's tensor.
+        every: see `Site`; the result has so many times the elements in each dimension.
+    """
+    if len(axes) != len(shape):
+        return None
+    whole = [int(dim) * step for dim, step in zip(shape, every or [1] * len(shape), strict=True)]
+    if value.size != math.prod(whole):
         return None
     own = [0] * len(axes)  # vectors of a batch may be packed as pixels of images
-    for axis, dim in zip(axes, shape, strict=True):
-        own[axis] = int(dim)
+    for axis, dim in zip(axes, whole, strict=True):
+        own[axis] = dim
     return torch.from_numpy(np.ascontiguousarray(value.reshape(own).transpose(axes)))
 
 

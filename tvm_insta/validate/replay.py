@@ -143,7 +143,7 @@ class Replay(Replayed):
         for each in packs:
             site, theirs = each.pack.site, self.values[node]
             assert site is not None
-            codes = arranged(each.packed.codes, site.axes, theirs.shape)
+            codes = arranged(each.packed.codes, site.axes, theirs.shape, site.every)
             if codes is None:
                 self.findings.leave_out(
                     f"{each.found.name}: {each.packed.codes.size} codes are packed for "
@@ -151,12 +151,23 @@ class Replay(Replayed):
                 )
                 continue
             levels = site.base + site.step * codes.double()
+            if site.every:
+                levels = _between_zeros(levels, site.every, each.found)
             self.judge_levels(node, each, levels)
             if taken is None:
                 taken = levels.to(theirs.dtype)
         if taken is not None:
             self.values[node] = laid_out_like(theirs, taken)
             self.cut.append(node)
+
+
+def _between_zeros(levels: torch.Tensor, every: Sequence[int], found: SiteFindings) -> torch.Tensor:
+    """The levels of PyTorch's elements; what is packed between them must be 0."""
+    kept = levels[tuple(slice(None, None, step) for step in every)]
+    wrong = int(levels.count_nonzero() - kept.count_nonzero())
+    if wrong:
+        found.fail(f"{wrong} levels between the elements are not 0")
+    return kept
 
 
 def _itself(value: Any) -> torch.Tensor:

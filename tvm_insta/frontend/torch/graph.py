@@ -17,6 +17,9 @@ PARAMETERS = "tvm_insta_parameters"
 """Key of a constant's meta data: the names of the parameters and buffers that it was made of."""
 
 SOURCE = "tvm_insta_source"
+STUFFED = "tvm_insta_stuffed"
+"""Where zeros were put between the elements of a tensor: the tensor, and for each dimension the
+distance of its elements."""
 """Key of a node's meta data: the node of the exported graph whose value it has."""
 
 

@@ -8,7 +8,14 @@ import torch
 from torch import fx
 
 from tvm_insta.frontend.sites import Site
-from tvm_insta.frontend.torch.graph import base_name, buffer, call, shape_of, source_of
+from tvm_insta.frontend.torch.graph import (
+    STUFFED,
+    base_name,
+    buffer,
+    call,
+    shape_of,
+    source_of,
+)
 from tvm_insta.frontend.torch.levels.codes import Codes
 from tvm_insta.frontend.torch.levels.compared import roots_of
 from tvm_insta.frontend.torch.levels.forms import Form
@@ -64,14 +71,15 @@ class Packer:
     ) -> None:
         own = source_of(steps.x)
         direct = bool(own) and steps.x is not data
-        named, own_axes = _named(data, axes)
+        named, own_axes, every = _named(data, axes)
         self.sites[site] = Site(
             compared=own if direct and named is data else None,
-            roots=(own,) if direct else roots_of(data, self.levels),
+            roots=(own,) if direct else roots_of(named, self.levels),
             result=source_of(named),
             base=codes.value_base,
             step=codes.value_step,
             axes=own_axes,
+            every=every,
         )
 
     def factor(self, before: fx.Node, factor: Factor) -> fx.Node:
@@ -95,32 +103,42 @@ class Packer:
         return made
 
 
-def _named(data: fx.Node, axes: tuple[int, ...]) -> tuple[fx.Node, tuple[int, ...]]:
-    """The tensor of the exported graph whose elements were turned into ``data``, with its axes.
+def _named(
+    data: fx.Node, axes: tuple[int, ...]
+) -> tuple[fx.Node, tuple[int, ...], tuple[int, ...]]:
+    """The tensor of the exported graph whose elements were turned into ``data``.
 
-    A sequence is packed as an image of height 1, a factor on the left as one on the right.
+    A sequence is packed as an image of height 1, a factor on the left as one on the right, and the
+    image of a transposed convolution with zeros between its elements.
 
     Args:
         data: what is packed.
         axes: for each of its dimensions, where the kernel has it.
 
     Returns:
-        ``data`` itself where it is of no named tensor.
+        The tensor with its axes and the distance of its elements, see `Site`; ``data`` itself
+        where it is of no named tensor.
     """
     node, own = data, list(axes)
+    every = [1] * len(own)
     while not source_of(node):
         base, rank = base_name(node), len(own)
         if base == "aten.unsqueeze":
-            gone = own.pop(int(node.args[1]) % rank)  # type: ignore[arg-type]
+            dim = int(node.args[1]) % rank  # type: ignore[arg-type]
+            gone, _ = own.pop(dim), every.pop(dim)
             own = [axis - (axis > gone) for axis in own]
         elif base in ("aten.permute", "aten.transpose"):
             dims = node.args[1] if base == "aten.permute" else _exchanged(rank, *node.args[1:])
-            before = {int(dim) % rank: axis for dim, axis in zip(dims, own, strict=True)}  # type: ignore[arg-type]
-            own = [before[dim] for dim in range(rank)]
+            places = [int(dim) % rank for dim in dims]  # type: ignore[union-attr, arg-type]
+            own = [own[places.index(dim)] for dim in range(rank)]
+            every = [every[places.index(dim)] for dim in range(rank)]
+        elif STUFFED in node.meta:
+            node, every = node.meta[STUFFED][0], list(node.meta[STUFFED][1])
+            continue
         else:
-            return data, axes
+            return data, axes, ()
         (node,) = (each for each in node.args[:1] if isinstance(each, fx.Node))
-    return node, tuple(own)
+    return node, tuple(own), tuple(every) if max(every, default=1) > 1 else ()
 
 
 def _exchanged(rank: int, *pair: object) -> list[int]:

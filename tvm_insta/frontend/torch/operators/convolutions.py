@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from tvm_insta.frontend.torch.graph import constant, name_of
+from tvm_insta.frontend.torch.graph import STUFFED, constant, name_of
 from tvm_insta.frontend.torch.operators.converter import bind
 from tvm_insta.frontend.torch.operators.insert import Inserter, replace
 
@@ -83,6 +83,7 @@ def transposed_to_convolution(node: fx.Node) -> None:
         image = insert.call(_aten.constant_pad_nd.default, image, zeros, 0.0)
         stuffed = [size * step for size, step in zip(sizes[2:], stride, strict=True)]
         image = insert.view(image, [*sizes[:2], *stuffed])
+        image.meta[STUFFED] = x, (1, 1, *map(int, stride))
     pads: list[int] = []
     for axis in reversed(range(space)):
         around = dilation[axis] * (kernel[axis] - 1) - padding[axis]
