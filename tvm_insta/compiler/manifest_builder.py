@@ -113,11 +113,14 @@ def build_manifest(
     )
 
 
+_PACKS = frozenset({"insta.threshold_pack", "insta.threshold_signs"})
+
+
 def _binarisations(
     compiled: Compiled, kernels: Sequence[manifests.Kernel]
 ) -> tuple[manifests.Binarisation, ...]:
     """Which kernel calls pack bits, in the order in which the network packs."""
-    calls = [k.index for k in kernels if any(out.dtype == "uint32" for out in k.outputs)]
+    calls = [k.index for k in kernels if _PACKS & set(k.operators)]
     found = []
     for pack in compiled.report.packs:
         fields = dataclasses.asdict(pack)
