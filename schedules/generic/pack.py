@@ -52,6 +52,7 @@ from tvm_insta.schedules.base import (
     parallelise,
     rule_of,
 )
+from tvm_insta.schedules.generic.border import border
 from tvm_insta.schedules.generic.comparisons import compared, element, substituted
 from tvm_insta.schedules.generic.exact import exact_comparisons
 from tvm_insta.schedules.generic.loops import index, innermost, nest_of, ramp, with_root
@@ -230,50 +231,8 @@ def write_border(kernel: Kernel, pack: Pack) -> None:
     buffer = schedule.get(pack.words).writes[0].source
     function = schedule.mod["main"]
     root = function.body.block
-    body = tirx.SeqStmt([*_border(buffer, pack.pad, pack.used), root.body])
+    body = tirx.SeqStmt([*border(buffer, pack.pad, pack.used), root.body])
     kernel.schedule = s_tir.Schedule(IRModule({"main": with_root(function, body)}))
-
-
-def _border(buffer: Any, pad: tuple[int, ...], used: int | None) -> list[tirx.Stmt]:
-    """Loop nests that write zeros around the image of `buffer` [N, H, W, words or bytes].
-
-    Also behind the first `used` bytes of its pixels.
-    """
-    batch, height, width, words = buffer.shape
-    top, left, bottom, right = pad
-    columns, whole = (index(0), width), (index(0), words)
-    inner = (index(top), height - top - bottom)
-    areas = [
-        (top, (index(0), index(top)), columns, whole),
-        (bottom, (height - bottom, index(bottom)), columns, whole),
-        (left, inner, (index(0), index(left)), whole),
-        (right, inner, (width - right, index(right)), whole),
-    ]
-    if used is not None:
-        behind = index(used), index(int(words) - used)
-        areas.append((1, inner, (index(left), width - left - right), behind))
-    nests = []
-    for number, (thickness, (y0, count_y), (x0, count_x), (w0, count_w)) in enumerate(areas):
-        if not thickness:
-            continue
-        extents = [batch, count_y, count_x, count_w]
-        loops = [tirx.Var(f"border{axis}", "int64") for axis in "nyxw"]
-        axes = [
-            tirx.IterVar(Range(index(0), size), tirx.Var(f"v_{axis}", "int64"), 0)
-            for axis, size in zip("nyxw", extents, strict=True)
-        ]
-        n, y, x, w = (axis.var for axis in axes)
-        where = [n, y0 + y, x0 + x, w0 + w]
-        block = s_tir.SBlock(
-            axes,
-            [],
-            [element(buffer, where)],
-            f"pack_border{number}",
-            tirx.BufferStore(buffer, tirx.const(0, buffer.dtype), where),
-        )
-        nest: tirx.Stmt = s_tir.SBlockRealize(loops, True, block)
-        nests.append(nest_of(nest, list(zip(loops, extents, strict=True))))
-    return nests
 
 
 def _gather(

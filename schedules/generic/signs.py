@@ -62,6 +62,8 @@ def vectors_of_signs(function: tirx.PrimFunc, most: int) -> Signs:
 
     channels = int(block.iter_vars[-1].dom.extent)
     lanes = math.gcd(channels, most)
+    if lanes == 1:
+        raise NotApplicable(f"{channels} channels are no vectors of bytes")
     extents = [*(axis.dom.extent for axis in block.iter_vars[:-1]), index(channels // lanes)]
     loops = [Loop(size, name) for size, name in zip(extents, ("n", "y", "x", "part"), strict=True)]
     pairs = zip(extents, (loop.var for loop in loops), strict=True)

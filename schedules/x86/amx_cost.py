@@ -42,10 +42,15 @@ EXPAND_NS = 35.0
 bare and with epilogue (34.7 and 34.5). At 7x7x512 they are half of the kernel's time."""
 
 SIGN_NS = EXPAND_NS / (ROWS * UNIT)
-"""A byte of the image, which the same three instructions make; not measured apart."""
+"""A byte of the image that a kernel expands, which the same three instructions make; not measured
+apart."""
 
-PACKED_NS = SIGN_NS / 3
-"""TODO"""
+PACKED_NS = SIGN_NS * 2 / 3
+"""A byte of the image that the kernel of the comparisons writes, beyond what it takes to pack bits.
+It is a count of instructions, at the rate of SIGN_NS: for 64 channels behind a tile of 32 a blend
+and a store of bytes twice in place of two stores of words, which is two more, and three less
+elsewhere. A kernel that only compares takes 9 for 64 channels, and 10 for two words; that it takes
+less is left out."""
 
 SUM_NS = 0.09
 """A sum, beyond what it costs a popcount: tiles are stored and read back, and the epilogue does not
@@ -89,10 +94,14 @@ def popcount_us(layer: BinaryLayer) -> float:
     return macs * shape.words * WORD * POPCOUNT_NS / 1e3
 
 
-def tiles_us(
-    layer: BinaryLayer, weights: TileWeights, image: TileImage = TileImage.BYTES
-) -> float:
-    """Microseconds in AMX tiles, beyond what popcounts need, too."""
+def tiles_us(layer: BinaryLayer, weights: TileWeights, image: TileImage = TileImage.BYTES) -> float:
+    """Microseconds in AMX tiles, beyond what popcounts need, too.
+
+    Args:
+        layer: the convolution.
+        weights: what its weights are kept as.
+        image: as what it gets its image.
+    """
     shape = geometry(layer)
     rows, vectors = rows_of_group(shape), own_vectors(shape)
     sums = math.prod(shape.out_image) * layer.out_channels

@@ -53,7 +53,6 @@ def module(shape, image, tiled, geometry, batch=None, epilogue=False):
 def parallel_loops(function):
     """How many loops of a function run in parallel."""
     found = []
-    import tvm_ffi
 
     tvm_ffi.structural_walk(function.body, (tirx.For, found.append))
     return sum(loop.kind == tirx.ForKind.PARALLEL for loop in found)

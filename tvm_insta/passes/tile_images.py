@@ -125,7 +125,5 @@ def binary_layer(weight: Array, image: Sequence[int], call: Call) -> BinaryLayer
 def in_bytes(call: Call, image: ByteImage, signs: Expr) -> Call:
     """A convolution in tiles with the bytes `signs` in place of words."""
     said = ops.bitserial_conv2d_signs.of(call)
-    attributes = replace(
-        said, padding=(0, 0, 0, 0), image=TileImage.BYTES.value, spare=image.spare
-    )
+    attributes = replace(said, padding=(0, 0, 0, 0), image=TileImage.BYTES.value, spare=image.spare)
     return ops.bitserial_conv2d_signs.with_attributes([signs, call.args[1]], attributes)
