@@ -1,9 +1,9 @@
 """What is fused into a kernel behind its epilogue: sums of rows, and packed bits, or bytes of them.
 
 The pass that fuses kernels puts `insta.moment_rows`, and `insta.threshold_pack` or
-`insta.threshold_signs`, behind the kernel that makes their tensor. Both are computed where a tile of that tensor lies in registers or in the
-first-level cache. Neither changes what it computes: a row is added up from left to right, tile
-after tile, and a word is packed from the 32 channels of a pixel.
+`insta.threshold_signs`, behind the kernel that makes their tensor. All are computed where a tile of
+that tensor lies in registers or in the first-level cache. None changes what it computes: a row is
+added up from left to right, tile after tile, and a word is packed from the 32 channels of a pixel.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ image, and behind the last channel, are written by loops in front of the functio
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tvm import tirx
 

@@ -96,7 +96,8 @@ class _Writer:
         ]
         self.expands = str(self.weight.dtype) == "uint32"
         self.sums = conv.block.writes[0].source
-        self.gone, self.added = [self.sums], []
+        self.gone: list[Any] = [self.sums]
+        self.added: list[Any] = []
         self.image, self.batch = given, self.sums.shape[0]
         self.rows_of_image = shape.padded[0]  # as they lie in memory, one image behind the other
         if given is not None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 import tvm
-from tvm import relax, tirx
+import tvm_ffi
+from tvm import relax, s_tir, tirx
 
-from tests.amx.reach import names_in_bounds
+from tests.amx.reach import names_in_bounds, reach
 from tests.amx.test_kernels import FORMS, SHAPES, layer_of, machine, problem, scheduled_for
-from tvm_insta import ops
+from tvm_insta import nn, ops
+from tvm_insta.frontend import import_torch
 from tvm_insta.ops import packing, reference
 from tvm_insta.ops.bitserial_conv2d_signs import spare_rows
-from tvm_insta.passes.pipeline import fuse
+from tvm_insta.passes.context import Context
+from tvm_insta.passes.pipeline import fuse, run_pipeline
+from tvm_insta.schedules import back_end
 from tvm_insta.schedules.x86.amx_shape import rows_of_group, rows_stored_directly
 
 
@@ -50,12 +55,17 @@ def module(shape, image, tiled, geometry, batch=None, epilogue=False):
     return fuse(builder.get())
 
 
-def parallel_loops(function):
-    """How many loops of a function run in parallel."""
-    found = []
+def loops_and_blocks(function):
+    """How many loops of a function run in parallel, and the names of its blocks."""
+    loops, blocks = [], []
+    tvm_ffi.structural_walk(function.body, (tirx.For, loops.append))
+    tvm_ffi.structural_walk(function.body, (s_tir.SBlock, blocks.append))
+    parallel = sum(loop.kind == tirx.ForKind.PARALLEL for loop in loops)
+    return parallel, {str(block.name_hint) for block in blocks}
 
-    tvm_ffi.structural_walk(function.body, (tirx.For, found.append))
-    return sum(loop.kind == tirx.ForKind.PARALLEL for loop in found)
+
+def kernels(mod):
+    return [f for f in mod.functions.values() if isinstance(f, tirx.PrimFunc)]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -83,15 +93,16 @@ def test_integers_of_the_oracle(rng, tiles, target, shape, epilogue, form):
 @pytest.mark.parametrize("epilogue", [False, True], ids=["bare", "epilogue"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_tiles_stay_in_the_image_they_are_given(rng, target, shape, epilogue, form):
+    """Whatever rows a group has; and there is no loop over the image, of this kernel or parallel."""
     weights, ahead = FORMS[form]
     data, tiled, _, geometry = problem(rng, shape, weights)
     image, geometry = as_bytes(data, shape, geometry)
     mod = module(shape, image, tiled, geometry, batch=shape[0], epilogue=epilogue)
-    rows = layer_of(shape).out_image[0]
-    wishes = [{}] if epilogue else [{}]
-    for wish in wishes:
-        scheduled = scheduled_for(mod, target, expand_ahead=ahead, **wish)
-        (function,) = [f for f in scheduled.functions.values() if isinstance(f, tirx.PrimFunc)]
+    (plain,) = kernels(mod)
+    rows = {tiles.group_rows for tiles in back_end(target.tvm).space(plain, target.lanes)}
+    assert 0 in rows
+    for group in rows:
+        (function,) = kernels(scheduled_for(mod, target, expand_ahead=ahead, group_rows=group))
         direct = not epilogue and rows_stored_directly(layer_of(shape)) > 0
         given, weight, result = function.params
         assert names_in_bounds(function, target) == {
@@ -99,4 +110,44 @@ def test_tiles_stay_in_the_image_they_are_given(rng, target, shape, epilogue, fo
             weight.name if weights == "bytes" else "bconv_weights",
             result.name if direct else "bconv_sums",
         }
-        assert parallel_loops(function) == (1 if rows else 0)
+        parallel, blocks = loops_and_blocks(function)
+        assert parallel <= 1 and "bconv_signs" not in blocks
+
+
+def test_the_rows_behind_the_image_are_read(rng, target):
+    """Without them the last tile of one row of seven pixels would end behind the array."""
+    shape = (1, 1, 7, 64, 32, (1, 1), (1, 1), (0, 0, 0, 0))
+    data, tiled, _, geometry = problem(rng, shape, "bytes")
+    image, geometry = as_bytes(data, shape, geometry)
+    assert geometry["spare"] == 2
+    mod = module(shape, image, tiled, geometry, batch=1, epilogue=True)
+    (function,) = kernels(scheduled_for(mod, target))
+    (last,) = {last for buffer, _, last in reach(function) if buffer.same_as(function.params[0])}
+    assert 7 * 64 * 2 <= last < 7 * 64 * 3
+
+
+@pytest.mark.parametrize("variant", ["baseline", "insta"])
+def test_kernels_of_a_network(target, variant):
+    """Comparisons alone, and behind sums in tiles, float convolutions and element-wise code."""
+    network, example = nn.create("resnet20", variant, seed=3), torch.zeros(1, 3, 32, 32)
+    imported = import_torch(network, [example], max_batch=4, dynamic=True)
+    compiled = run_pipeline(imported, Context(target, binary="amx"))
+    assert not [record for record in compiled.schedules if record.reason]
+    found = {record.function: record.rule for record in compiled.schedules}
+    tiled = [name for name, rule in found.items() if rule == "insta_bconv_signs"]
+    writers = [name for name in found if "threshold_signs" in name]
+    assert len(tiled) >= 5 and not any("threshold_pack" in name for name in found)
+    for name in tiled:
+        parallel, blocks = loops_and_blocks(compiled.mod[name])
+        assert parallel == 1 and "bconv_signs" not in blocks
+    rules = {found[name] for name in writers}
+    assert (
+        rules
+        == {
+            "baseline": {"insta_bconv_signs", "insta_fconv"},
+            "insta": {"insta_pack", "sweep"},
+        }[variant]
+    )
+    for name in writers:  # bytes are written by the loop that is there, and the border in front
+        parallel, blocks = loops_and_blocks(compiled.mod[name])
+        assert parallel == 1 and "threshold_signs" in blocks and "signs_pad" not in blocks

@@ -1,4 +1,4 @@
-"""threshold_signs against threshold_pack's bits (the oracle), and against the oracle (the kernel)."""
+"""threshold_signs against the bits of threshold_pack, and the kernel against the oracle."""
 
 from __future__ import annotations
 

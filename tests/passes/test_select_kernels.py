@@ -136,7 +136,7 @@ def test_a_target_without_tiles():
 
 
 def tensors(pads, strides=None, *, dense=False, encoding="bipolar", batch=2):
-    """A level tensor that binary 3x3 convolutions of some paddings read, and perhaps a dense one."""
+    """A level tensor that binary 3x3 convolutions of some paddings read, and a dense layer."""
     builder = relax.BlockBuilder()
     x = relax.Var("x", relax.TensorType([batch, 8, 8, 64], "float32"))
     with builder.function("main", [x]):
@@ -154,7 +154,9 @@ def tensors(pads, strides=None, *, dense=False, encoding="bipolar", batch=2):
                         layers=[f"conv{at}"],
                     )
                 )
-                for at, (pad, stride) in enumerate(zip(pads, strides or [1] * len(pads)))
+                for at, (pad, stride) in enumerate(
+                    zip(pads, strides or [1] * len(pads), strict=True)
+                )
             ]
             if dense:
                 flat = builder.emit(relax.op.reshape(packed, [batch, 128]))

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import tvm
-from tvm import relax
 from tvm.ir import Call
 
 from tvm_insta import ops
