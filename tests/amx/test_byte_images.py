@@ -93,7 +93,7 @@ def test_integers_of_the_oracle(rng, tiles, target, shape, epilogue, form):
 @pytest.mark.parametrize("epilogue", [False, True], ids=["bare", "epilogue"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_tiles_stay_in_the_image_they_are_given(rng, target, shape, epilogue, form):
-    """Whatever rows a group has; and there is no loop over the image, of this kernel or parallel."""
+    """Whatever rows a group has. No loop of the kernel makes the image."""
     weights, ahead = FORMS[form]
     data, tiled, _, geometry = problem(rng, shape, weights)
     image, geometry = as_bytes(data, shape, geometry)
@@ -126,10 +126,19 @@ def test_the_rows_behind_the_image_are_read(rng, target):
     assert 7 * 64 * 2 <= last < 7 * 64 * 3
 
 
-@pytest.mark.parametrize("variant", ["baseline", "insta"])
-def test_kernels_of_a_network(target, variant):
+@pytest.mark.parametrize(
+    ("variant", "reuse", "written"),
+    [
+        ("baseline", None, {"insta_bconv_signs", "insta_fconv"}),
+        ("insta", False, {"insta_pack"}),
+        ("insta", True, {"insta_pack", "sweep"}),
+    ],
+    ids=["constant", "instance", "reused"],
+)
+def test_kernels_of_a_network(target, variant, reuse, written):
     """Comparisons alone, and behind sums in tiles, float convolutions and element-wise code."""
-    network, example = nn.create("resnet20", variant, seed=3), torch.zeros(1, 3, 32, 32)
+    network = nn.create("resnet20", variant, seed=3, reuse_statistics=reuse)
+    example = torch.zeros(1, 3, 32, 32)
     imported = import_torch(network, [example], max_batch=4, dynamic=True)
     compiled = run_pipeline(imported, Context(target, binary="amx"))
     assert not [record for record in compiled.schedules if record.reason]
@@ -140,14 +149,7 @@ def test_kernels_of_a_network(target, variant):
     for name in tiled:
         parallel, blocks = loops_and_blocks(compiled.mod[name])
         assert parallel == 1 and "bconv_signs" not in blocks
-    rules = {found[name] for name in writers}
-    assert (
-        rules
-        == {
-            "baseline": {"insta_bconv_signs", "insta_fconv"},
-            "insta": {"insta_pack", "sweep"},
-        }[variant]
-    )
+    assert {found[name] for name in writers} == written
     for name in writers:  # bytes are written by the loop that is there, and the border in front
         parallel, blocks = loops_and_blocks(compiled.mod[name])
         assert parallel == 1 and "threshold_signs" in blocks and "signs_pad" not in blocks

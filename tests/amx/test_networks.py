@@ -131,7 +131,7 @@ def test_readers_of_one_level_tensor(tiles, target, windows, written):
     # What `validate` reads of them: the same codes, and the comparisons of the stem's own numbers.
     codes = []
     for artefact in (one, tiled):
-        trace = artefact.trace(x.numpy()[:1])
+        trace = runtime.load(artefact.path).trace(x.numpy()[:1])
         for pack in artefact.manifest.binarisations:
             packed = read_packed(trace[pack.kernel], pack)
             assert packed.wrong == 0
