@@ -67,9 +67,6 @@ WORD = 32
 # Words of a pixel that are packed without a loop between them.
 _UNROLLED_WORDS = 4
 
-_BYTES_ALONE = 64  # of a vector, where the packing is all that a function does
-_BYTES_OF_TILE = 32  # where channels are computed in tiles in front of it, as many as a word has
-
 _MOST_PIXELS = 8  # more of them unrolled are not worth a measurement
 
 
@@ -167,9 +164,8 @@ def find_pack(kernel: Kernel, *, overlap: bool = False) -> Pack | None:
 
     Args:
         kernel: its schedule is replaced.
-        overlap: let the last word of a group take the last 32 channels, where there are as many,
-            and vectors of bytes be as wide as a register; not where the channels are computed in
-            tiles in front of the packing.
+        overlap: let the last word of a group take the last 32 channels, where there are as many;
+            not where the channels are computed in tiles in front of the packing.
     """
     found = [
         block
@@ -182,16 +178,16 @@ def find_pack(kernel: Kernel, *, overlap: bool = False) -> Pack | None:
         raise NotApplicable(f"{len(found)} packing blocks")
     name = name_of(kernel.schedule, found[0])
     if name == SIGNS:
-        return _find_signs(kernel, _BYTES_ALONE if overlap else _BYTES_OF_TILE)
+        return _find_signs(kernel)
     function, pad = _gather(kernel.schedule.mod["main"], name, kernel.family, overlap)
     kernel.schedule = s_tir.Schedule(IRModule({"main": function}))
     named = {name_of(kernel.schedule, block): block for block in blocks(kernel.schedule)}
     return Pack(named[name], named.get("pack_flags"), pad)
 
 
-def _find_signs(kernel: Kernel, most: int) -> Pack:
-    """The same for bytes, at most so many channels at a time."""
-    made = vectors_of_signs(kernel.schedule.mod["main"], most)
+def _find_signs(kernel: Kernel) -> Pack:
+    """The same for bytes."""
+    made = vectors_of_signs(kernel.schedule.mod["main"])
     kernel.schedule = s_tir.Schedule(IRModule({"main": made.function}))
     (block,) = [b for b in blocks(kernel.schedule) if name_of(kernel.schedule, b) == SIGNS]
     depth = int(kernel.schedule.get(block).writes[0].source.shape[-1])

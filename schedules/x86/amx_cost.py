@@ -46,11 +46,10 @@ SIGN_NS = EXPAND_NS / (ROWS * UNIT)
 apart."""
 
 PACKED_NS = SIGN_NS * 2 / 3
-"""A byte of the image that the kernel of the comparisons writes, beyond what it takes to pack bits.
-It is a count of instructions, at the rate of SIGN_NS: for 64 channels behind a tile of 32 a blend
-and a store of bytes twice in place of two stores of words, which is two more, and three less
-elsewhere. A kernel that only compares takes 9 for 64 channels, and 10 for two words; that it takes
-less is left out."""
+"""A byte of the image that the kernel of the comparisons writes, beyond what it takes to pack bits:
+a count, not a measurement. Of the three instructions that expand bits - load a mask, blend, store -
+the load is gone. That the masks need not be joined and stored as words any more is left out: by
+llvm-mca's tables 64 channels take 4 cycles as bytes and 6 as words, and memory is not in them."""
 
 SUM_NS = 0.09
 """A sum, beyond what it costs a popcount: tiles are stored and read back, and the epilogue does not

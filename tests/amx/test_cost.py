@@ -107,7 +107,7 @@ def test_products_and_expansion_are_fitted_to_the_bare_kernels():
 
 
 @pytest.mark.parametrize("case", [*OWN, *BY_HAND], ids=name)
-def test_an_image_that_is_given_costs_two_instructions_of_three(case):
+def test_an_image_that_is_given_leaves_two_instructions_of_three(case):
     """Per 64 bytes of the padded image, and nothing else differs."""
     given = tiles_us(case.layer, case.weights, TileImage.BYTES)
     expanded = tiles_us(case.layer, case.weights, TileImage.BITS)
