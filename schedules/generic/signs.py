@@ -65,12 +65,11 @@ def vectors_of_signs(function: tirx.PrimFunc) -> Signs:
     lanes = math.gcd(channels, _LANES)
     if lanes == 1:
         raise NotApplicable(f"{channels} channels are no vectors of bytes")
-    extents = [*(axis.dom.extent for axis in block.iter_vars[:-1]), index(channels // lanes)]
-    loops = [Loop(size, name) for size, name in zip(extents, ("n", "y", "x", "part"), strict=True)]
-    pairs = zip(extents, (loop.var for loop in loops), strict=True)
-    axes = Axes(**dict(zip(("n", "y", "x", "part"), pairs, strict=True)))
-    n, y, x, part = axes.vars
     *pixel, channel = (axis.var for axis in block.iter_vars)
+    sizes = [*(axis.dom.extent for axis in block.iter_vars[:-1]), channels // lanes]
+    loops = [Loop(size, name) for size, name in zip(sizes, ("n", "y", "x", "part"), strict=True)]
+    axes = Axes(**{loop.name: (loop.extent, loop.var) for loop in loops})
+    n, y, x, part = axes.vars
     first = part * index(lanes)
     values = {**dict(zip(pixel, (n, y, x), strict=True)), channel: first}
     term = block.body.value
