@@ -11,8 +11,16 @@ from tvm.relax import TensorType
 
 from tvm_insta import ops
 from tvm_insta.codegen.parts import serial
+from tvm_insta.ops.bitserial_conv2d_signs import spare_rows
 from tvm_insta.passes.pipeline import fuse
-from tvm_insta.schedules import Blocking, ConvTiles, TileWeights, back_end, schedule_module
+from tvm_insta.schedules import (
+    Blocking,
+    ConvTiles,
+    TileImage,
+    TileWeights,
+    back_end,
+    schedule_module,
+)
 from tvm_insta.target import InstaTarget
 
 
@@ -51,12 +59,23 @@ def binary_layer(side: int, channels: int, target: InstaTarget, epilogue: bool) 
     return _binary(integers, convolution, _floats(side, channels) if epilogue else [])
 
 
-def tiled_layer(side: int, channels: int, epilogue: bool, weights: TileWeights) -> tvm.ir.IRModule:
-    """The same layer as products of bytes in AMX tiles, on an image that is not padded."""
-    words = channels // 32
+def tiled_layer(
+    side: int, channels: int, epilogue: bool, weights: TileWeights, image: TileImage
+) -> tvm.ir.IRModule:
+    """The same layer as products of bytes in AMX tiles.
+
+    Its image is bits that are not padded, or bytes that are.
+    """
+    words, padded = channels // 32, side + 2
     units = -(-3 * words * 32 // 64)  # of 64 bytes in a kernel row
+    if image is TileImage.BITS:
+        data, form = TensorType([1, side, side, words], "uint32"), {"padding": [1, 1, 1, 1]}
+    else:
+        spare = spare_rows(padded, 3, 1, channels)
+        data = TensorType([1, padded + spare, padded, words * 32], "int8")
+        form = {"image": image.value, "spare": spare}
     integers = [
-        TensorType([1, side, side, words], "uint32"),
+        data,
         TensorType([channels // 16, 3, units, 16, 2], "uint32")
         if weights is TileWeights.BITS
         else TensorType([channels // 16, 3, units, 16, 64], "int8"),
@@ -67,8 +86,8 @@ def tiled_layer(side: int, channels: int, epilogue: bool, weights: TileWeights) 
             *params,
             in_channels=channels,
             kernel_width=3,
-            padding=[1, 1, 1, 1],
             weights=weights.value,
+            **form,
         )
 
     return _binary(integers, convolution, _floats(side, channels) if epilogue else [])

@@ -172,12 +172,15 @@ def _no_tiles(target: InstaTarget, peaks: Peaks) -> str:
 def _kernels(target: InstaTarget, *, tiles: bool) -> list[tuple[str, str, int, Any, Any]]:
     """Name, kind, multiply-adds, module and wished parameters of every layer."""
     from benchmarks.kernels import binary_layer, float_layer, tiled_layer
-    from tvm_insta.schedules import ConvTiles, TileWeights
+    from tvm_insta.schedules import ConvTiles, TileImage, TileWeights
 
+    # What the weights are, and the image: without it written as bytes, a kernel expands it.
     forms = {
-        "bits": (TileWeights.BITS, None),
-        "bits ahead": (TileWeights.BITS, ConvTiles(expand_ahead=3)),
-        "bytes": (TileWeights.BYTES, None),
+        "bits": (TileWeights.BITS, TileImage.BITS, None),
+        "bits ahead": (TileWeights.BITS, TileImage.BITS, ConvTiles(expand_ahead=3)),
+        "bytes": (TileWeights.BYTES, TileImage.BITS, None),
+        "bits, byte image": (TileWeights.BITS, TileImage.BYTES, None),
+        "bytes, byte image": (TileWeights.BYTES, TileImage.BYTES, None),
     }
 
     found = []
@@ -188,8 +191,8 @@ def _kernels(target: InstaTarget, *, tiles: bool) -> list[tuple[str, str, int, A
             module = binary_layer(side, channels, target, epilogue)
             found.append((name, "binary", macs, module, None))
             if tiles:
-                for form, (weights, wish) in forms.items():
-                    module = tiled_layer(side, channels, epilogue, weights)
+                for form, (weights, image, wish) in forms.items():
+                    module = tiled_layer(side, channels, epilogue, weights, image)
                     found.append((f"{name}, AMX, {form}", "tiles", macs, module, wish))
     for side, kernel, stride, inputs, outputs in FLOAT_LAYERS:
         macs = (side // stride) ** 2 * kernel**2 * inputs * outputs

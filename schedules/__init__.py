@@ -26,6 +26,7 @@ from tvm_insta.schedules.variants import (
     Measured,
     PackedLayer,
     RefusedMatrix,
+    TileImage,
     TileWeights,
     UsesTiles,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "PackedLayer",
     "RefusedMatrix",
     "ScheduleRecord",
+    "TileImage",
     "TileWeights",
     "Tiles",
     "UsesTiles",

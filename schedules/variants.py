@@ -59,19 +59,31 @@ class TileWeights(Enum):
     BYTES = "bytes"
 
 
+class TileImage(Enum):
+    """What tiles are given as the image of a convolution; the value is the operator's attribute.
+
+    Attributes:
+        BITS: words of bits, which the kernel of the convolution expands first.
+        BYTES: the padded image in bytes, written by the kernel that compares with thresholds.
+    """
+
+    BITS = "bits"
+    BYTES = "bytes"
+
+
 class UsesTiles(Protocol):
     """Which binary convolutions are computed in tiles, as `insta.bitserial_conv2d_signs`."""
 
     def fits(self, layer: BinaryLayer) -> bool:
         """Whether tiles could compute a layer."""
 
-    def __call__(self, layer: BinaryLayer) -> bool:
-        """Whether tiles compute a layer."""
+    def __call__(self, layer: BinaryLayer, image: TileImage = TileImage.BYTES) -> bool:
+        """Whether tiles compute a layer whose image they are given in a form."""
 
     def weights(self, layer: BinaryLayer) -> TileWeights:
         """What the weights of a layer in tiles are kept as."""
 
-    def note(self, layer: BinaryLayer) -> str:
+    def note(self, layer: BinaryLayer, image: TileImage = TileImage.BYTES) -> str:
         """The variant of a layer that fits, and what decided, for people."""
 
 

@@ -1,9 +1,9 @@
-"""What is fused into a kernel behind its epilogue: sums of rows, and packed bits.
+"""What is fused into a kernel behind its epilogue: sums of rows, and packed bits, or bytes of them.
 
-The pass that fuses kernels puts `insta.moment_rows` and `insta.threshold_pack` behind the kernel
-that makes their tensor. Both are computed where a tile of that tensor lies in registers or in the
-first-level cache. Neither changes what it computes: a row is added up from left to right, tile
-after tile, and a word is packed from the 32 channels of a pixel.
+The pass that fuses kernels puts `insta.moment_rows`, and `insta.threshold_pack` or
+`insta.threshold_signs`, behind the kernel that makes their tensor. All are computed where a tile of
+that tensor lies in registers or in the first-level cache. None changes what it computes: a row is
+added up from left to right, tile after tile, and a word is packed from the 32 channels of a pixel.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from tvm_insta.schedules.base import Kernel, NotApplicable, blocks, name_of
 from tvm_insta.schedules.generic.float_ops import reduction_nest
-from tvm_insta.schedules.generic.pack import WORD, Pack, find_pack, pack_alone, write_border
+from tvm_insta.schedules.generic.pack import Pack, find_pack, pack_alone, write_border
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Consumers:
 
     Attributes:
         rows: the block "moment_rows".
-        pack: the blocks of `insta.threshold_pack`.
+        pack: the blocks of `insta.threshold_pack` or `insta.threshold_signs`.
     """
 
     rows: Any
@@ -56,7 +56,7 @@ def fuse_consumers(
     added up at a loop `inner` over the channels of the tile.
     """
     if consumers.pack is not None:
-        if channels % WORD == 0 and consumers.pack.flags is None:
+        if channels % consumers.pack.lanes == 0 and consumers.pack.flags is None:
             fuse_words(kernel, consumers.pack, loop)
         else:
             pack_alone(kernel, consumers.pack)

@@ -55,7 +55,6 @@ from tvm_insta.schedules.generic.consumers import (
     schedule_consumers_apart,
 )
 from tvm_insta.schedules.generic.lane_loads import fetch_strip, fetched_at_once, strip_cost
-from tvm_insta.schedules.generic.pack import WORD
 from tvm_insta.schedules.generic.word_load import words_at_once
 
 RULES = ("insta_bconv", "insta_fconv")
@@ -153,6 +152,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     tail, in_place = fuse_epilogue(kernel, conv, mine, consumers)
     batch, row, column, out, *reduction = schedule.get_loops(conv)
     lanes, rule = shape.lanes, shape.rule
+    pack = consumers.pack
     strip = fetched_at_once(reduction, kernel.family.lane_loads)
     tiles = choose_tiles(
         kernel.tiles,
@@ -162,7 +162,7 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
         width=shape.width,
         out_blocks=shape.out_blocks,
         padded=shape.padded,
-        word_vectors=max(WORD // lanes, 1) if in_place and consumers.pack is not None else 1,
+        word_vectors=max(pack.lanes // lanes, 1) if in_place and pack is not None else 1,
     )
 
     band, row = schedule.split(row, [None, tiles.row_band])

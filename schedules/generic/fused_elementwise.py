@@ -23,7 +23,6 @@ from tvm_insta.schedules.base import (
     parallelise,
 )
 from tvm_insta.schedules.generic.consumers import find_consumers, finish_consumers, fuse_consumers
-from tvm_insta.schedules.generic.pack import WORD
 
 # Vectors of channels of a block.
 _VECTORS = 4
@@ -47,7 +46,8 @@ def schedule_fused_elementwise(kernel: Kernel) -> tuple[str, None]:
     batch, row, column, channel = loops
     channels, height = known_extent(schedule, channel), known_extent(schedule, row)
     lanes = largest_divisor(channels, kernel.lanes)
-    words = WORD if consumers.pack is not None and channels % WORD == 0 else 1
+    pack = consumers.pack
+    words = pack.lanes if pack is not None and channels % pack.lanes == 0 else 1
     most = max(_VECTORS * lanes, words)
     size = max(d for d in range(lanes, most + 1, lanes) if channels % d == 0 and d % words == 0)
     block, vector, lane = schedule.split(channel, [None, size // lanes, lanes])

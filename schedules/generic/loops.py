@@ -75,6 +75,13 @@ def innermost(nest: Any) -> Any:
     return nest if isinstance(nest, s_tir.SBlockRealize) else None
 
 
+def nest_of(body: tirx.Stmt, loops: Sequence[tuple[Any, Any]]) -> tirx.Stmt:
+    """Serial loops around a statement: variable and extent of each, outermost first."""
+    for variable, size in reversed(loops):
+        body = tirx.For(variable, index(0), size, tirx.ForKind.SERIAL, body)
+    return body
+
+
 def with_root(
     function: tirx.PrimFunc, body: tirx.Stmt, buffers: Sequence[Any] | None = None
 ) -> tirx.PrimFunc:

@@ -1,5 +1,8 @@
 """The rule of `insta.threshold_pack` ("insta_pack"): 32 comparisons become one word.
 
+`insta.threshold_signs`, which writes bytes in place of bits, takes the same way with vectors of
+bytes in place of words, see `signs`; what follows is about words.
+
 The operator sums shifted bits, 32 dependent steps per word. The rule replaces the sum by a gather,
 which means the same because every term is 0 or a bit of its own:
 
@@ -42,7 +45,6 @@ from tvm_insta.schedules.base import (
     WordMask,
     band_height,
     blocks,
-    collect,
     divisors,
     extent,
     is_output,
@@ -50,8 +52,12 @@ from tvm_insta.schedules.base import (
     parallelise,
     rule_of,
 )
+from tvm_insta.schedules.generic.border import border
+from tvm_insta.schedules.generic.comparisons import compared, element, substituted
 from tvm_insta.schedules.generic.exact import exact_comparisons
-from tvm_insta.schedules.generic.loops import index, innermost, ramp, with_root
+from tvm_insta.schedules.generic.loops import index, innermost, nest_of, ramp, with_root
+from tvm_insta.schedules.generic.signs import BLOCK as SIGNS
+from tvm_insta.schedules.generic.signs import vectors_of_signs
 
 _IF_THEN_ELSE = tvm.ir.Op.get("prim.if_then_else")
 
@@ -66,17 +72,21 @@ _MOST_PIXELS = 8  # more of them unrolled are not worth a measurement
 
 @dataclass
 class Pack:
-    """The blocks of `insta.threshold_pack` in a schedule.
+    """The blocks of `insta.threshold_pack`, or of `insta.threshold_signs`, in a schedule.
 
     Attributes:
-        words: the block that writes the words.
+        words: the block that writes the words, or vectors of bytes.
         flags: the block "pack_flags", None where `words` compares by itself.
-        pad: words of zeros around the image: top, left, bottom, right.
+        pad: zeros around the image, in pixels: top, left, bottom, right.
+        lanes: channels of a word, or of a vector of bytes.
+        used: bytes of a pixel that `words` writes; those behind them are zeros. None for all.
     """
 
     words: Any
     flags: Any
     pad: tuple[int, ...]
+    lanes: int = WORD
+    used: int | None = None
 
     @property
     def all(self) -> list[Any]:
@@ -167,10 +177,22 @@ def find_pack(kernel: Kernel, *, overlap: bool = False) -> Pack | None:
     if len(found) > 1:
         raise NotApplicable(f"{len(found)} packing blocks")
     name = name_of(kernel.schedule, found[0])
+    if name == SIGNS:
+        return _find_signs(kernel)
     function, pad = _gather(kernel.schedule.mod["main"], name, kernel.family, overlap)
     kernel.schedule = s_tir.Schedule(IRModule({"main": function}))
     named = {name_of(kernel.schedule, block): block for block in blocks(kernel.schedule)}
     return Pack(named[name], named.get("pack_flags"), pad)
+
+
+def _find_signs(kernel: Kernel) -> Pack:
+    """The same for bytes."""
+    made = vectors_of_signs(kernel.schedule.mod["main"])
+    kernel.schedule = s_tir.Schedule(IRModule({"main": made.function}))
+    (block,) = [b for b in blocks(kernel.schedule) if name_of(kernel.schedule, b) == SIGNS]
+    depth = int(kernel.schedule.get(block).writes[0].source.shape[-1])
+    used = made.channels if made.channels < depth else None
+    return Pack(block, None, made.pad, made.lanes, used)
 
 
 def pack_alone(kernel: Kernel, pack: Pack, tiles: ConvTiles | None = None) -> None:
@@ -199,50 +221,14 @@ def pack_alone(kernel: Kernel, pack: Pack, tiles: ConvTiles | None = None) -> No
 
 def write_border(kernel: Kernel, pack: Pack) -> None:
     """Put the loops that write the zeros of the border in front; the last step of a rule."""
-    if not any(pack.pad):
+    if not any(pack.pad) and pack.used is None:
         return
     schedule = kernel.schedule
     buffer = schedule.get(pack.words).writes[0].source
     function = schedule.mod["main"]
     root = function.body.block
-    body = tirx.SeqStmt([*_border(buffer, pack.pad), root.body])
+    body = tirx.SeqStmt([*border(buffer, pack.pad, pack.used), root.body])
     kernel.schedule = s_tir.Schedule(IRModule({"main": with_root(function, body)}))
-
-
-def _border(buffer: Any, pad: tuple[int, ...]) -> list[tirx.Stmt]:
-    """Loop nests that write zeros around the image of `buffer` [N, H, W, words]."""
-    batch, height, width, words = buffer.shape
-    top, left, bottom, right = pad
-    columns = (index(0), width)
-    inner = (index(top), height - top - bottom)
-    areas = [
-        (top, (index(0), index(top)), columns),
-        (bottom, (height - bottom, index(bottom)), columns),
-        (left, inner, (index(0), index(left))),
-        (right, inner, (width - right, index(right))),
-    ]
-    nests = []
-    for number, (thickness, (y0, count_y), (x0, count_x)) in enumerate(areas):
-        if not thickness:
-            continue
-        extents = [batch, count_y, count_x, words]
-        loops = [tirx.Var(f"border{axis}", "int64") for axis in "nyxw"]
-        axes = [
-            tirx.IterVar(Range(index(0), size), tirx.Var(f"v_{axis}", "int64"), 0)
-            for axis, size in zip("nyxw", extents, strict=True)
-        ]
-        n, y, x, w = (axis.var for axis in axes)
-        where = [n, y0 + y, x0 + x, w]
-        block = s_tir.SBlock(
-            axes,
-            [],
-            [_region(buffer, where)],
-            f"pack_border{number}",
-            tirx.BufferStore(buffer, tirx.const(0, "uint32"), where),
-        )
-        nest: tirx.Stmt = s_tir.SBlockRealize(loops, True, block)
-        nests.append(_in_loops(nest, list(zip(loops, extents, strict=True))))
-    return nests
 
 
 def _gather(
@@ -280,23 +266,23 @@ def _gather(
     if value is None:
         buffer, flag_nest = _flags(nests[at], realize, family)
         flags, made = [buffer], [flag_nest]
-        value, reads = _word_of_flags(buffer, word, family.word_mask), [_region(buffer, word, WORD)]
+        value, reads = _word_of_flags(buffer, word, family.word_mask), [element(buffer, word, WORD)]
     if shift is not None:
-        value = value >> _substitute(shift, rename).astype("uint32")
+        value = value >> substituted(shift, rename).astype("uint32")
     where = list(word)
     if any(pad):
         where[1], where[2] = where[1] + pad[0], where[2] + pad[1]
     word_block = s_tir.SBlock(
         word_axes,
         reads,
-        [_region(target, where)],
+        [element(target, where)],
         name,
         tirx.BufferStore(target, value, where),
         annotations=block.annotations,
     )
     loops = [tirx.Var(axis.var.name, "int64") for axis in axes]
     nest: tirx.Stmt = s_tir.SBlockRealize(loops, True, word_block)
-    made.append(_in_loops(nest, [(v, a.dom.extent) for v, a in zip(loops, axes, strict=True)]))
+    made.append(nest_of(nest, [(v, a.dom.extent) for v, a in zip(loops, axes, strict=True)]))
     nests[at:last] = made
     kept = [b for b in root.alloc_buffers if not any(b.same_as(d) for d in dead)]
     body = nests[0] if len(nests) == 1 else tirx.SeqStmt(nests)
@@ -315,19 +301,19 @@ def _overlapping(block: Any) -> tuple[Any, Any]:
     channels = int(test.b)  # test: channel < channels
     if channels < WORD:
         return block, None
-    first = _substitute(test.a, {bit: index(0)})
+    first = substituted(test.a, {bit: index(0)})
     shift = tirx.max(first - index(channels - WORD), index(0))
     back = {bit: bit - shift}
 
     def load(read: TensorLoad) -> Any:
-        return tirx.BufferLoad(read.source, [_substitute(each, back) for each in read.indices])
+        return tirx.BufferLoad(read.source, [substituted(each, back) for each in read.indices])
 
     value = block.body.value
     summed = type(value)(value.a, structural_map(inside, [(TensorLoad, load)]))
     reads = [
         tirx.BufferRegion(
             region.source,
-            [Range.from_min_extent(_substitute(r.min, back), r.extent) for r in region.region],
+            [Range.from_min_extent(substituted(r.min, back), r.extent) for r in region.region],
         )
         for region in block.reads
     ]
@@ -350,32 +336,17 @@ def _compare_words(
     """32 comparisons at once and what they read, or (None, []) if the term is no plain comparison.
 
     A plain comparison is Select(x[..., word * 32 + bit] ? threshold[...], 1 << bit, 0): one bit per
-    activation, and no channel beyond the last. Either side may be stored in a narrower type, and
-    the two values may be exchanged.
+    activation, and no channel beyond the last. Or its opposite, Select(.., 0, 1 << bit).
     """
-    if word_mask is not WordMask.MOVMSK256 or not isinstance(term, tirx.Select):
+    if word_mask is not WordMask.MOVMSK256:
         return None, []
-    opposite = isinstance(term.true_value, tirx.IntImm)  # Select(compare, 0, 1 << bit)
-    kind = type(term.condition)
-    if kind not in (tirx.LT, tirx.LE, tirx.GT, tirx.GE):
+    found = compared(term, bit, {**rename, bit: index(0)}, WORD)
+    if found is None:
         return None, []
-    sides, reads = [], []
-    for side in (term.condition.a, term.condition.b):
-        load = side.value if isinstance(side, tirx.Cast) else side
-        if not isinstance(load, TensorLoad):
-            return None, []
-        first = [_substitute(i, {**rename, bit: index(0)}) for i in load.indices]
-        if any(v.same_as(bit) for v in collect(load.indices[-1], tirx.Var)):
-            lanes = [*first[:-1], ramp(first[-1], WORD)]
-            values = tirx.BufferLoad(load.source, lanes)
-            reads.append(_region(load.source, first[:-1], (first[-1], WORD)))
-        else:
-            values = tirx.Broadcast(tirx.BufferLoad(load.source, first), WORD)
-            reads.append(_region(load.source, first))
-        sides.append(values if load is side else values.astype(f"{side.ty.dtype}x{WORD}"))
+    condition, reads = found
     ones, zeros = (tirx.Broadcast(tirx.const(v, "int8"), WORD) for v in (-1, 0))
-    chosen = (zeros, ones) if opposite else (ones, zeros)
-    return _mask256(tirx.Select(kind(*sides), *chosen)), reads
+    chosen = (zeros, ones) if isinstance(term.true_value, tirx.IntImm) else (ones, zeros)
+    return _mask256(tirx.Select(condition, *chosen)), reads
 
 
 def _flags(nest: tirx.Stmt, realize: Any, family: Family) -> tuple[Any, tirx.Stmt]:
@@ -398,7 +369,7 @@ def _flags(nest: tirx.Stmt, realize: Any, family: Family) -> tuple[Any, tirx.Stm
     flag_block = s_tir.SBlock(
         [tirx.IterVar(axis.dom, axis.var, tirx.IterVar.DataPar) for axis in block.iter_vars],
         block.reads,
-        [_region(flags, where)],
+        [element(flags, where)],
         "pack_flags",
         tirx.BufferStore(flags, term, where),
     )
@@ -454,27 +425,6 @@ def _add_across(lanes: Any, instruction: WordMask) -> Any:
 def _mask256(lanes: Any) -> Any:
     """The top bits of 32 bytes as a word."""
     return tirx.call_llvm_pure_intrin("int32", "llvm.x86.avx2.pmovmskb", lanes).astype("uint32")
-
-
-def _substitute(expr: Any, values: dict[Any, Any]) -> Any:
-    """The expression with some variables replaced, simplified."""
-    new = structural_map(expr, [(tirx.Var, lambda variable: values.get(variable, variable))])
-    return tvm.sym.Analyzer().simplify(new)
-
-
-def _region(buffer: Any, where: list[Any], last: Any = None) -> Any:
-    """The element of `buffer` at `where`; `last`: extent, or first and extent, of one axis more."""
-    ranges = [Range.from_min_extent(i, index(1)) for i in where]
-    if last is not None:
-        first, size = last if isinstance(last, tuple) else (index(0), last)
-        ranges.append(Range.from_min_extent(first, index(size)))
-    return tirx.BufferRegion(buffer, ranges)
-
-
-def _in_loops(body: tirx.Stmt, loops: list[tuple[Any, Any]]) -> tirx.Stmt:
-    for variable, size in reversed(loops):
-        body = tirx.For(variable, index(0), size, tirx.ForKind.SERIAL, body)
-    return body
 
 
 def _replace_innermost(nest: Any, realize: Any) -> Any:

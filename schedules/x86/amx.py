@@ -3,7 +3,7 @@
 Binary layers are products of +-1 bytes (`insta.bitserial_conv2d_signs`), float layers products of
 8-bit integers or of bfloat16 numbers (`insta.conv2d_tiles`):
 
-    parallel over rows of the padded images
+    parallel over rows of the padded images, where they are not bytes already
       bits -> bytes, +1 or -1, and 0 in the border; or float32 -> codes
     parallel over images, blocks of output channels, row blocks
       configure the tiles, which are state of the thread
@@ -58,7 +58,7 @@ from tvm_insta.schedules.generic.consumers import (
     schedule_consumers_apart,
 )
 from tvm_insta.schedules.generic.conv import fuse_epilogue
-from tvm_insta.schedules.generic.pack import WORD, pack_alone, write_border
+from tvm_insta.schedules.generic.pack import pack_alone, write_border
 from tvm_insta.schedules.x86.amx_code import write_tiles
 from tvm_insta.schedules.x86.amx_find import find_convolution
 from tvm_insta.schedules.x86.amx_shape import CHANNELS
@@ -77,7 +77,7 @@ def schedule_amx(kernel: Kernel) -> tuple[str, ConvTiles]:
         `row_band` the rows of a task, `group_rows` those of a group; `width_tile` is how many
         pixels of the epilogue are unrolled; `expand_ahead` is for weights that are bits.
     """
-    at, form, product, found = find_convolution(kernel)
+    at, form, product, found, given = find_convolution(kernel)
     consumers = find_consumers(kernel)
     schedule = kernel.schedule
     every = blocks(schedule)
@@ -116,6 +116,7 @@ def schedule_amx(kernel: Kernel) -> tuple[str, ConvTiles]:
         product=product,
         direct=direct,
         ahead=tiles.expand_ahead,
+        given=given,
     )
     function = function.with_attr(NEEDS, [product.feature, "amx-tile"])
     kernel.schedule = s_tir.Schedule(IRModule({"main": function}))
@@ -136,7 +137,7 @@ def _fuse_consumers(kernel: Kernel, consumers: Consumers, group: Any, tiles: Con
     schedule = kernel.schedule
     pack = consumers.pack
     if pack is not None:
-        if tiles.out_tile * CHANNELS % WORD == 0 and pack.flags is None:
+        if tiles.out_tile * CHANNELS % pack.lanes == 0 and pack.flags is None:
             schedule.reverse_compute_at(pack.words, group, preserve_unit_loops=True)
         else:
             pack_alone(kernel, pack)

@@ -3,7 +3,8 @@
 The scheduled function is rewritten as a whole, after the last primitive:
 
 - the block that makes the image, one number at a time, becomes vectors: of bytes from bits
-  (`amx_bytes`) or of codes from float32 (`amx_codes`),
+  (`amx_bytes`) or of codes from float32 (`amx_codes`); there is none where the image is given as
+  bytes, which tiles load from where they are,
 - the sum becomes tile instructions (`amx_products`), and its buffer one group of rows as
   tiles are stored, [rows, pitch, channels of the block] in one dimension; sums that nothing is done
   to are stored to the result itself,
@@ -24,7 +25,7 @@ from tvm import s_tir, tirx
 from tvm.ir.expr import TensorLoad
 from tvm_ffi import structural_map
 
-from tvm_insta.schedules.generic.loops import Axes, index, whole, with_root
+from tvm_insta.schedules.generic.loops import Axes, index, sequence, whole, with_root
 from tvm_insta.schedules.x86.amx_bytes import IMPORT, expand_image, expand_weights
 from tvm_insta.schedules.x86.amx_codes import write_codes
 from tvm_insta.schedules.x86.amx_form import Form, Product
@@ -50,6 +51,7 @@ def write_tiles(
     product: Product,
     direct: bool,
     ahead: int = 0,
+    given: Any = None,
 ) -> tirx.PrimFunc:
     """Write out the two blocks of the operator; all else stays.
 
@@ -62,8 +64,10 @@ def write_tiles(
         product: the instruction that multiplies.
         direct: whether the sums are the result, and lie in it as tiles are stored.
         ahead: tiles of weights that are expanded ahead of their use; 0 for all of a task first.
+        given: the argument that holds the padded images as bytes, with rows behind each that no
+            sum needs; None where the function makes them.
     """
-    return _Writer(function, shape, rows, vectors, form, product, direct, ahead).function()
+    return _Writer(function, shape, rows, vectors, form, product, direct, ahead, given).function()
 
 
 class _Writer:
@@ -77,24 +81,29 @@ class _Writer:
         product: Product,
         direct: bool,
         ahead: int,
+        given: Any,
     ) -> None:
         self.old, self.shape, self.rows, self.vectors = function, shape, rows, vectors
         self.form, self.product = form, product
         self.direct, self.ahead = direct, ahead
         self.root = function.body.block
-        self.nests = list(self.root.body.seq)
-        image, conv = (block_of(function, name) for name in (form.image, form.sums))
-        self.realize, self.codes = conv, image.block
-        (self.data,) = [region.source for region in image.block.reads]
+        body = self.root.body
+        self.nests = list(body.seq) if isinstance(body, tirx.SeqStmt) else [body]
+        conv = block_of(function, form.sums)
+        self.realize = conv
         (self.weight,) = [
             region.source for region in conv.block.reads if len(region.source.shape) == 5
         ]
         self.expands = str(self.weight.dtype) == "uint32"
-        self.sums, self.padded = (r.block.writes[0].source for r in (conv, image))
-        self.batch = self.data.shape[0]
-        stored = self.batch * index(shape.padded[0] * shape.row // shape.element)
-        stored += index(shape.slack // shape.element)
-        self.image = tirx.decl_buffer([stored], self.padded.dtype, name=form.image)
+        self.sums = conv.block.writes[0].source
+        self.gone: list[Any] = [self.sums]
+        self.added: list[Any] = []
+        self.image, self.batch = given, self.sums.shape[0]
+        self.rows_of_image = shape.padded[0]  # as they lie in memory, one image behind the other
+        if given is not None:
+            self.rows_of_image = int(given.shape[1])
+        else:
+            self._declare_image(block_of(function, form.image).block)
         self.weights = tirx.decl_buffer(
             [index((RING if ahead else vectors * shape.steps) * ROWS * UNIT)],
             "int8",
@@ -107,6 +116,17 @@ class _Writer:
             name=f"{form.sums}_sums",
             scope="local",
         )
+
+    def _declare_image(self, block: Any) -> None:
+        """The images that the function makes, in place of the tensor of `block`."""
+        shape, padded = self.shape, block.writes[0].source
+        (self.data,) = [region.source for region in block.reads]
+        self.codes = block
+        stored = self.batch * index(shape.padded[0] * shape.row // shape.element)
+        stored += index(shape.slack // shape.element)
+        self.image = tirx.decl_buffer([stored], padded.dtype, name=self.form.image)
+        self.gone.append(padded)
+        self.added.append(self.image)
 
     @property
     def width(self) -> int:
@@ -123,14 +143,13 @@ class _Writer:
                 nests.append(self._task(nest))
             else:
                 nests.append(nest)
-        gone = (self.sums, self.padded)
-        buffers = [b for b in self.root.alloc_buffers if not any(b.same_as(g) for g in gone)]
-        buffers.append(self.image)
+        kept = [b for b in self.root.alloc_buffers if not any(b.same_as(g) for g in self.gone)]
+        buffers = [*kept, *self.added]
         if self.expands:
             buffers.append(self.weights)
         if not self.direct:
             buffers.append(self.tiles)
-        return with_root(self.old, tirx.SeqStmt(nests), buffers)
+        return with_root(self.old, sequence(nests), buffers)
 
     def _image(self) -> tirx.Stmt:
         if isinstance(self.shape, NumbersGeometry):
@@ -224,7 +243,7 @@ class _Writer:
             sums = Sums(self.sums, pixel * out + block * CHANNELS, out)
         else:
             sums = Sums(self.tiles, index(0), self.width)
-        row = n * shape.padded[0] + y * shape.strides[0]
+        row = n * self.rows_of_image + y * shape.strides[0]
         ahead = Ahead(self.weight, block, self.ahead) if self.ahead else None
         operands = Operands(self.product, self.image, row, weights, first, sums, ahead)
         return axes.block(

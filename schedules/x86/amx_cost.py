@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 
-from tvm_insta.schedules.variants import BinaryLayer, TileWeights
+from tvm_insta.schedules.variants import BinaryLayer, TileImage, TileWeights
 from tvm_insta.schedules.x86.amx_shape import (
     CHANNELS,
     ROWS,
@@ -42,7 +42,14 @@ EXPAND_NS = 35.0
 bare and with epilogue (34.7 and 34.5). At 7x7x512 they are half of the kernel's time."""
 
 SIGN_NS = EXPAND_NS / (ROWS * UNIT)
-"""A byte of the image, which the same three instructions make; not measured apart."""
+"""A byte of the image that a kernel expands, which the same three instructions make; not measured
+apart."""
+
+PACKED_NS = SIGN_NS * 2 / 3
+"""A byte of the image that the kernel of the comparisons writes, beyond what it takes to pack bits:
+a count, not a measurement. Of the three instructions that expand bits - load a mask, blend, store -
+the load is gone. That the masks need not be joined and stored as words any more is left out: by
+llvm-mca's tables 64 channels take 4 cycles as bytes and 6 as words, and memory is not in them."""
 
 SUM_NS = 0.09
 """A sum, beyond what it costs a popcount: tiles are stored and read back, and the epilogue does not
@@ -86,13 +93,20 @@ def popcount_us(layer: BinaryLayer) -> float:
     return macs * shape.words * WORD * POPCOUNT_NS / 1e3
 
 
-def tiles_us(layer: BinaryLayer, weights: TileWeights) -> float:
-    """Microseconds in AMX tiles, beyond what popcounts need, too."""
+def tiles_us(layer: BinaryLayer, weights: TileWeights, image: TileImage = TileImage.BYTES) -> float:
+    """Microseconds in AMX tiles, beyond what popcounts need, too.
+
+    Args:
+        layer: the convolution.
+        weights: what its weights are kept as.
+        image: as what it gets its image.
+    """
     shape = geometry(layer)
     rows, vectors = rows_of_group(shape), own_vectors(shape)
     sums = math.prod(shape.out_image) * layer.out_channels
     fixed = shape.products_of(rows) * PRODUCT_NS + sums * SUM_NS
-    fixed += shape.padded[0] * shape.row * SIGN_NS
+    written = shape.padded[0] * shape.row
+    fixed += written * (SIGN_NS if image is TileImage.BITS else PACKED_NS)
     if weights is TileWeights.BITS:
         bands = shape.out_image[0] // own_band(shape, vectors, rows)
         return (fixed + bands * shape.weight_bytes / (ROWS * UNIT) * EXPAND_NS) / 1e3

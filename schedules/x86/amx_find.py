@@ -18,12 +18,14 @@ class Found(NamedTuple):
         form: the operator.
         product: the instruction that multiplies.
         conv: what its parameters depend on.
+        given: the padded images in numbers that tiles load, where they are an argument.
     """
 
     at: int
     form: Form
     product: Product
     conv: TiledConvolution
+    given: Any = None
 
 
 def find_convolution(kernel: Kernel) -> Found:
@@ -45,13 +47,15 @@ def find_convolution(kernel: Kernel) -> Found:
     if len(found) > 1:
         raise NotApplicable(f"{len(found)} convolution blocks")
     ((at, form),) = found
-    if [name_of(schedule, block) for block in every[:at]] != [form.image]:
+    before = [name_of(schedule, block) for block in every[:at]]
+    weight, given = _arguments(schedule, every[at])
+    if before != ([form.image] if given is None else []):
         raise NotApplicable("a block before the convolution")
-    weight = next(r.source for r in schedule.get(every[at]).reads if len(r.source.shape) == 5)
     bare = at == len(every) - 1
     if form is SIGNS:
         product, bits = SIGNED, str(weight.dtype) != "int8"
-        shape = _binary_geometry(schedule, every[at], every[0], weight)
+        padded = given if given is not None else schedule.get(every[0]).writes[0].source
+        shape = _binary_geometry(schedule, every[at], padded, weight)
     else:
         notes = schedule.get(every[at]).annotations
         product, bits = UNSIGNED if int(notes["zero"]) else SIGNED, False
@@ -61,7 +65,16 @@ def find_convolution(kernel: Kernel) -> Found:
     if not (kernel.family.amx_bf16 if product is BF16 else kernel.family.amx_tiles):
         numbers = "bfloat16" if product is BF16 else "bytes"
         raise NotApplicable(f"the target has no AMX tiles of {numbers} with AVX-512 BW")
-    return Found(at, form, product, TiledConvolution(shape, bits, bare))
+    return Found(at, form, product, TiledConvolution(shape, bits, bare), given)
+
+
+def _arguments(schedule: Any, conv: Any) -> tuple[Any, Any]:
+    """The weight of a convolution, and its image where that is an argument of the function."""
+    parameters = list(schedule.mod["main"].params)
+    read = [region.source for region in schedule.get(conv).reads]
+    weight = next(buffer for buffer in read if len(buffer.shape) == 5)
+    image = next(buffer for buffer in read if len(buffer.shape) != 5)
+    return weight, image if any(image.same_as(each) for each in parameters) else None
 
 
 def _geometry(schedule: Any, conv: Any, codes: Any, weight: Any) -> NumbersGeometry:
@@ -80,11 +93,11 @@ def _geometry(schedule: Any, conv: Any, codes: Any, weight: Any) -> NumbersGeome
     )
 
 
-def _binary_geometry(schedule: Any, conv: Any, signs: Any, weight: Any) -> Geometry:
-    """The shape of a binary convolution, from its block and that of its image."""
+def _binary_geometry(schedule: Any, conv: Any, padded: Any, weight: Any) -> Geometry:
+    """The shape of a binary convolution, from its block and its image as bytes."""
     notes = schedule.get(conv).annotations
-    _, padded_h, padded_w, _ = schedule.get(signs).writes[0].source.shape
-    window = _window(notes, (int(padded_h), int(padded_w)))
+    _, padded_h, padded_w, _ = padded.shape
+    window = _window(notes, (int(padded_h) - int(notes["spare"]), int(padded_w)))
     kernel = int(weight.shape[1]), int(notes["kernel_width"])
     return Geometry(*window, kernel, int(notes["in_channels"]), int(weight.shape[0]) * CHANNELS)
 

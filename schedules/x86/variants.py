@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tvm_insta.schedules.variants import BinaryLayer, Measured, TileWeights
+from tvm_insta.schedules.variants import BinaryLayer, Measured, TileImage, TileWeights
 from tvm_insta.schedules.x86.amx_cost import own_weights, popcount_us, tiles_us
 from tvm_insta.schedules.x86.amx_shape import CHANNELS
 
@@ -37,23 +37,25 @@ class AmxTiles:
         """Whether tiles could compute a layer."""
         return fits_tiles(layer)
 
-    def __call__(self, layer: BinaryLayer) -> bool:
-        """Whether tiles compute a layer."""
+    def __call__(self, layer: BinaryLayer, image: TileImage = TileImage.BYTES) -> bool:
+        """Whether tiles compute a layer whose image they are given in a form."""
         if self.wish == "popcount" or not self.fits(layer):
             return False
         figures = self.measured.get(layer)
         if self.wish == "auto" and figures is not None:
             return figures.tiles < figures.popcount
-        return self.wish == "amx" or tiles_us(layer, self.weights(layer)) < popcount_us(layer)
+        counted = tiles_us(layer, self.weights(layer), image)
+        return self.wish == "amx" or counted < popcount_us(layer)
 
     def weights(self, layer: BinaryLayer) -> TileWeights:
         """What the weights of a layer in tiles are kept as."""
         return self.wished_weights or own_weights(layer)
 
-    def note(self, layer: BinaryLayer) -> str:
+    def note(self, layer: BinaryLayer, image: TileImage = TileImage.BYTES) -> str:
         """The form of a layer that fits, and what decided, for people."""
-        if self(layer):
-            form = f"computed in AMX tiles, weights as {self.weights(layer).value}"
+        if self(layer, image):
+            weights = self.weights(layer).value
+            form = f"computed in AMX tiles, weights as {weights}, image as {image.value}"
         else:
             form = "computed by popcount, not in AMX tiles"
         if self.wish != "auto":

@@ -103,6 +103,23 @@ def test_bfloat16_in_tiles_is_valid(tiles, target):
     assert artefact(x[1:2]).tobytes() == whole[1:2].tobytes()
 
 
+@pytest.mark.parametrize(
+    ("stem", "instance", "storage"),
+    [("bf16", False, "fp32"), ("int8", False, "fp16"), ("bf16", True, "fp16")],
+)
+def test_bytes_behind_a_stem_in_tiles(tiles, target, stem, instance, storage):
+    """The stem's own kernel writes them, or one that reads float16; the bits are those of words."""
+    packed, written = (
+        compiled(stem, target.text, instance, storage=storage, binary=binary)
+        for binary in ("popcount", "amx")
+    )
+    (writer,) = [k for k in written.manifest.kernels if "insta.threshold_signs" in k.operators]
+    assert ("insta.conv2d_tiles" in writer.operators) is not instance
+    assert writer.schedule.rule == ("insta_pack" if instance else "insta_fconv_tiles")
+    x = images(3)
+    assert written(x).tobytes() == packed(x).tobytes(), SEED
+
+
 @pytest.fixture(scope="module")
 def forms(tmp_path_factory, target):
     """Both forms with both kinds of numbers: made before the processor seems to have AMX."""

@@ -9,11 +9,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
-from tests.passes.networks import Halving
+from tests.passes.networks import Halving, signs
 from tvm_insta import build, nn, runtime
 from tvm_insta.errors import ArtefactError, InstaError
 from tvm_insta.runtime import amx, cpu
+from tvm_insta.validate.packed import read_packed
 
 SEED = 5
 AMX = {"amx-int8", "amx-tile"}
@@ -83,6 +85,59 @@ def test_parallel_branches_and_their_shortcuts(tiles, target):
     )
     assert len(in_tiles(tiled)) == 3 and in_tiles(one) == []
     assert tiled(x).tobytes() == one(x).tobytes(), SEED
+
+
+class Readers(torch.nn.Module):
+    """A level tensor that three binary convolutions read, with a padding and a stride each."""
+
+    def __init__(self, *windows):
+        super().__init__()
+        self.stem = torch.nn.Conv2d(3, 40, 3, padding=1)
+        shapes = [(32, 40, 3, 3), (16, 40, 3, 3), (48, 40, 3, 3)]
+        self.weights = torch.nn.ParameterList(signs(shape, 7 + shape[0]) for shape in shapes)
+        self.windows = windows
+
+    def forward(self, x):
+        bits = torch.where(self.stem(x) >= 0.1, 1.0, -1.0)
+        pairs = zip(self.weights, self.windows, strict=True)
+        each = [F.conv2d(bits, own, padding=pad, stride=step) for own, (pad, step) in pairs]
+        return torch.cat([y.flatten(1) for y in each], 1)
+
+
+@pytest.mark.parametrize(
+    ("windows", "written"),
+    [
+        ([(1, 1), (1, 2), (1, 1)], ["insta.threshold_signs"]),
+        ([(1, 1), (0, 1), (1, 1)], ["insta.threshold_pack"]),
+    ],
+    ids=["one padding", "two paddings"],
+)
+def test_readers_of_one_level_tensor(tiles, target, windows, written):
+    """Bytes where all take the same image, else words; 40 channels, and a batch."""
+    torch.manual_seed(SEED)
+    network = Readers(*windows).eval()
+    x = torch.randn(2, 3, 9, 7)
+    one, tiled = (
+        build(network, x, target.text, binary=binary, runtime="vm", max_batch=4)
+        for binary in ("popcount", "amx")
+    )
+    assert len(in_tiles(tiled)) == 3 and in_tiles(one) == []
+    packs = {"insta.threshold_signs", "insta.threshold_pack"}
+    found = [op for kernel in tiled.manifest.kernels for op in kernel.operators if op in packs]
+    assert found == written
+    for count in (2, 1):
+        images = x.numpy()[:count]
+        assert tiled(images).tobytes() == one(images).tobytes()
+    # What `validate` reads of them: the same codes, and the comparisons of the stem's own numbers.
+    codes = []
+    for artefact in (one, tiled):
+        trace = runtime.load(artefact.path).trace(x.numpy()[:1])
+        for pack in artefact.manifest.binarisations:
+            packed = read_packed(trace[pack.kernel], pack)
+            assert packed.wrong == 0
+            codes.append(packed.codes)
+    assert len(codes) >= 2 and all((each == codes[0]).all() for each in codes)
+    assert codes[0].shape == (1, 9, 7, 40) and 0 < codes[0].mean() < 1
 
 
 RUN = """

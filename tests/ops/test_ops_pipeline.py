@@ -26,6 +26,11 @@ CALLS = {
         [tensor(N, 4, 4, 40), tensor(3, N, 1, 1, 40)],
         dict(bits=2, compare="lt", groups=2, pad=[1, 0, 2, 1]),
     ),
+    "threshold_signs": (
+        ops.threshold_signs,
+        [tensor(N, 4, 4, 40), tensor(1, N, 1, 1, 40)],
+        dict(compare="lt", pad=[1, 0, 2, 1], nan=1, site="a"),
+    ),
     "bitserial_conv2d": (
         ops.bitserial_conv2d,
         [tensor(N, 6, 6, 4, dtype=U), tensor(8, 2, 2, 1, dtype=U)],
@@ -131,6 +136,7 @@ CALLS = {
 }
 BLOCKS = {
     "threshold_pack": (8, ["threshold_pack", "pack_pad"], {"threshold_pack": "insta_pack"}),
+    "threshold_signs": (8, ["threshold_signs", "signs_pad"], {"threshold_signs": "insta_pack"}),
     "bitserial_conv2d": (4, ["bitserial_conv2d"], {}),
     "bitserial_conv2d_blocked": (
         4,
@@ -217,6 +223,7 @@ def test_primfunc_and_block_names(build_op, name):
 def test_padding_blocks_only_where_there_is_padding(build_op):
     for builder, types in (
         (ops.threshold_pack, [tensor(1, 4, 4, 32), tensor(1, 1, 1, 1, 32)]),
+        (ops.threshold_signs, [tensor(1, 4, 4, 32), tensor(1, 1, 1, 1, 32)]),
         (ops.conv2d_blocked, [tensor(1, 4, 4, 4), tensor(2, 3, 3, 4, 4)]),
     ):
         mod = relax.transform.LegalizeOps()(build_op(builder, types))

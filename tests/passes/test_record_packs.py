@@ -42,3 +42,31 @@ def test_constant_thresholds_and_computed_ones():
         ),
         Pack(**common, compare="ge", site="b"),
     ]
+
+
+def test_bytes():
+    """They are one bit, one group, and the rows that only tiles read belong to the padding."""
+
+    @I.ir_module
+    class Before:
+        @R.function
+        def main(x: R.Tensor((1, 6, 6, 8), "float32")) -> R.Tensor((1, 9, 8, 32), "int8"):
+            with R.dataflow():
+                y = R.insta.threshold_signs(x, HALF, compare="lt", pad=[1, 1, 2, 1], site="a")
+                R.output(y)
+            return y
+
+    context = Context()
+    check(record_packs, Before, Before, context)
+    assert context.report.packs == [
+        Pack(
+            channels=8,
+            bits=1,
+            groups=1,
+            pad=(1, 1, 2, 1),
+            compare="lt",
+            site="a",
+            thresholds="0000003f",
+            threshold_shape=(1, 1, 1, 1, 1),
+        )
+    ]

@@ -1,4 +1,4 @@
-"""Kernels with sums of rows and packed bits behind them, against the unscheduled PrimFunc."""
+"""Kernels with sums of rows, and packed bits or bytes, behind them; against the unscheduled one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tvm_insta.passes.pipeline import fuse
 from tvm_insta.schedules import schedule_module
 
 TARGETS = [SSE, AVX2, AVX512]
-READERS = ["rows", "words", "both"]
+READERS = ["rows", "words", "both", "bytes", "rows and bytes"]
 # height, width, channels: a prime width, channels that are no whole words, an image of one pixel
 SHAPES = [(8, 14, 64), (5, 7, 32), (3, 11, 96), (4, 6, 40), (2, 3, 24), (1, 1, 32), (7, 1, 16)]
 
@@ -37,10 +37,12 @@ def usable(target):
 def read(emit, y, threshold, readers, pad):
     """The readers of y, and y."""
     results = [y]
-    if readers in ("rows", "both"):
+    if readers in ("rows", "both", "rows and bytes"):
         results.append(emit(ops.moment_rows(y, orders=[3])))
     if readers in ("words", "both"):
         results.append(emit(ops.threshold_pack(y, threshold, pad=pad)))
+    if readers in ("bytes", "rows and bytes"):
+        results.append(emit(ops.threshold_signs(y, threshold, pad=pad)))
     return results
 
 

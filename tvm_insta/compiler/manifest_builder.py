@@ -18,6 +18,7 @@ from tvm_insta.codegen.plain_c import CForm
 from tvm_insta.codegen.program import Program
 from tvm_insta.codegen.relax_vm import VmForm
 from tvm_insta.compiler.options import CompileOptions
+from tvm_insta.passes.kernel_calls import PACKS
 from tvm_insta.passes.pipeline import Compiled
 from tvm_insta.runtime import manifest as manifests
 from tvm_insta.schedules import ScheduleRecord, back_end
@@ -117,7 +118,7 @@ def _binarisations(
     compiled: Compiled, kernels: Sequence[manifests.Kernel]
 ) -> tuple[manifests.Binarisation, ...]:
     """Which kernel calls pack bits, in the order in which the network packs."""
-    calls = [k.index for k in kernels if any(out.dtype == "uint32" for out in k.outputs)]
+    calls = [k.index for k in kernels if PACKS & set(k.operators)]
     found = []
     for pack in compiled.report.packs:
         fields = dataclasses.asdict(pack)

@@ -27,6 +27,7 @@ from .moments import moment_mean, moment_rows, moments
 from .product import product
 from .repeat_channels import repeat_channels
 from .threshold_pack import threshold_pack
+from .threshold_signs import threshold_signs
 
 __all__ = [
     "bitserial_conv2d",
@@ -51,4 +52,5 @@ __all__ = [
     "product",
     "repeat_channels",
     "threshold_pack",
+    "threshold_signs",
 ]

@@ -59,6 +59,20 @@ def threshold_pack(
     return np.pad(packed, ((0, 0), (top, bottom), (left, right), (0, 0)))
 
 
+def threshold_signs(
+    x: Floats,
+    thresholds: Floats,
+    *,
+    compare: str = "ge",
+    pad: Sequence[int] = (0, 0, 0, 0),
+    nan: int = 0,
+) -> NDArray[np.int8]:
+    """Oracle of `insta.threshold_signs`."""
+    signs = np.where(_holds(x, thresholds[0], compare, nan > 0), 1, -1).astype(np.int8)
+    top, left, bottom, right = pad
+    return np.pad(signs, ((0, 0), (top, bottom), (left, right), (0, -x.shape[3] % 32)))
+
+
 def bitserial_conv2d(
     data: Words,
     weight: Words,
@@ -108,7 +122,7 @@ def bitserial_conv2d_blocked(
 
 
 def bitserial_conv2d_signs(
-    data: Words,
+    data: Words | NDArray[np.int8],
     weight: Words | NDArray[np.int8],
     *,
     in_channels: int,
@@ -116,11 +130,18 @@ def bitserial_conv2d_signs(
     strides: Sequence[int] = (1, 1),
     padding: Sequence[int] = (0, 0, 0, 0),
     weights: str = "bits",
+    image: str = "bits",
+    spare: int = 0,
 ) -> Ints:
     """Oracle of `insta.bitserial_conv2d_signs`: that of `bitserial_conv2d`, in another layout."""
     tiled = pack_bits(weight > 0) if weights == "bytes" else weight.astype(np.uint32, copy=False)
+    if image == "bytes":
+        values = data[:, : data.shape[1] - spare, :, :in_channels].astype(np.int64)
+        words = untile_weight(tiled, in_channels, kernel_width)
+        signs = unpack_weight(words, in_channels).astype(np.int64)
+        return _convolve(values, signs, (strides, padding, (1, 1)), 1).astype(np.int32)
     return bitserial_conv2d(
-        data,
+        data.astype(np.uint32, copy=False),
         untile_weight(tiled, in_channels, kernel_width),
         strides=strides,
         padding=padding,

@@ -72,12 +72,27 @@ def _type_of(
     call: relax.Call, attributes: ThresholdPack, x: list[Dim], thresholds: list[Dim]
 ) -> relax.TensorType:
     bits, groups = attributes.bits, attributes.groups
-    channels, levels = known(x[-1]), 2**bits - 1
+    channels = known(x[-1])
+    expect_thresholds(call, x, thresholds, bits, attributes.nan)
+    expect_divisible(call, "channels of x", channels, groups)
+    words = bits * groups * words_for(channels // groups)
+    top, left, bottom, right = pad = attributes.pad
+    if len(x) == 2:
+        if any(pad):
+            fail(call, f"pad is {list(pad)}, but x has no image to pad; pass [0, 0, 0, 0]")
+        return relax.TensorType([x[0], words], "uint32")
+    return relax.TensorType([x[0], x[1] + top + bottom, x[2] + left + right, words], "uint32")
+
+
+def expect_thresholds(
+    call: relax.Call, x: list[Dim], thresholds: list[Dim], bits: int, nan: int
+) -> None:
+    """Check that thresholds [2**bits - 1, *B] broadcast to x, and the code of NaN."""
+    levels = 2**bits - 1
     if len(thresholds) != len(x) + 1:
         fail(call, f"thresholds has rank {len(thresholds)}; pass rank {len(x) + 1}, one above x")
-    if attributes.nan > levels:
-        fail(call, f"nan is {attributes.nan}; pass an integer in 0..{levels}")
-    expect_divisible(call, "channels of x", channels, groups)
+    if nan > levels:
+        fail(call, f"nan is {nan}; pass an integer in 0..{levels}")
     expect_dim(call, ("thresholds", 0), thresholds[0], levels, f"2**bits - 1 for bits={bits}")
     for axis, (got, full) in enumerate(zip(thresholds[1:], x, strict=True), start=1):
         if not same(got, 1) and not same(got, full):
@@ -86,13 +101,12 @@ def _type_of(
                 f"dimension {axis} of thresholds is {got}, but must be 1 or {full} "
                 f"(dimension {axis - 1} of x)",
             )
-    words = bits * groups * words_for(channels // groups)
-    top, left, bottom, right = pad = attributes.pad
-    if len(x) == 2:
-        if any(pad):
-            fail(call, f"pad is {list(pad)}, but x has no image to pad; pass [0, 0, 0, 0]")
-        return relax.TensorType([x[0], words], "uint32")
-    return relax.TensorType([x[0], x[1] + top + bottom, x[2] + left + right, words], "uint32")
+
+
+def broadcast_index(thresholds: te.Tensor, element: Sequence[tirx.Expr]) -> list[tirx.Expr]:
+    """Where thresholds [L, *B] of an element of x lie: a broadcast dimension is read at 0."""
+    dims = zip(thresholds.shape[1:], element, strict=True)
+    return [0 if same(dim, 1) else at for dim, at in dims]
 
 
 def te_threshold_pack(
@@ -121,8 +135,7 @@ def te_threshold_pack(
         inner = (word if bits * groups == 1 else word % words) * WORD + bit
         channel = inner if groups == 1 else (word // words % groups) * per_group + inner
         element = [*outer, channel]
-        # A broadcast dimension is read at 0, every other one where x is read.
-        where = [0 if same(d, 1) else i for d, i in zip(thresholds.shape[1:], element, strict=True)]
+        where = broadcast_index(thresholds, element)
         value = x(*element)
         place = bit.var.astype("uint32")
 

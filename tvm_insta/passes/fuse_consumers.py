@@ -5,6 +5,7 @@ that need not wait for the whole tensor, or that are too small for a kernel of t
 
 - `insta.moment_rows` adds up a row: it takes each tile while it is in registers,
 - `insta.threshold_pack` packs pixel by pixel, if its thresholds are known when the kernel starts,
+  and `insta.threshold_signs` writes bytes in its place,
 - what makes thresholds of a few sums (`insta.moment_mean`, `insta.moment_quotient`, reshapes,
   `insta.instance_threshold`) is one small kernel in place of several.
 
@@ -24,13 +25,13 @@ from tvm import relax, tirx
 from tvm_insta.passes.context import Context
 from tvm_insta.passes.fuse_channels import ChannelPlan
 from tvm_insta.passes.fused_kernels import Plan, Writer
-from tvm_insta.passes.kernel_calls import MEAN, PACK, ROWS, KernelCalls, inner_calls, kernel, packs
+from tvm_insta.passes.kernel_calls import MEAN, PACKS, ROWS, KernelCalls, inner_calls, kernel, packs
 from tvm_insta.passes.module_pass import module_pass
 from tvm_insta.passes.rewriter import Expr, variables
 from tvm_insta.schedules import CONVOLUTIONS, Fusion
 
 _TAKES_TILES = CONVOLUTIONS | {"elementwise"}
-"""Kinds of kernels whose schedules compute moment_rows and threshold_pack along."""
+"""Kinds of kernels whose schedules compute moment_rows, and one packing, along."""
 
 _SMALL = ("reshape", "insta.moment_quotient", "insta.instance_threshold")
 
@@ -39,11 +40,11 @@ _SHORTCUTS = ("insta.repeat_channels", "insta.halving_pool")
 
 @dataclass(frozen=True)
 class PackSite:
-    """Where a call of `insta.threshold_pack` is computed.
+    """Where a call of `insta.threshold_pack` or `insta.threshold_signs` is computed.
 
     Attributes:
         kernel: number of the kernel among those that pack, in the order of their calls.
-        output: which of the kernel's outputs holds the words.
+        output: which of the kernel's outputs holds the words or bytes.
         source: the compared tensor: "argument:i" or "output:i" of the kernel.
         threshold: the thresholds, likewise.
     """
@@ -152,9 +153,9 @@ class _Choice:
     def _choose_reader(self, var: Expr, args: list[Expr]) -> None:
         """`var` is fused into the kernel that makes its first argument."""
         source, operator = args[0], self.calls.operator(var)
-        if operator in (ROWS, PACK):
-            leader = source
-            fits = self._takes_tiles(leader) and operator not in self._operators(leader)
+        if operator == ROWS or operator in PACKS:
+            leader, same = source, PACKS if operator in PACKS else {ROWS}
+            fits = self._takes_tiles(leader) and same.isdisjoint(self._operators(leader))
         elif operator in _SMALL:
             leader = self.made.leader.get(source, source)
             fits = self._operators(leader)[0] == MEAN

@@ -25,6 +25,7 @@ HINTS = {
     "insta.instance_threshold": "instance_threshold",
     "insta.moment_rows": "moment_rows",
     "insta.threshold_pack": "threshold_pack",
+    "insta.threshold_signs": "threshold_signs",
 }
 """What the name of a fused kernel says of the consumers in it; of reshapes nothing."""
 

@@ -13,8 +13,11 @@ from tvm_insta.passes.labels import Label
 from tvm_insta.passes.rewriter import Expr, op_name, variables
 from tvm_insta.schedules import kind_of
 
-PACK, ROWS, MEAN = "insta.threshold_pack", "insta.moment_rows", "insta.moment_mean"
-"""Operators that are fused into the kernels that make their arguments, or with each other."""
+PACKS = frozenset({"insta.threshold_pack", "insta.threshold_signs"})
+"""Operators that compare with thresholds; fused into the kernels that make what they compare."""
+
+ROWS, MEAN = "insta.moment_rows", "insta.moment_mean"
+"""The same of sums, which are fused with each other, too."""
 
 _BROADCAST = 1
 """TVM's operator pattern up to which an element-wise kernel reads its input pixel on pixel."""
@@ -101,8 +104,8 @@ def operator(value: Expr) -> str:
 
 
 def packs(value: Expr) -> bool:
-    """Whether a call is a `threshold_pack` of its own."""
-    return operator(value) == PACK
+    """Whether a call is a `threshold_pack`, or a `threshold_signs`, of its own."""
+    return operator(value) in PACKS
 
 
 def substitute(expr: Expr, env: dict[Expr, Expr]) -> Expr:

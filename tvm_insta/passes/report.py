@@ -76,7 +76,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Pack:
-    """One compare-and-pack.
+    """One compare-and-pack, to words or to bytes.
 
     Attributes:
         channels: of the compared tensor.
@@ -84,13 +84,13 @@ class Pack:
         compare: "ge", "gt", "le" or "lt".
         nan: the code of NaN.
         groups: channel groups, each starting a new word.
-        pad: zero words around the image: top, left, bottom, right.
+        pad: zeros around the image, in pixels: top, left, bottom, right.
         site: key of `Imported.sites`.
         thresholds: constant thresholds ``[L, *B]``, little-endian float32 as hexadecimal digits
             (JSON has no infinity); None where they depend on the instance.
         threshold_shape: their shape, empty where they depend on the instance.
         kernel: number of the kernel that packs among all that do, set by fusion like the rest.
-        output: which of its outputs holds the words.
+        output: which of its outputs holds the words or bytes.
         source: where the compared tensor is: "argument:i" or "output:i" of the kernel.
         threshold: where the thresholds are, likewise.
     """

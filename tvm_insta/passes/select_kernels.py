@@ -1,12 +1,11 @@
 """Part of phase 5: which binary convolutions are computed in AMX tiles, and which by popcounts.
 
 Both compute the same integers. The cost model is the back end's (`BackEnd.uses_tiles`): what the
-user asked for, else the tuning records of both variants, else the back end's own constants.
+user asked for, else the tuning records of both variants, else the back end's own constants. What
+the tiles are given as images is decided with it, see `tile_images`.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import tvm
 from tvm.ir import Call
@@ -24,9 +23,15 @@ from tvm_insta.passes.rewriter import (
     const,
     names,
     op_name,
-    shape_of,
 )
-from tvm_insta.schedules import BinaryLayer, TileWeights, UsesTiles
+from tvm_insta.passes.tile_images import (
+    ByteImage,
+    binary_layer,
+    byte_images,
+    image_size,
+    in_bytes,
+)
+from tvm_insta.schedules import BinaryLayer, TileImage, TileWeights, UsesTiles
 
 
 def packed_image(rewriter: Rewriter, call: Call) -> list[int] | None:
@@ -37,8 +42,7 @@ def packed_image(rewriter: Rewriter, call: Call) -> list[int] | None:
     source = rewriter.calls.get(call.args[0])
     if source is None or op_name(source) != "relax.insta.threshold_pack":
         return None
-    image = shape_of(call.args[0])[1:3]
-    return image if all(isinstance(size, int) for size in image) else None
+    return image_size(call.args[0])
 
 
 @module_pass("SelectKernels")
@@ -56,6 +60,15 @@ class _SelectKernels(Rewriter):
     def __init__(self, mod: tvm.IRModule, model: UsesTiles, report: Report) -> None:
         super().__init__(mod)
         self.model, self.report = model, report
+        self.images = byte_images(mod, model)
+        self.signs: dict[Expr, tuple[ByteImage, Expr]] = {}  # words of the new function -> bytes
+
+    def bind(self, binding: Expr) -> None:
+        super().bind(binding)
+        image = self.images.get(binding.var)
+        if image is not None:  # the words are read by nothing any more
+            words = self.env[binding.var]
+            self.signs[words] = image, self.emit(image.written(self.calls[words]))
 
     def visit(self, call: Call) -> Expr:
         if op_name(call) != "relax.insta.bitserial_conv2d":
@@ -63,15 +76,20 @@ class _SelectKernels(Rewriter):
         weight, image = array(call.args[1]), packed_image(self, call)
         if weight is None or image is None:
             return call
-        layer = _binary_layer(weight, image, call)
+        layer = binary_layer(weight, image, call)
         if not self.model.fits(layer):
             return call
+        given = self.signs.get(call.args[0])
+        kind = TileImage.BITS if given is None else TileImage.BYTES
         for entry in self.report.named(names(call.attrs["layers"])):
             entry.shape = layer
-            entry.add_note(self.model.note(layer))
-        return self._in_tiles(call, weight, layer) if self.model(layer) else call
+            entry.add_note(self.model.note(layer, kind))
+        if not self.model(layer, kind):
+            return call
+        made = self._in_tiles(call, weight, layer)
+        return made if given is None else in_bytes(made, *given)
 
-    def _in_tiles(self, call: Call, weight: Array, layer: BinaryLayer) -> Expr:
+    def _in_tiles(self, call: Call, weight: Array, layer: BinaryLayer) -> Call:
         kind, tiled = self.model.weights(layer), packing.tile_weight(weight, layer.channels)
         if kind is TileWeights.BYTES:
             octets = packing.tile_bytes(tiled, layer.channels, weight.shape[2])
@@ -88,21 +106,3 @@ class _SelectKernels(Rewriter):
             padding=layer.padding,
             layers=names(call.attrs["layers"]),
         )
-
-
-def _binary_layer(weight: Array, image: Sequence[int], call: Call) -> BinaryLayer:
-    """A binary convolution with a packed weight [O, KH, KW, Cw], as its form depends on it."""
-    said = ops.bitserial_conv2d.of(call)
-    (height, width), (stride_y, stride_x) = image, said.strides
-    top, left, bottom, right = said.padding
-    return BinaryLayer(
-        image=(height, width),
-        channels=said.in_channels,
-        out_channels=weight.shape[0],
-        kernel=(weight.shape[1], weight.shape[2]),
-        strides=(stride_y, stride_x),
-        padding=(top, left, bottom, right),
-        plain=said.bits == said.groups == 1
-        and said.encoding == "bipolar"
-        and tuple(said.dilation) == (1, 1),
-    )

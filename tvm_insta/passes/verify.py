@@ -62,7 +62,7 @@ _RECOGNISED = _words(
 _LOWERED = _words(
     "bitserial_conv2d_blocked bitserial_conv2d_runs bitserial_conv2d_signs bitserial_product "
     "conv2d_blocked conv2d_narrow conv2d_tiles halving_pool instance_threshold levels "
-    "moment_mean moment_quotient moment_rows repeat_channels threshold_pack"
+    "moment_mean moment_quotient moment_rows repeat_channels threshold_pack threshold_signs"
 )
 _CANONICAL = _words("bitserial_conv2d bitserial_dense conv2d dense moments")
 

@@ -15,7 +15,7 @@ from tvm_insta.runtime.manifest_checks import BATCH, image_bytes
 
 _AMX = frozenset({"insta.bitserial_conv2d_signs", "insta.conv2d_tiles"})
 _NARROW = "insta.conv2d_narrow"
-_PACKED = "uint32"
+_PACKED, _BYTES = "uint32", "int8"
 
 
 def explain(manifest: Manifest, times: LayerTimes | None = None) -> Explanation:
@@ -181,13 +181,13 @@ def _input(manifest: Manifest, layer: Layer) -> str:
     values = [info for kernel in manifest.kernels for info in kernel.outputs]
     args = [arg for arg in manifest.kernels_of(layer)[0].args if not _is_constant(arg)]
     read = [_tensor(manifest, values, arg) for arg in args]
-    # What the epilogue adds may stand before the packed words.
+    # What the epilogue adds may stand before the packed words or bytes.
     return _form(read if layer.kind == "binary" else read[:1])
 
 
 def _form(tensors: Sequence[TensorInfo]) -> str:
     kinds = dict.fromkeys("packed" if info.dtype == _PACKED else info.dtype for info in tensors)
-    return "packed" if "packed" in kinds else next(iter(kinds), "-")
+    return next((kind for kind in ("packed", _BYTES) if kind in kinds), next(iter(kinds), "-"))
 
 
 def _is_constant(arg: str) -> bool:

@@ -118,7 +118,11 @@ class Site:
 
 @dataclass(frozen=True)
 class Binarisation:
-    """One compare-and-pack kernel call: how its words are read, see `tvm_insta.ops.packing`."""
+    """One compare-and-pack kernel call: how its words are read, see `tvm_insta.ops.packing`.
+
+    Where the output is int8, each channel has a byte in place of a bit, +1 or -1, and the words of
+    the padding are bytes, too.
+    """
 
     kernel: int
     """Index of the call in `Manifest.kernels`."""
@@ -136,7 +140,7 @@ class Binarisation:
     threshold_shape: tuple[int, ...] = ()
     """Shape of the constant thresholds, `[L, *B]` with B broadcast to the compared tensor."""
     output: int = 0
-    """Which of the call's outputs holds the words."""
+    """Which of the call's outputs holds the words, or bytes."""
     source: str = "argument:0"
     """The compared tensor: `argument:i` or `output:i` of the call."""
     threshold: str = "argument:1"

@@ -67,11 +67,14 @@ def _read(entry: TraceEntry, pack: Binarisation) -> Packed:
     else:
         values = np.frombuffer(bytes.fromhex(pack.thresholds), "<f4")
         own = values.reshape(pack.threshold_shape)
-    words = entry.outputs[pack.output]
-    if words.ndim == 4:
+    packed = entry.outputs[pack.output]
+    if packed.ndim == 4:
         top, left, bottom, right = pack.pad
-        words = words[:, top : words.shape[1] - bottom, left : words.shape[2] - right]
-    codes = packing.unpack_codes(words, pack.channels, pack.bits, pack.groups)
+        packed = packed[:, top : packed.shape[1] - bottom, left : packed.shape[2] - right]
+    if packed.dtype == np.int8:  # +1 and -1, as AMX tiles take them
+        codes = (packed[..., : pack.channels] > 0).astype(np.uint8)
+    else:
+        codes = packing.unpack_codes(packed, pack.channels, pack.bits, pack.groups)
     x = x.reshape(codes.shape)  # the plain-C form's kernels read an input in whatever shape it has
     compare = _COMPARE[pack.compare]
     expected = np.zeros(x.shape, np.uint8)
