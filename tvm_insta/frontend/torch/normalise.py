@@ -1,6 +1,7 @@
 """A graph of ATen operators in fewer spellings, before anything is recognised in it.
 
-- Copies are dropped: ``clone``, ``detach``, ``contiguous``, casts to the same type.
+- Copies are dropped: ``clone``, ``detach``, ``contiguous``, casts to the same type. So are other
+  strides of the same elements, which pooling to one pixel gives tensors with channels last.
 - A tensor of one number (``ones_like(x)``, ``full_like(x, c)``, ``x.new_ones``) and an expanded
   constant (``b.expand_as(x)``) become the number or the constant itself where an element-wise
   operator broadcasts it anyway.
@@ -50,6 +51,7 @@ def normalise(module: fx.GraphModule, *, sign_of_zero: str = "exact") -> None:
         sign_of_zero: "exact" keeps ``sign(0) = 0``; "+1" takes the sign of 0 for +1.
     """
     graph = module.graph
+    _without_strides(graph)  # before copies are dropped, whose strides are others
     for node in list(graph.nodes):
         if base_name(node) in _ASSERTIONS:
             graph.erase_node(node)
@@ -78,6 +80,27 @@ def normalise(module: fx.GraphModule, *, sign_of_zero: str = "exact") -> None:
             _without_expansions(node, uniform)
     graph.eliminate_dead_code()
     module.recompile()
+
+
+def _without_strides(graph: fx.Graph) -> None:
+    """Drop ``as_strided`` where each element of the result is that of the same index.
+
+    Strides of dimensions of one element say nothing.
+    """
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.as_strided.default):
+        source = node.args[0]
+        before, after = source.meta["val"], node.meta["val"]
+        if _in_memory(before) == _in_memory(after):
+            node.replace_all_uses_with(source)
+            graph.erase_node(node)
+
+
+def _in_memory(tensor: torch.Tensor) -> list[tuple[str, str]]:
+    """Where an element lies: sizes, strides and offset, as text, since the batch is a symbol."""
+    sizes = [str(size) for size in tensor.shape]
+    strides = [str(stride) for stride in tensor.stride()]
+    placed = [(n, "any" if n == "1" else s) for n, s in zip(sizes, strides, strict=True)]
+    return [*placed, ("offset", str(tensor.storage_offset()))]
 
 
 def _two_signs(node: fx.Node) -> None:
