@@ -198,7 +198,7 @@ def _constant(value: Value, operands: list[Constant | None], step: Step) -> Cons
 
 
 def _element(array: Array, operands: list[Constant | None], step: Step) -> int:
-    """The element type of a result: what was asked for, else an operand's of the same NumPy type."""
+    """The element type of a result: what was asked for, else that of an operand held alike."""
     if step.node.op == "Cast" and step.node.domain == "":
         return int(step.attributes["to"])
     filled = step.attributes.get("value")  # of ConstantOfShape
