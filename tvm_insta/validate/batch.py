@@ -79,6 +79,8 @@ def _others(own: torch.Tensor, seed: int) -> list[torch.Tensor]:
 def _call(module: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     try:
         found = eager.call(module, inputs)
+    except ImportModelError:
+        raise
     except Exception as error:  # whatever the user's code raises
         text = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ImportModelError(

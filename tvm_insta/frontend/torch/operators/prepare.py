@@ -40,6 +40,10 @@ INSTEAD = {
 }  # fmt: skip
 """What to write in place of an operator that is refused."""
 
+_IN_FLOAT32 = (
+    "call .float() on the module and on its inputs, leave torch.autocast out, or cast to float32 "
+    "in front of that line"
+)
 _ELSE = "write that line with convolutions, products, pools, reductions or elementwise operators"
 
 
@@ -60,7 +64,12 @@ def prepare(module: fx.GraphModule) -> None:
 
 
 def _check(node: fx.Node) -> None:
-    if node.target in SYMBOLIC or name_of(node).startswith(OWN):
+    if name_of(node).startswith(OWN):
+        data = node.args[0].meta["val"].dtype  # type: ignore[union-attr]
+        if data != torch.float32:
+            raise refusal(node, f"in {str(data).removeprefix('torch.')}", _IN_FLOAT32)
+        return
+    if node.target in SYMBOLIC:
         return
     row = TABLE.get(name_of(node))
     if row is None:
