@@ -36,6 +36,8 @@ INSTEAD = {
     "_local_scalar_dense": "compute with the tensor itself, without .item()",
     "erfc": "write 1 - torch.erf(x)",
     "unfold": "use F.unfold, or slices",
+    "max_unpool2d": "use F.interpolate, or a transposed convolution",
+    "max_unpool3d": "use F.interpolate, or a transposed convolution",
     "ldexp": "multiply by 2.0 ** exponent",
 }  # fmt: skip
 """What to write in place of an operator that is refused."""
