@@ -16,8 +16,9 @@ _ONE_INPUT = frozenset(
     f"aten.{name}"
     for name in (
         "view _unsafe_view reshape permute transpose t squeeze unsqueeze slice select narrow "
-        "index_select gather index expand repeat tile flip roll pixel_shuffle pixel_unshuffle "
-        "channel_shuffle upsample_nearest1d upsample_nearest2d alias clone detach flatten unfold "
+        "index_select gather index embedding expand repeat tile flip roll pixel_shuffle "
+        "pixel_unshuffle channel_shuffle upsample_nearest1d upsample_nearest2d alias clone "
+        "detach flatten unfold "
         "reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d _unsafe_index "
         "max_pool2d_with_indices max_pool2d amax amin adaptive_max_pool2d max_pool1d contiguous "
         "as_strided unbind split split_with_sizes chunk sort topk cummax diagonal copy "

@@ -38,6 +38,8 @@ INSTEAD = {
     "unfold": "use F.unfold, or slices",
     "max_unpool2d": "use F.interpolate, or a transposed convolution",
     "max_unpool3d": "use F.interpolate, or a transposed convolution",
+    "__lshift__": "shift by a number, place by place, and join the parts with torch.stack",
+    "__rshift__": "shift by a number, place by place, and join the parts with torch.stack",
     "ldexp": "multiply by 2.0 ** exponent",
 }  # fmt: skip
 """What to write in place of an operator that is refused."""
