@@ -26,6 +26,8 @@ _ONE_INPUT = frozenset(
     ).split()
 )
 _MANY = frozenset({"aten.cat", "aten.stack", "aten.maximum", "aten.minimum"})
+_INSERTS = frozenset({"aten.slice_scatter", "aten.select_scatter", "aten.diagonal_scatter"})
+"""An assignment to a part of a tensor: ``y[:, 1:] = x``."""
 _MONOTONE_ONLY = frozenset(
     {
         "aten.max_pool2d_with_indices",
@@ -59,6 +61,8 @@ def moved_tensors(node: fx.Node) -> list[fx.Node] | None:
     if name in _ONE_INPUT or name == "aten.constant_pad_nd":
         source = node.args[0]
         return [source] if isinstance(source, fx.Node) and is_tensor(source) else None
+    if name in _INSERTS:
+        return [each for each in node.args[:2] if isinstance(each, fx.Node)]
     if name in _MANY:
         sources = node.args[0] if isinstance(node.args[0], (list, tuple)) else node.args
         return [each for each in sources if isinstance(each, fx.Node)]

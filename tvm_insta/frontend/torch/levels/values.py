@@ -133,6 +133,9 @@ class Levels:
         value = constant(node)
         if value is not None:
             return _values_of_constant(value)
+        if base_name(node) in ("aten.full", "aten.full_like"):
+            number = node.args[1]
+            return _set([number]) if isinstance(number, (int, float)) else None
         steps = self.steps(node)
         if steps is not None:
             return _set(steps.values)
