@@ -51,11 +51,11 @@ def assigned(x, ground, chosen):
     return y
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(ground=st.sampled_from(sorted(GROUNDS)), chosen=parts())
 def test_layers_behind_assignments_are_packed(ground, chosen):
-    numbers = {each[-1] for each in chosen} == {"a number"}
-    assume(not (numbers and "levels" not in ground))  # a constant is no activation
+    # Numbers alone are no activation.
+    assume(not torch.equal(assigned(X, ground, chosen), assigned(-X, ground, chosen)))
 
     def network(x):
         return F.conv2d(assigned(x, ground, chosen), WEIGHT, padding=1)
