@@ -183,6 +183,7 @@ def test_what_is_not_named_is_not_validated():
     for site, reason in (
         (None, "does not say which tensor"),
         (dataclasses.replace(pack.site, result="nothing"), "no tensor nothing"),
+        (dataclasses.replace(pack.site, result=""), "that only the compiled network has"),
     ):
         other = dataclasses.replace(pack, site=site)
         module.manifest = dataclasses.replace(module.manifest, binarisations=(other,))

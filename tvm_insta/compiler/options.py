@@ -75,6 +75,7 @@ class CompileOptions:
     log_dir: Path | None = None
 
     def __post_init__(self) -> None:
+        self._take_text()
         if self.runtime not in RUNTIMES:
             raise InstaError(
                 f"got runtime {self.runtime!r}, but it must be one of {', '.join(RUNTIMES)}: vm is "
@@ -130,3 +131,12 @@ class CompileOptions:
             )
         if self.max_batch < 1:
             raise InstaError(f"got max_batch {self.max_batch}, but it must be at least 1")
+
+    def _take_text(self) -> None:
+        """Folders may be given as text, and layers as on the command line, with commas."""
+        for name in ("dump_ir", "log_dir"):
+            if isinstance(given := getattr(self, name), str):
+                object.__setattr__(self, name, Path(given))
+        if isinstance(self.allow_float, str):
+            names = tuple(name.strip() for name in self.allow_float.split(","))
+            object.__setattr__(self, "allow_float", names)

@@ -19,6 +19,7 @@ from tvm_insta.frontend import Imported, joined
 from tvm_insta.runtime import cpu, devices
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.validate import eager, validate
+from tvm_insta.validate.batch import integers_below
 from tvm_insta.validate.findings import DARK, LOGITS
 from tvm_insta.validate.graph import Graph
 from tvm_insta.validate.rounding import distance
@@ -110,9 +111,9 @@ def inputs_for(
             normal = torch.randn(own.shape, generator=generator).to(own.dtype)
             ties = (torch.randn(own.shape, generator=generator) * 1.5).round().to(own.dtype) / 2
         else:
-            high = 256 if own.dtype == torch.uint8 else max(int(example.max()), 0) + 1
+            high = integers_below(example)
             normal = torch.randint(0, high, own.shape, generator=generator).to(own.dtype)
-            ties = normal * (normal % 2)
+            ties = (normal * (normal % 2)).to(own.dtype)  # of truths they are integers
         rows = [own, normal, ties]
         if bool((own != 0).any()):
             rows.append(torch.zeros_like(own))

@@ -25,7 +25,16 @@ from tvm import relax, tirx
 from tvm_insta.passes.context import Context
 from tvm_insta.passes.fuse_channels import ChannelPlan
 from tvm_insta.passes.fused_kernels import Plan, Writer
-from tvm_insta.passes.kernel_calls import MEAN, PACKS, ROWS, KernelCalls, inner_calls, kernel, packs
+from tvm_insta.passes.kernel_calls import (
+    MEAN,
+    PACKS,
+    ROWS,
+    KernelCalls,
+    inner_calls,
+    kernel,
+    packs,
+    symbols,
+)
 from tvm_insta.passes.module_pass import module_pass
 from tvm_insta.passes.rewriter import Expr, variables
 from tvm_insta.schedules import CONVOLUTIONS, Fusion
@@ -81,9 +90,28 @@ def _plan(calls: KernelCalls, context: Context) -> Plan:
         return Plan()
     back_end = context.back_end
     if back_end.fusion is Fusion.TILES:
-        return _Choice(calls).plan()
+        return _without_multiples(_Choice(calls).plan(), calls)
     shortcuts = _Choice(calls, only_shortcuts=True).plan()
-    return ChannelPlan(calls, back_end, shortcuts).plan()
+    return _without_multiples(ChannelPlan(calls, back_end, shortcuts).plan(), calls)
+
+
+def _without_multiples(plan: Plan, calls: KernelCalls) -> Plan:
+    """Leave kernels alone whose tensors have several rows per image, ``5 * batch``.
+
+    Networks of several frames or patches fold them into the batch. A function of such tensors alone
+    does not say how large the batch is, and Relax then forgets the shape of what it returns.
+    """
+    for leader in {*plan.leader.values()}:
+        steps = plan.steps(leader)
+        tensors = {*steps, *(each for at in steps for each in variables(calls.bindings[at]))}
+        dims = [dim for each in tensors for dim in symbols(each.ty)]
+        if all(isinstance(dim, tirx.Var) for dim in dims):
+            continue
+        for step in steps:
+            plan.leader.pop(step, None)
+        plan.producers.pop(leader, None)
+        plan.members.pop(leader, None)
+    return plan
 
 
 def _sites(calls: KernelCalls, plan: Plan, writer: Writer) -> list[PackSite]:

@@ -77,13 +77,22 @@ def _others(own: torch.Tensor, seed: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     if own.is_floating_point():
         return [torch.randn(own.shape, generator=generator).to(own.dtype) for _ in range(2)]
-    high = 256 if own.dtype == torch.uint8 else max(int(own.max()), 0) + 1
+    high = integers_below(own)
     return [torch.randint(0, high, own.shape, generator=generator).to(own.dtype) for _ in range(2)]
+
+
+def integers_below(example: torch.Tensor) -> int:
+    """The number below which random integers like those of an example are drawn."""
+    if example.dtype in (torch.uint8, torch.bool):
+        return 256 if example.dtype == torch.uint8 else 2
+    return max(int(example.max()), 0) + 1  # indices of a table may have no other range
 
 
 def _call(module: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     try:
         found = eager.call(module, inputs)
+    except ImportModelError:
+        raise
     except Exception as error:  # whatever the user's code raises
         text = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ImportModelError(

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
+from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend import unchanged
 from tvm_insta.validate.graph import Graph
 from tvm_insta.validate.rounding import distance, noise
@@ -15,6 +17,9 @@ from tvm_insta.validate.rounding import distance, noise
 _NOISE = 2.0**-20
 """Relative, on every operator: some times what float32 rounds, so that it turns at least the bits
 that another order of sums turns."""
+
+_NO_OBJECTS = (torch.Tensor, int, float, complex, str, bytes, type(None))
+"""What a module may return, in tuples, lists, dictionaries and registered classes."""
 
 _RUNS = 8
 _TIMES = 4.0  # a handful of runs does not show the largest movement
@@ -32,7 +37,15 @@ def outputs(module: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Ten
 
 def call(module: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """One call, whose traces stay in the module; see `outputs`."""
-    found = _flat(module(*[tensor.clone() for tensor in inputs]))
+    found = tree_leaves(module(*[tensor.clone() for tensor in inputs]))
+    for item in found:
+        if not isinstance(item, _NO_OBJECTS):
+            raise ImportModelError(
+                f"{type(module).__name__} returns an object of the class "
+                f"{type(item).__qualname__}, into which nothing looks: return tensors, or tuples, "
+                "lists and dictionaries of them; a dataclass may be given to "
+                "torch.export.register_dataclass"
+            )
     # Copies: what a network returns may be what its next call writes into.
     return [item.detach().clone() for item in found if isinstance(item, torch.Tensor)]
 
@@ -78,11 +91,3 @@ def is_rounding(
         if _TIMES * relative(moved, expected) >= difference:
             return True
     return False
-
-
-def _flat(value: Any) -> list[Any]:
-    if isinstance(value, (list, tuple)):
-        return [item for each in value for item in _flat(each)]
-    if isinstance(value, dict):
-        return [item for each in value.values() for item in _flat(each)]
-    return [value]

@@ -58,6 +58,12 @@ class Replay(Replayed):
                 f"the manifest does not say which tensor of the network kernel {pack.kernel} packs"
             )
             return None
+        if not site.result:
+            self.findings.leave_out(
+                f"kernel {pack.kernel} packs a tensor that only the compiled network has, such as "
+                "an image between whose pixels a transposed convolution puts zeros"
+            )
+            return None
         names = {site.result, *site.roots, *([site.compared] if site.compared else [])}
         unknown = sorted(names - set(named))
         if unknown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import math
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 import tvm_insta
 from tests.frontend.torch import sized
@@ -65,12 +67,33 @@ def test_one_image_compiles(form: str) -> None:
 
 def test_nothing_of_the_watch_is_left() -> None:
     before = {kind: dict(vars(kind)) for kind in (torch.SymInt, torch.SymFloat, torch.SymBool)}
+    length = builtins.len
     for act in (sized.RIGHT["numpy's root of channels"], sized.OF_THE_BATCH["branch"]):
         try:
             export_graph(sized.Net(act).eval(), [_x(1)], max_batch=8, dynamic=True)
         except ImportModelError:
             pass
     assert before == {kind: dict(vars(kind)) for kind in before}
+    assert builtins.len is length
+
+
+class PerImage(nn.Module):
+    """Each image has a kernel of its own: CondConv as one grouped convolution."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        count, channels = x.shape[:2]
+        kernels = x.mean((2, 3)).sign().reshape(count * channels, 1, 1, 1)
+        y = nn.functional.conv2d(x.reshape(1, -1, *x.shape[2:]), kernels, groups=count * channels)
+        return y.reshape(x.shape)
+
+
+def test_groups_for_each_image() -> None:
+    x = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    said = r"test_batch_numbers.py, line \d+\) uses convolution with groups .* max_batch=1"
+    with pytest.raises(ImportModelError, match=said):
+        tvm_insta.build(PerImage(), x, "llvm")
+    artefact = tvm_insta.build(PerImage(), x, "llvm", max_batch=1)
+    torch.testing.assert_close(torch.from_numpy(artefact(x.numpy())), PerImage()(x))
 
 
 # -- any number ----------------------------------------------------------------------------------

@@ -94,3 +94,51 @@ def test_unknown_operator_is_refused():
 def test_bad_example_inputs(inputs):
     with pytest.raises(ImportModelError, match="example input"):
         import_torch(Net(), inputs, max_batch=4, dynamic=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("inside", [False, True])
+def test_float_layers_of_other_types_are_refused_with_their_line(dtype, inside):
+    class Cast(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(3, 4, 3).to(dtype)
+
+        def forward(self, x):
+            return self.layer(x.to(dtype)).float()
+
+    module, x = (Cast(), X) if inside else (nn.Conv2d(3, 4, 3).to(dtype), X.to(dtype))
+    place = r"module 'layer' \(.*test_import_torch.py, line \d+\)" if inside else "the module"
+    said = f"{place} uses convolution in {str(dtype).removeprefix('torch.')}.*call .float()"
+    with pytest.raises(ImportModelError, match=said):
+        import_torch(module, [x], max_batch=4, dynamic=True)
+
+
+def plain_sign(x: torch.Tensor) -> torch.Tensor:
+    return torch.where(x >= 0.0, torch.ones_like(x), -torch.ones_like(x))
+
+
+class Calls(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_scripted_functions_are_followed():
+    graph = trace_and_fold(Calls(torch.jit.script(plain_sign)), [X], max_batch=4, dynamic=True)
+    assert torch.equal(graph(X), plain_sign(X))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("make", [torch.jit.script, lambda m: torch.jit.trace(m, X)])
+def test_torchscript_is_refused_by_name(make):
+    whole, part = make(nn.Conv2d(3, 4, 3)), nn.Sequential(nn.ReLU(), make(nn.Conv2d(3, 4, 3)))
+    said = r"TorchScript module{} \(Conv2d\).*compile the module that torch.jit.script"
+    with pytest.raises(ImportModelError, match=said.format("")):
+        import_torch(whole, [X], max_batch=4, dynamic=True)
+    with pytest.raises(ImportModelError, match=said.format(" at '1'")):
+        import_torch(part, [X], max_batch=4, dynamic=True)

@@ -16,6 +16,11 @@ SPELLINGS = {
     "one matrix for all": lambda x, w: torch.matmul(w[None], x.flatten(2)),
     "of vectors": lambda x, w: x.flatten(2).transpose(1, 2) @ w.t(),
     "tensordot": lambda x, w: torch.tensordot(x, w, dims=([1], [1])),
+    "addmm": lambda x, w: torch.addmm(w[0, :8], x[:, :, 0, 0], w.t()),
+    "addmm with factors": lambda x, w: torch.addmm(
+        w[0, :8], x[:, :, 0, 0], w.t(), beta=0.5, alpha=2
+    ),
+    "addmm beta 0": lambda x, w: torch.addmm(w[0, :8], x[:, :, 0, 0], w.t(), beta=0),
     "linear of an image": lambda x, w: F.linear(x.permute(0, 2, 3, 1), w),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -96,6 +97,36 @@ def test_state_outside_of_the_module_is_refused_without_a_name() -> None:
     module = stateful.Net(_outside).eval()
     with pytest.raises(ImportModelError, match="outside of itself"):
         tvm_insta.build(module, _x(1), "llvm")
+
+
+_ORDERS = itertools.cycle(([0, 1, 2, 3, 4, 5], [5, 0, 4, 1, 3, 2], [3, 5, 1, 4, 0, 2]))
+_FIRST = [True]
+
+
+def _in_another_order(module: Any, x: torch.Tensor) -> torch.Tensor:
+    """As some functions of PyTorch do, by where in memory their numbers lie."""
+    terms, order = x[:, :1] * torch.tensor([1e4, -3e3, 0.1, 7.7, 1e-3, 0.3]), next(_ORDERS)
+    total = torch.zeros(len(x), 1)
+    for at in order:
+        total = total + terms[:, at : at + 1]
+    return x + total
+
+
+def test_sums_in_another_order_are_told_from_random_numbers() -> None:
+    module = stateful.Net(_in_another_order).eval()
+    with pytest.raises(ImportModelError, match=r"differ by rounding from call to call.*a buffer"):
+        tvm_insta.build(module, _x(1), "llvm")
+
+
+def _first_call(module: Any, x: torch.Tensor) -> torch.Tensor:
+    first, _FIRST[0] = _FIRST[0], False
+    return x * 2 if first else x
+
+
+def test_only_who_draws_random_numbers_is_told_so() -> None:
+    """The second series of calls, with the same numbers, has one answer here."""
+    with pytest.raises(ImportModelError, match="outside of itself"):
+        tvm_insta.build(stateful.Net(_first_call).eval(), _x(1), "llvm")
 
 
 def test_tensors_in_a_list_are_not_written_into() -> None:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from onnx import TensorProto
+from onnx.helper import np_dtype_to_tensor_dtype
 
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.onnx.execute import Step, Value, execute, explained, without_data
-from tvm_insta.frontend.onnx.graph import Array, Graph, Node, is_float
+from tvm_insta.frontend.onnx.graph import Array, Graph, Initialiser, Node, is_float
 from tvm_insta.frontend.onnx.limits import (
     CONSTANT_BYTES,
     FOLDED_ELEMENTS,
@@ -161,7 +162,7 @@ def _compute(step: Step, operands: list[Constant | None], budget: Budget) -> lis
     if step.node.op in _GROW or math.prod(max(size, 1) for size in sizes) > _SMALL:
         _rehearse(step, operands, budget)
     with torch.no_grad():
-        return [_constant(value, operands) for value in execute(step, operands)]
+        return [_constant(value, operands, step) for value in execute(step, operands)]
 
 
 def _rehearse(step: Step, operands: list[Constant | None], budget: Budget) -> None:
@@ -185,7 +186,7 @@ def _rehearse(step: Step, operands: list[Constant | None], budget: Budget) -> No
             budget.compute(tensor.numel(), products)
 
 
-def _constant(value: Value, operands: list[Constant | None]) -> Constant:
+def _constant(value: Value, operands: list[Constant | None], step: Step) -> Constant:
     if isinstance(value, Constant):
         return value
     if isinstance(value, Codes):
@@ -193,12 +194,20 @@ def _constant(value: Value, operands: list[Constant | None]) -> Constant:
     if isinstance(value, Static):
         return constant(np.asarray(value.values()))
     array = np.ascontiguousarray(value.detach().numpy()).reshape(tuple(value.shape))
-    same = next(
-        (
-            each.element
-            for each in operands
-            if each is not None and each.array.dtype == array.dtype and array.dtype.kind in "iu"
-        ),
-        TensorProto.UNDEFINED,
+    return constant(array, _element(array, operands, step))
+
+
+def _element(array: Array, operands: list[Constant | None], step: Step) -> int:
+    """The element type of a result: what was asked for, else that of an operand held alike."""
+    if step.node.op == "Cast" and step.node.domain == "":
+        return int(step.attributes["to"])
+    filled = step.attributes.get("value")  # of ConstantOfShape
+    if isinstance(filled, Initialiser):
+        return filled.element
+    whole = array.dtype.kind in "iu"  # integers of less than 8 bits are held in bytes
+    same = (
+        each.element
+        for each in operands
+        if whole and each is not None and each.array.dtype == array.dtype
     )
-    return constant(array, same)
+    return next(same, int(np_dtype_to_tensor_dtype(array.dtype)))

@@ -217,6 +217,12 @@ def _reshape(attributes: Mapping[str, Any], _: int, inputs: list[Static | None])
     return Static(x.array.reshape(shape), x.kind)
 
 
+@_rule("Transpose")
+def _transpose(attributes: Mapping[str, Any], _: int, inputs: list[Static | None]) -> Static:
+    x = _data(inputs)
+    return Static(np.transpose(x.array, attributes.get("perm")), x.kind)
+
+
 def _divided(x: Any, y: Any) -> Any:
     """Integers are divided towards 0; dimensions are not negative."""
     whole = all(isinstance(item, (int, torch.SymInt)) for item in (x, y))
@@ -320,6 +326,11 @@ def _constant(attributes: Mapping[str, Any], _: int, inputs: list[Static | None]
 @_rule("Range")
 def _range(_: Mapping[str, Any], __: int, inputs: list[Static | None]) -> Static:
     start, limit, delta = (_data(inputs, i).array.reshape(-1)[0] for i in range(3))
+    if any(isinstance(each, _SYMBOLS) for each in (start, limit, delta)):
+        raise ImportModelError(
+            "a Range counts the images of the batch, as torch.onnx writes an assignment to a part "
+            "of a tensor: compile the PyTorch module itself, or join the parts with torch.cat there"
+        )
     if not delta or abs((limit - start) / delta) > MAX_SIZE:
         raise ImportModelError(f"numbers from {start} to {limit} in steps of {delta} are no shape")
     return static(np.arange(start, limit, delta))

@@ -7,6 +7,8 @@ that of the example. Here the user's own code gets the number instead, without f
 - What is the same for every batch (``x.numel() / x.shape[0]``) is that number.
 - Anything else is the number for the example's batch, and `Sizes.fixed` says so: whoever exports
   has to trace again with other batches, and compare; see `batch_numbers`.
+- ``len(x)`` is ``x.shape[0]``, a symbol, wherever the user's code calls it: Python's own gives
+  nothing but a number.
 - Choices that differ are refused with the line, but for those where a batch of one stands alone:
   `Sizes.lone` tells that a single image has to be compared with PyTorch.
 
@@ -15,6 +17,7 @@ Code of PyTorch's sees the symbol as ever.
 
 from __future__ import annotations
 
+import builtins
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -29,6 +32,8 @@ from tvm_insta.frontend.torch.operators.refusal import is_foreign
 
 _MOST = 64
 """Batches for which an expression is evaluated, besides the largest."""
+
+_LEN = builtins.len
 
 _NUMPYS = [
     (kind, name)
@@ -74,9 +79,11 @@ class Sizes:
             setattr(kind, name, _of_the_user(own, make, old))
         for kind, name in _NUMPYS:
             setattr(kind, name, self._numpys(getattr(math, name)))
+        builtins.len = _length
         try:
             yield
         finally:
+            builtins.len = _LEN
             for kind, name, old in before:
                 if old is None:
                     delattr(kind, name)
@@ -138,6 +145,15 @@ def is_of_batch(size: Any) -> bool:
 def of_batch(expr: Any, batch: int) -> Any:
     """An expression of PyTorch's for a batch: a number of sympy's or a truth."""
     return expr.xreplace({symbol: sympy.Integer(batch) for symbol in expr.free_symbols})
+
+
+def _length(value: Any) -> int:
+    """Python's ``len``; of a tensor that the user asks about, its first size."""
+    if isinstance(value, torch.Tensor) and value.ndim:
+        size = value.shape[0]
+        if isinstance(size, torch.SymInt) and not is_foreign(sys._getframe(1).f_code.co_filename):
+            return size  # it stands for an int while forward is traced
+    return _LEN(value)
 
 
 def _of_the_user(own: Callable[..., Any], make: Any, old: Any) -> Callable[[Any], Any]:

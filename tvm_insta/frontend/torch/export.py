@@ -137,6 +137,7 @@ def export_program(
     Raises:
         ImportModelError: the module cannot be exported.
     """
+    _check_scripted(module)
     module = _that_is_called(module)
     shapes: Any = None
     if dynamic and max_batch == 1:
@@ -167,6 +168,18 @@ def check_inputs(example_inputs: Sequence[torch.Tensor]) -> None:
             raise ImportModelError(
                 f"example input {index} must be a tensor with a batch dimension, got "
                 f"{tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else type(tensor)}"
+            )
+
+
+def _check_scripted(module: nn.Module) -> None:
+    """See that no part is TorchScript, whose code PyTorch's own tracing cannot enter."""
+    for path, each in module.named_modules():
+        if isinstance(each, torch.jit.ScriptModule):
+            name = getattr(each, "original_name", type(each).__name__)
+            place = f" at {path!r}" if path else ""
+            raise ImportModelError(
+                f"got a TorchScript module{place} ({name}), which torch.export cannot export: "
+                "compile the module that torch.jit.script or torch.jit.trace was given"
             )
 
 

@@ -1,10 +1,12 @@
 """A graph of ATen operators in fewer spellings, before anything is recognised in it.
 
-- Copies are dropped: ``clone``, ``detach``, ``contiguous``, casts to the same type.
+- Copies are dropped: ``clone``, ``detach``, ``contiguous``, casts to the same type. So are other
+  strides of the same elements, which pooling to one pixel gives tensors with channels last.
 - A tensor of one number (``ones_like(x)``, ``full_like(x, c)``, ``x.new_ones``) and an expanded
   constant (``b.expand_as(x)``) become the number or the constant itself where an element-wise
   operator broadcasts it anyway.
 - What is computed twice is computed once; constants that are equal are one.
+- A product with factors, and what is added to it, are operators of their own.
 - A product with a constant on its left is one with it on its right, of transposed tensors.
 - Circular padding is a concatenation of slices.
 - An assignment under a mask (``y[x >= 0] = 1``) is a choice between two tensors.
@@ -12,6 +14,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -35,7 +38,6 @@ _COPIES = frozenset(
 _ASSERTIONS = frozenset(
     {"aten._assert_tensor_metadata", "aten._assert_async", "aten._assert_scalar"}
 )
-_PRODUCTS = frozenset({"aten.matmul", "aten.bmm", "aten.mm"})
 _SIGNS = frozenset({"aten.sign", "aten.sgn"})
 _SMALL = 1 << 12
 """Elements of the largest constants that are compared with each other."""
@@ -50,18 +52,15 @@ def normalise(module: fx.GraphModule, *, sign_of_zero: str = "exact") -> None:
         sign_of_zero: "exact" keeps ``sign(0) = 0``; "+1" takes the sign of 0 for +1.
     """
     graph = module.graph
+    _without_strides(graph)  # before copies are dropped, whose strides are others
     for node in list(graph.nodes):
         if base_name(node) in _ASSERTIONS:
             graph.erase_node(node)
         elif (original := _copied(node)) is not None:
             node.replace_all_uses_with(original)
             graph.erase_node(node)
-        elif base_name(node) == "aten.index_put":
-            _masked_assignment(node)
-        elif base_name(node) in _PRODUCTS:
-            _constant_on_the_right(node)
-        elif base_name(node) == "aten._pad_circular":
-            _circular_padding(node)
+        elif (rewrite := _REWRITES.get(base_name(node))) is not None:
+            rewrite(node)
         elif base_name(node) in _SIGNS and sign_of_zero == "+1":
             _two_signs(node)
         elif base_name(node) == "aten.view":
@@ -78,6 +77,27 @@ def normalise(module: fx.GraphModule, *, sign_of_zero: str = "exact") -> None:
             _without_expansions(node, uniform)
     graph.eliminate_dead_code()
     module.recompile()
+
+
+def _without_strides(graph: fx.Graph) -> None:
+    """Drop ``as_strided`` where each element of the result is that of the same index.
+
+    Strides of dimensions of one element say nothing.
+    """
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.as_strided.default):
+        source = node.args[0]
+        before, after = source.meta["val"], node.meta["val"]
+        if _in_memory(before) == _in_memory(after):
+            node.replace_all_uses_with(source)
+            graph.erase_node(node)
+
+
+def _in_memory(tensor: torch.Tensor) -> list[tuple[str, str]]:
+    """Where an element lies: sizes, strides and offset, as text, since the batch is a symbol."""
+    sizes = [str(size) for size in tensor.shape]
+    strides = [str(stride) for stride in tensor.stride()]
+    placed = [(n, "any" if n == "1" else s) for n, s in zip(sizes, strides, strict=True)]
+    return [*placed, ("offset", str(tensor.storage_offset()))]
 
 
 def _two_signs(node: fx.Node) -> None:
@@ -178,6 +198,25 @@ def _constant_on_the_right(node: fx.Node) -> None:
     node.graph.erase_node(node)
 
 
+def _product_and_sum(node: fx.Node) -> None:
+    """``beta * b + alpha * (x @ W)`` as operators of their own, but where it is ``b + x @ W``."""
+    added, left, right = node.args
+    factors = {name: node.kwargs.get(name, 1) for name in ("alpha", "beta")}
+    if set(factors.values()) == {1} and constant(right) is not None:
+        return
+    times = torch.ops.aten.mul.Tensor
+    product = call(node, torch.ops.aten.mm.default, (left, right))
+    if factors["alpha"] != 1:
+        product = call(node, times, (product, factors["alpha"]))
+    if factors["beta"] != 0:  # 0 leaves NaN out
+        if factors["beta"] != 1:
+            added = call(node, times, (added, factors["beta"]))
+        product = call(node, torch.ops.aten.add.Tensor, (product, added))
+    product.meta[SOURCE] = node.meta.get(SOURCE, "")
+    node.replace_all_uses_with(product)
+    node.graph.erase_node(node)
+
+
 def _circular_padding(node: fx.Node) -> None:
     """Pads come in pairs, last dimension first; negative ones cut."""
     given: Any = node.args
@@ -197,6 +236,16 @@ def _circular_padding(node: fx.Node) -> None:
     result.meta[SOURCE] = node.meta.get(SOURCE, "")
     node.replace_all_uses_with(result)
     node.graph.erase_node(node)
+
+
+_REWRITES: dict[str, Callable[[fx.Node], None]] = {
+    "aten.index_put": _masked_assignment,
+    "aten.addmm": _product_and_sum,
+    "aten.matmul": _constant_on_the_right,
+    "aten.bmm": _constant_on_the_right,
+    "aten.mm": _constant_on_the_right,
+    "aten._pad_circular": _circular_padding,
+}
 
 
 def _slice(before: fx.Node, source: fx.Node, axis: int, first: int, last: int) -> fx.Node:

@@ -21,10 +21,10 @@ def constant(
     value_floats: tuple[float, ...] | None = None,
     value_int: int | None = None,
     value_ints: tuple[int, ...] | None = None,
-) -> Tensor:
+) -> Tensor | Constant:
     """A tensor that the file holds."""
-    if value is not None:
-        return torch.from_numpy(value.array)
+    if value is not None:  # its element type may have fewer bits than the array
+        return Constant(value.array, value.element, torch.from_numpy(value.array))
     for numbers, dtype in ((value_float, torch.float32), (value_floats, torch.float32)):
         if numbers is not None:
             return torch.tensor(numbers, dtype=dtype)

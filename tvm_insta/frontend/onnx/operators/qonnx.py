@@ -36,6 +36,7 @@ def _rounding(mode: str, low: float) -> Callable[[Tensor], Tensor]:
         "CEIL": torch.ceil,
         "FLOOR": torch.floor,
         "DOWN": torch.trunc,
+        "ROUND_TO_ZERO": torch.trunc,  # Brevitas's name for it
     }
     magnitude: dict[str, Callable[[Tensor], Tensor]] = {
         "UP": torch.ceil,
@@ -44,7 +45,7 @@ def _rounding(mode: str, low: float) -> Callable[[Tensor], Tensor]:
     }
     name = mode.upper()
     if name in plain:
-        return torch.floor if name == "DOWN" and low >= 0 else plain[name]
+        return torch.floor if plain[name] is torch.trunc and low >= 0 else plain[name]
     if name not in magnitude:
         known = ", ".join([*plain, *magnitude])
         raise ImportModelError(f"its rounding mode is {mode!r}, but one of {known} is needed")

@@ -65,7 +65,7 @@ class Codes:
     element: int
 
 
-Result = Tensor | Codes | tuple[Tensor, ...]
+Result = Tensor | Codes | Constant | tuple[Tensor, ...]
 """What an operator gives."""
 
 

@@ -135,7 +135,7 @@ def roots_of(node: fx.Node, levels: Levels) -> tuple[str, ...]:
     seen: set[fx.Node] = set()
 
     def visit(each: fx.Node) -> None:
-        if each in seen or constant(each) is not None:
+        if each in seen or not is_tensor(each) or constant(each) is not None:
             return
         seen.add(each)
         steps = levels.steps(each)
@@ -144,7 +144,7 @@ def roots_of(node: fx.Node, levels: Levels) -> tuple[str, ...]:
             for threshold in steps.thresholds:
                 if isinstance(threshold, fx.Node):
                     seen.add(threshold)
-        elif levels.values(each) is None and is_tensor(each):
+        elif is_tensor(each) and (each.op == "placeholder" or levels.values(each) is None):
             found[source_of(each)] = None
         else:
             for source in each.all_input_nodes:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import fx
 
 from tvm_insta.frontend.torch.graph import base_name, buffer, call, constant, matrix, shape_of
+from tvm_insta.frontend.torch.operators.refusal import refusal
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,12 @@ def form_of(node: fx.Node) -> Form | None:
 def _convolution(node: fx.Node) -> Form | None:
     data, weight, bias, stride, padding, dilation, transposed, _, groups = node.args
     assert isinstance(data, fx.Node) and isinstance(weight, fx.Node)
+    if isinstance(groups, fx.Node):
+        raise refusal(
+            node,
+            "with groups for each image of the batch",
+            "compile with max_batch=1",
+        )
     if transposed or len(shape_of(data)) != 4:
         return None
     height, width = _pair(padding)
@@ -237,9 +244,7 @@ def _product(node: fx.Node) -> Form | None:
 
 
 def _addmm(node: fx.Node) -> Form | None:
-    if node.kwargs and any(value != 1 for value in node.kwargs.values()):
-        return None
-    bias, left, right = node.args
+    bias, left, right = node.args  # `normalise` has written factors out
     assert isinstance(bias, fx.Node) and isinstance(left, fx.Node) and isinstance(right, fx.Node)
     value = constant(right)
     if value is None:

@@ -157,8 +157,11 @@ def _clamps_about_zero(node: fx.Node) -> bool:
     hard = base_name(node) == "aten.hardtanh"
     defaults: tuple[Any, ...] = (-1.0, 1.0) if hard else (None, None)
     given: tuple[Any, ...] = node.args[1:]
-    low, high = (*given, *defaults[len(given) :])
-    return (low is None or float(low) < 0) and (high is None or float(high) > 0)
+    below, above = (*given, *defaults[len(given) :])
+    low, high = (None if each is None else _number(each) for each in (below, above))
+    if (below is not None and low is None) or (above is not None and high is None):
+        return False  # a bound that is computed from the input
+    return (low is None or bool((low < 0).all())) and (high is None or bool((high > 0).all()))
 
 
 def _number(operand: Any) -> torch.Tensor | None:

@@ -8,21 +8,25 @@ where all that is left after cancelling is one tensor with the factor 1, it is t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import fx
 
-from tvm_insta.frontend.torch.graph import base_name, constant, is_tensor
+from tvm_insta.frontend.torch.graph import base_name, is_tensor
 from tvm_insta.frontend.torch.levels.elementwise import same_shape
 
 if TYPE_CHECKING:
     from tvm_insta.frontend.torch.levels.values import Levels
 
-_DEPTH = 8
+_MOST = 64
+"""Sums that are written out, at most: smooth functions with a dozen terms appear three times."""
 
 
 def straight_through(node: fx.Node, levels: Levels) -> fx.Node | None:
     """The tensor of few values that a sum is, once the smooth terms have cancelled.
+
+    The latest sum is written out first: a smooth term that is a sum itself has then met its
+    negative, and is gone, before its own terms are looked at.
 
     Args:
         node: any node.
@@ -31,34 +35,30 @@ def straight_through(node: fx.Node, levels: Levels) -> fx.Node | None:
     Returns:
         None where nothing cancels, or where more than one term is left.
     """
-    if base_name(node) not in ("aten.add", "aten.sub"):
-        return None
-    terms: dict[fx.Node, float] = {}
-    if not _collect(node, 1.0, terms, _DEPTH):
-        return None
-    left = {term: factor for term, factor in terms.items() if factor != 0.0}
-    if len(left) == len(terms) or len(left) != 1:
-        return None
-    (hard, factor), *_ = left.items()
-    if factor != 1.0 or not same_shape(hard, node) or levels.values(hard) is None:
-        return None
-    return hard
+    terms, cancelled = {node: 1.0}, False
+    for _ in range(_MOST):
+        sums = [term for term in terms if _is_sum(term)]
+        if not sums:
+            return None
+        latest = max(sums)
+        factor = terms.pop(latest)
+        left, right = latest.args
+        sign = 1.0 if base_name(latest) == "aten.add" else -1.0
+        for part, times in ((left, factor), (right, sign * factor)):
+            assert isinstance(part, fx.Node)
+            terms[part] = terms.get(part, 0.0) + times
+            if terms[part] == 0.0:
+                del terms[part]
+                cancelled = True
+        if cancelled and len(terms) == 1:
+            ((hard, factor),) = terms.items()
+            if factor == 1.0 and same_shape(hard, node) and levels.values(hard) is not None:
+                return hard
+    return None
 
 
-def _collect(node: Any, factor: float, terms: dict[fx.Node, float], depth: int) -> bool:
-    """Add ``factor * node`` to the terms; False where a number without a tensor is among them."""
-    if not isinstance(node, fx.Node) or not is_tensor(node):
+def _is_sum(node: fx.Node) -> bool:
+    """Whether a node adds or subtracts two tensors."""
+    if base_name(node) not in ("aten.add", "aten.sub") or node.kwargs:
         return False
-    name = base_name(node)
-    if depth and constant(node) is None and not node.kwargs and name in ("aten.add", "aten.sub"):
-        left, right = node.args
-        before = dict(terms)
-        sign = 1.0 if name == "aten.add" else -1.0
-        if _collect(left, factor, terms, depth - 1) and _collect(
-            right, sign * factor, terms, depth - 1
-        ):
-            return True
-        terms.clear()
-        terms.update(before)
-    terms[node] = terms.get(node, 0.0) + factor
-    return True
+    return all(is_tensor(each) for each in node.args)

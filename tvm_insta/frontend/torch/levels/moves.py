@@ -16,8 +16,9 @@ _ONE_INPUT = frozenset(
     f"aten.{name}"
     for name in (
         "view _unsafe_view reshape permute transpose t squeeze unsqueeze slice select narrow "
-        "index_select gather index expand repeat tile flip roll pixel_shuffle pixel_unshuffle "
-        "channel_shuffle upsample_nearest1d upsample_nearest2d alias clone detach flatten unfold "
+        "index_select gather index embedding expand repeat tile flip roll pixel_shuffle "
+        "pixel_unshuffle channel_shuffle upsample_nearest1d upsample_nearest2d alias clone "
+        "detach flatten unfold "
         "reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d _unsafe_index "
         "max_pool2d_with_indices max_pool2d amax amin adaptive_max_pool2d max_pool1d contiguous "
         "as_strided unbind split split_with_sizes chunk sort topk cummax diagonal copy "
@@ -25,6 +26,8 @@ _ONE_INPUT = frozenset(
     ).split()
 )
 _MANY = frozenset({"aten.cat", "aten.stack", "aten.maximum", "aten.minimum"})
+_INSERTS = frozenset({"aten.slice_scatter", "aten.select_scatter", "aten.diagonal_scatter"})
+"""An assignment to a part of a tensor: ``y[:, 1:] = x``."""
 _MONOTONE_ONLY = frozenset(
     {
         "aten.max_pool2d_with_indices",
@@ -58,6 +61,8 @@ def moved_tensors(node: fx.Node) -> list[fx.Node] | None:
     if name in _ONE_INPUT or name == "aten.constant_pad_nd":
         source = node.args[0]
         return [source] if isinstance(source, fx.Node) and is_tensor(source) else None
+    if name in _INSERTS:
+        return [each for each in node.args[:2] if isinstance(each, fx.Node)]
     if name in _MANY:
         sources = node.args[0] if isinstance(node.args[0], (list, tuple)) else node.args
         return [each for each in sources if isinstance(each, fx.Node)]

@@ -133,6 +133,9 @@ class Levels:
         value = constant(node)
         if value is not None:
             return _values_of_constant(value)
+        if base_name(node) in ("aten.full", "aten.full_like"):
+            number = node.args[1]
+            return _set([number]) if isinstance(number, (int, float)) else None
         steps = self.steps(node)
         if steps is not None:
             return _set(steps.values)
@@ -165,6 +168,8 @@ class Levels:
             magnitudes = self._operand_values(node.args[0])
             return None if magnitudes is None else _set([*magnitudes, *[-m for m in magnitudes]])
         together = self._of_one_tensor(node)
+        if together is None:
+            together = _of_mask(node)
         if together is not None:
             return together
         operands = [each for each in node.all_input_nodes if is_tensor(each)]
@@ -207,6 +212,16 @@ class Levels:
         if isinstance(arg, fx.Node):
             return self.values(arg)
         return (float(arg),)
+
+
+def _of_mask(node: fx.Node) -> tuple[float, ...] | None:
+    """What a mask leaves of integers: 0 and 1 of ``(x >> 3) & 1``, a bit of a byte."""
+    if base_name(node) not in ("aten.bitwise_and", "aten.__and__"):
+        return None
+    mask = node.args[1]
+    if not isinstance(mask, int) or not 0 <= mask < MOST:
+        return None
+    return _set(value & mask for value in range(MOST))
 
 
 def _column(values: tuple[float, ...], like: fx.Node) -> torch.Tensor:

@@ -36,10 +36,18 @@ INSTEAD = {
     "_local_scalar_dense": "compute with the tensor itself, without .item()",
     "erfc": "write 1 - torch.erf(x)",
     "unfold": "use F.unfold, or slices",
+    "max_unpool2d": "use F.interpolate, or a transposed convolution",
+    "max_unpool3d": "use F.interpolate, or a transposed convolution",
+    "__lshift__": "shift by a number, place by place, and join the parts with torch.stack",
+    "__rshift__": "shift by a number, place by place, and join the parts with torch.stack",
     "ldexp": "multiply by 2.0 ** exponent",
 }  # fmt: skip
 """What to write in place of an operator that is refused."""
 
+_IN_FLOAT32 = (
+    "call .float() on the module and on its inputs, leave torch.autocast out, or cast to float32 "
+    "in front of that line"
+)
 _ELSE = "write that line with convolutions, products, pools, reductions or elementwise operators"
 
 
@@ -60,7 +68,12 @@ def prepare(module: fx.GraphModule) -> None:
 
 
 def _check(node: fx.Node) -> None:
-    if node.target in SYMBOLIC or name_of(node).startswith(OWN):
+    if name_of(node).startswith(OWN):
+        data = node.args[0].meta["val"].dtype  # type: ignore[union-attr]
+        if data != torch.float32:
+            raise refusal(node, f"in {str(data).removeprefix('torch.')}", _IN_FLOAT32)
+        return
+    if node.target in SYMBOLIC:
         return
     row = TABLE.get(name_of(node))
     if row is None:
