@@ -135,7 +135,9 @@ def roots_of(node: fx.Node, levels: Levels) -> tuple[str, ...]:
     seen: set[fx.Node] = set()
 
     def visit(each: fx.Node) -> None:
-        if each in seen or not is_tensor(each) or constant(each) is not None:
+        if each in seen or constant(each) is not None:
+            return
+        if isinstance(each.meta.get("val"), torch.SymInt):  # the size of a new tensor
             return
         seen.add(each)
         steps = levels.steps(each)
