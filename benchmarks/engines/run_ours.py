@@ -1,8 +1,8 @@
 """tvm_insta: the binary network with instance-aware thresholds, in the form `mode` ("c", "vm").
 
 A batch of more than one image is compiled with `max_batch` of that size, unless a compile option
-names another; one image is compiled with the default. The vm form runs a batch in one pass, the
-plain-C form image after image.
+names another; one image is compiled with the default. The vm form runs a batch in passes of as
+many images as stay in a cache, the plain-C form image after image.
 """
 
 from __future__ import annotations

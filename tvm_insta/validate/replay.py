@@ -60,8 +60,8 @@ class Replay(Replayed):
             return None
         if not site.result:
             self.findings.leave_out(
-                f"kernel {pack.kernel} packs a tensor that only the compiled network has, such as "
-                "an image between whose pixels a transposed convolution puts zeros"
+                f"kernel {pack.kernel} packs a tensor that only the compiled network has: please "
+                "report it"
             )
             return None
         names = {site.result, *site.roots, *([site.compared] if site.compared else [])}
