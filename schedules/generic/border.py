@@ -1,14 +1,48 @@
-"""Loop nests that write the zeros around a packed image."""
+"""The zeros around a packed image: how they are found, and loop nests that write them."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from tvm import s_tir, tirx
 from tvm.ir import Range
 
 from tvm_insta.schedules.generic.comparisons import element
-from tvm_insta.schedules.generic.loops import index, nest_of
+from tvm_insta.schedules.generic.loops import index, innermost, nest_of
+
+
+class Padded(NamedTuple):
+    """The nest that packs an image and, where the image is padded, the one that pads it.
+
+    Attributes:
+        target: the buffer that is written last.
+        pad: pixels of zeros around the image: top, left, bottom, right.
+        between: buffers that hold the image without padding; nobody needs them once the packing
+            writes into `target`.
+        end: number of the nest behind both.
+    """
+
+    target: Any
+    pad: tuple[int, ...]
+    between: list[Any]
+    end: int
+
+
+def find_padding(nests: Sequence[tirx.Stmt], at: int, name: str) -> Padded:
+    """What pads the result of a nest.
+
+    Args:
+        nests: of the function.
+        at: the nest that packs.
+        name: of the block that pads, where there is one.
+    """
+    target = innermost(nests[at]).block.writes[0].source
+    behind = innermost(nests[at + 1]).block if at + 1 < len(nests) else None
+    if behind is None or behind.name_hint != name:
+        return Padded(target, (0, 0, 0, 0), [], at + 1)
+    pad = tuple(int(size) for size in behind.annotations["pad"])
+    return Padded(behind.writes[0].source, pad, [target], at + 2)
 
 
 def border(buffer: Any, pad: tuple[int, ...], used: int | None) -> list[tirx.Stmt]:

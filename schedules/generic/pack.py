@@ -52,7 +52,7 @@ from tvm_insta.schedules.base import (
     parallelise,
     rule_of,
 )
-from tvm_insta.schedules.generic.border import border
+from tvm_insta.schedules.generic.border import border, find_padding
 from tvm_insta.schedules.generic.comparisons import compared, element, substituted
 from tvm_insta.schedules.generic.exact import exact_comparisons
 from tvm_insta.schedules.generic.loops import index, innermost, nest_of, ramp, with_root
@@ -247,14 +247,7 @@ def _gather(
     *axes, bit = block.iter_vars
     if bit.iter_type != tirx.IterVar.CommReduce or int(bit.dom.extent) != WORD:
         raise NotApplicable("the packing block does not sum 32 bits")
-    target, last = block.writes[0].source, at + 1
-    pad: tuple[int, ...] = (0, 0, 0, 0)
-    dead = []
-    if last < len(nests) and names[last] == "pack_pad":
-        padding = innermost(nests[last]).block
-        pad = tuple(int(size) for size in padding.annotations["pad"])
-        dead, target, last = [target], padding.writes[0].source, last + 1
-
+    target, pad, dead, last = find_padding(nests, at, "pack_pad")
     word_axes = [
         tirx.IterVar(axis.dom, tirx.Var(axis.var.name, "int64"), tirx.IterVar.DataPar)
         for axis in axes

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from tvm import tirx
 
 from tvm_insta.schedules.base import NotApplicable
+from tvm_insta.schedules.generic.border import find_padding
 from tvm_insta.schedules.generic.comparisons import compared, element
 from tvm_insta.schedules.generic.loops import Axes, Loop, index, innermost, ramp, with_root
 
@@ -53,14 +54,7 @@ def vectors_of_signs(function: tirx.PrimFunc) -> Signs:
     names = [innermost(nest).block.name_hint for nest in nests]
     at = names.index(BLOCK)
     block = innermost(nests[at]).block
-    target, last = block.writes[0].source, at + 1
-    pad: tuple[int, ...] = (0, 0, 0, 0)
-    dead = []
-    if last < len(nests) and names[last] == "signs_pad":
-        padding = innermost(nests[last]).block
-        pad = tuple(int(size) for size in padding.annotations["pad"])
-        dead, target, last = [target], padding.writes[0].source, last + 1
-
+    target, pad, dead, last = find_padding(nests, at, "signs_pad")
     channels = int(block.iter_vars[-1].dom.extent)
     lanes = math.gcd(channels, _LANES)
     if lanes == 1:

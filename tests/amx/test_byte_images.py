@@ -7,16 +7,24 @@ import pytest
 import torch
 import tvm
 import tvm_ffi
-from tvm import relax, s_tir, tirx
+from tvm import s_tir, tirx
 
 from tests.amx.reach import names_in_bounds, reach
-from tests.amx.test_kernels import FORMS, SHAPES, layer_of, machine, problem, scheduled_for
-from tvm_insta import nn, ops
+from tests.amx.test_kernels import (
+    FORMS,
+    SHAPES,
+    convolution,
+    layer_of,
+    machine,
+    problem,
+    scheduled_for,
+)
+from tvm_insta import nn
 from tvm_insta.frontend import import_torch
 from tvm_insta.ops import packing, reference
 from tvm_insta.ops.bitserial_conv2d_signs import spare_rows
 from tvm_insta.passes.context import Context
-from tvm_insta.passes.pipeline import fuse, run_pipeline
+from tvm_insta.passes.pipeline import run_pipeline
 from tvm_insta.schedules import back_end
 from tvm_insta.schedules.x86.amx_shape import rows_of_group, rows_stored_directly
 
@@ -34,25 +42,6 @@ def as_bytes(data, shape, geometry):
     behind = ((0, 0), (0, spare), (0, 0), (0, -channels % 32))
     image = np.pad(np.pad(signs, around), behind, constant_values=77)
     return image, {**geometry, "padding": [0] * 4, "image": "bytes", "spare": spare}
-
-
-def module(shape, image, tiled, geometry, batch=None, epilogue=False):
-    """The operator as a function of image and weight; with an epilogue twice its result."""
-    first = tirx.Var("n", "int64") if batch is None else batch
-    types = [
-        relax.TensorType([first, *image.shape[1:]], "int8"),
-        relax.TensorType(tiled.shape, str(tiled.dtype)),
-    ]
-    builder = relax.BlockBuilder()
-    params = [relax.Var(name, ty) for name, ty in zip(("data", "weight"), types, strict=True)]
-    with builder.function("main", params):
-        with builder.dataflow():
-            result = builder.emit(ops.bitserial_conv2d_signs(*params, **geometry))
-            if epilogue:
-                result = builder.emit(relax.op.add(result, result))
-            result = builder.emit_output(result)
-        builder.emit_func_output(result)
-    return fuse(builder.get())
 
 
 def loops_and_blocks(function):
@@ -75,7 +64,7 @@ def test_integers_of_the_oracle(rng, tiles, target, shape, epilogue, form):
     weights, ahead = FORMS[form]
     data, tiled, expected, geometry = problem(rng, shape, weights)
     image, geometry = as_bytes(data, shape, geometry)
-    mod = module(shape, image, tiled, geometry, epilogue=epilogue)
+    mod = convolution(image.shape[1:], "int8", tiled, geometry, epilogue=epilogue)
     run = machine(mod, target, expand_ahead=ahead)["main"]
     before = tiles.count("products")
     result = run(*map(tvm.runtime.tensor, (image, tiled))).numpy()
@@ -97,7 +86,7 @@ def test_tiles_stay_in_the_image_they_are_given(rng, target, shape, epilogue, fo
     weights, ahead = FORMS[form]
     data, tiled, _, geometry = problem(rng, shape, weights)
     image, geometry = as_bytes(data, shape, geometry)
-    mod = module(shape, image, tiled, geometry, batch=shape[0], epilogue=epilogue)
+    mod = convolution(image.shape[1:], "int8", tiled, geometry, batch=shape[0], epilogue=epilogue)
     (plain,) = kernels(mod)
     rows = {tiles.group_rows for tiles in back_end(target.tvm).space(plain, target.lanes)}
     assert 0 in rows
@@ -120,7 +109,7 @@ def test_the_rows_behind_the_image_are_read(rng, target):
     data, tiled, _, geometry = problem(rng, shape, "bytes")
     image, geometry = as_bytes(data, shape, geometry)
     assert geometry["spare"] == 2
-    mod = module(shape, image, tiled, geometry, batch=1, epilogue=True)
+    mod = convolution(image.shape[1:], "int8", tiled, geometry, batch=1, epilogue=True)
     (function,) = kernels(scheduled_for(mod, target))
     (last,) = {last for buffer, _, last in reach(function) if buffer.same_as(function.params[0])}
     assert 7 * 64 * 2 <= last < 7 * 64 * 3

@@ -68,10 +68,15 @@ def problem(rng, shape, weights="bits"):
 
 def module(shape, tiled, geometry, batch=None, epilogue=False):
     """The operator as a function of data and weight; with an epilogue twice its result."""
-    first = tvm.tirx.Var("n", "int64") if batch is None else batch
     words = -(-shape[3] // 32)
+    return convolution((*shape[1:3], words), "uint32", tiled, geometry, batch, epilogue)
+
+
+def convolution(image, dtype, tiled, geometry, batch=None, epilogue=False):
+    """The same for an image of any shape and type."""
+    first = tirx.Var("n", "int64") if batch is None else batch
     types = [
-        relax.TensorType([first, *shape[1:3], words], "uint32"),
+        relax.TensorType([first, *image], dtype),
         relax.TensorType(tiled.shape, str(tiled.dtype)),
     ]
     builder = relax.BlockBuilder()
