@@ -14,7 +14,7 @@ from tvm.ir.expr import TensorLoad
 from tvm_ffi import structural_map
 
 from tvm_insta.schedules.base import collect
-from tvm_insta.schedules.generic.loops import index, innermost, with_root
+from tvm_insta.schedules.generic.loops import index, innermost, steps_of, with_root
 
 
 def with_border_in_sum(function: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -23,8 +23,7 @@ def with_border_in_sum(function: tirx.PrimFunc) -> tirx.PrimFunc:
     Args:
         function: not scheduled yet; one without a border stays as it is.
     """
-    body = function.body.block.body
-    nests = list(body.seq) if isinstance(body, tirx.SeqStmt) else [body]
+    nests = steps_of(function.body.block.body)
     realised = [innermost(nest) for nest in nests]
     made, gone = list(nests), []
     for at, pad in enumerate(realised):

@@ -12,7 +12,7 @@ from tvm_ffi import structural_map
 
 from tvm_insta.schedules.base import collect
 from tvm_insta.schedules.generic.kinds import FLOAT_CONVOLUTIONS
-from tvm_insta.schedules.generic.loops import Axes, Loop, with_root
+from tvm_insta.schedules.generic.loops import Axes, Loop, steps_of, with_root
 
 _SUMS = "moment_rows"
 
@@ -50,7 +50,7 @@ def with_halves(function: tirx.PrimFunc, halves: list[int], arguments: int) -> t
     stored = {at: tirx.decl_buffer(params[at].shape, "float16", params[at].name) for at in halves}
     loaded = {params[at]: stored[at] for at in halves}
     root = function.body.block
-    nests = list(root.body.seq) if isinstance(root.body, tirx.SeqStmt) else [root.body]
+    nests = steps_of(root.body)
     wide: list[Any] = []
     made: list[tirx.Stmt] = []
     for nest in nests:

@@ -68,6 +68,11 @@ def sequence(steps: Sequence[tirx.Stmt]) -> tirx.Stmt:
     return steps[0] if len(steps) == 1 else tirx.SeqStmt(steps)
 
 
+def steps_of(body: tirx.Stmt) -> list[tirx.Stmt]:
+    """The statements that `sequence` put behind each other."""
+    return list(body.seq) if isinstance(body, tirx.SeqStmt) else [body]
+
+
 def innermost(nest: Any) -> Any:
     """The realisation in a perfect nest of loops, None in any other statement."""
     while isinstance(nest, tirx.For):

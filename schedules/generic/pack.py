@@ -55,7 +55,15 @@ from tvm_insta.schedules.base import (
 from tvm_insta.schedules.generic.border import border, find_padding
 from tvm_insta.schedules.generic.comparisons import compared, element, substituted
 from tvm_insta.schedules.generic.exact import exact_comparisons
-from tvm_insta.schedules.generic.loops import index, innermost, nest_of, ramp, with_root
+from tvm_insta.schedules.generic.loops import (
+    index,
+    innermost,
+    nest_of,
+    ramp,
+    sequence,
+    steps_of,
+    with_root,
+)
 from tvm_insta.schedules.generic.signs import BLOCK as SIGNS
 from tvm_insta.schedules.generic.signs import vectors_of_signs
 
@@ -236,7 +244,7 @@ def _gather(
 ) -> tuple[tirx.PrimFunc, tuple[int, ...]]:
     """Replace the reduction block `name`, and the padding behind it, by gathering blocks."""
     root = function.body.block
-    nests = list(root.body.seq) if isinstance(root.body, tirx.SeqStmt) else [root.body]
+    nests = steps_of(root.body)
     names = [innermost(nest).block.name_hint for nest in nests]
     at = names.index(name)
     realize = innermost(nests[at])
@@ -278,8 +286,7 @@ def _gather(
     made.append(nest_of(nest, [(v, a.dom.extent) for v, a in zip(loops, axes, strict=True)]))
     nests[at:last] = made
     kept = [b for b in root.alloc_buffers if not any(b.same_as(d) for d in dead)]
-    body = nests[0] if len(nests) == 1 else tirx.SeqStmt(nests)
-    return with_root(function, body, [*kept, *flags]), pad
+    return with_root(function, sequence(nests), [*kept, *flags]), pad
 
 
 def _overlapping(block: Any) -> tuple[Any, Any]:

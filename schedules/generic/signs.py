@@ -20,7 +20,16 @@ from tvm import tirx
 from tvm_insta.schedules.base import NotApplicable
 from tvm_insta.schedules.generic.border import find_padding
 from tvm_insta.schedules.generic.comparisons import compared, element
-from tvm_insta.schedules.generic.loops import Axes, Loop, index, innermost, ramp, with_root
+from tvm_insta.schedules.generic.loops import (
+    Axes,
+    Loop,
+    index,
+    innermost,
+    ramp,
+    sequence,
+    steps_of,
+    with_root,
+)
 
 BLOCK = "threshold_signs"
 
@@ -50,7 +59,7 @@ def vectors_of_signs(function: tirx.PrimFunc) -> Signs:
         NotApplicable: it compares something else than elements of tensors.
     """
     root = function.body.block
-    nests = list(root.body.seq) if isinstance(root.body, tirx.SeqStmt) else [root.body]
+    nests = steps_of(root.body)
     names = [innermost(nest).block.name_hint for nest in nests]
     at = names.index(BLOCK)
     block = innermost(nests[at]).block
@@ -84,5 +93,4 @@ def vectors_of_signs(function: tirx.PrimFunc) -> Signs:
         nest = loop.around(nest)
     nests[at:last] = [nest]
     kept = [b for b in root.alloc_buffers if not any(b.same_as(d) for d in dead)]
-    body = nests[0] if len(nests) == 1 else tirx.SeqStmt(nests)
-    return Signs(with_root(function, body, kept), lanes, pad, channels)
+    return Signs(with_root(function, sequence(nests), kept), lanes, pad, channels)

@@ -25,7 +25,7 @@ from tvm import s_tir, tirx
 from tvm.ir.expr import TensorLoad
 from tvm_ffi import structural_map
 
-from tvm_insta.schedules.generic.loops import Axes, index, sequence, whole, with_root
+from tvm_insta.schedules.generic.loops import Axes, index, sequence, steps_of, whole, with_root
 from tvm_insta.schedules.x86.amx_bytes import IMPORT, expand_image, expand_weights
 from tvm_insta.schedules.x86.amx_codes import write_codes
 from tvm_insta.schedules.x86.amx_form import Form, Product
@@ -87,8 +87,7 @@ class _Writer:
         self.form, self.product = form, product
         self.direct, self.ahead = direct, ahead
         self.root = function.body.block
-        body = self.root.body
-        self.nests = list(body.seq) if isinstance(body, tirx.SeqStmt) else [body]
+        self.nests = steps_of(self.root.body)
         conv = block_of(function, form.sums)
         self.realize = conv
         (self.weight,) = [

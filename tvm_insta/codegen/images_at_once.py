@@ -27,7 +27,7 @@ def images_at_once(program: Program, max_batch: int) -> int:
 
 def _most_alive(program: Program) -> int:
     """Bytes of activations of one image, at the kernel call where they are most."""
-    last = {ref: at for at, call in enumerate(program.calls) for ref in call.args}
+    last = program.last_reads()
     last[program.result] = len(program.calls)
     alive, most, ending = 0, 0, [0] * (len(program.calls) + 1)
     for at, call in enumerate(program.calls):

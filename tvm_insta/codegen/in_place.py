@@ -43,7 +43,7 @@ def choose(
     others, nor what is read again; and the network's output has memory of its own.
     """
     proved = {symbol: tuple(_proved(function)) for symbol, function in functions.items()}
-    last = {ref: at for at, call in enumerate(program.calls) for ref in call.args}
+    last = program.last_reads()
     chosen: list[Overwrite | None] = []
     for at, call in enumerate(program.calls):
         found = None

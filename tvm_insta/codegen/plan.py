@@ -119,7 +119,7 @@ def make_plan(
     codes = tuple(
         code_symbol(call.symbol, over) for call, over in zip(program.calls, overwrites, strict=True)
     )
-    last_use = _last_uses(program)
+    last_use = program.last_reads()
     inputs = [
         _Wish(spec.nbytes, 0, last_use.get(Ref("input", index), 0))
         for index, spec in enumerate(program.inputs)
@@ -173,14 +173,6 @@ def _peak(wishes: Iterable[_Wish], scratch: list[list[_Wish]]) -> Peak:
     most = max(range(len(alive)), key=alive.__getitem__)
     own = sum(_aligned(wish.size) for wish in scratch[most])
     return Peak(most, max(alive[most], ALIGNMENT), own)
-
-
-def _last_uses(program: Program) -> dict[Ref, int]:
-    uses: dict[Ref, int] = {}
-    for at, call in enumerate(program.calls):
-        for ref in call.args:
-            uses[ref] = at
-    return uses
 
 
 def _offsets(sizes: Iterable[int]) -> tuple[tuple[int, ...], int]:

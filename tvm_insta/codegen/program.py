@@ -38,15 +38,12 @@ class TensorSpec:
     @property
     def nbytes(self) -> int:
         """Size in bytes; raises `CodegenError` where a dimension is symbolic."""
-        size = int(tvm.DataType(self.dtype).itemsize)
-        for dim in self.shape:
-            if isinstance(dim, str):
-                raise CodegenError(
-                    f"tensor {self.name} has the symbolic shape {list(self.shape)}; the plain-C "
-                    "form needs static shapes: build the module with batch 1"
-                )
-            size *= dim
-        return size
+        if any(isinstance(dim, str) for dim in self.shape):
+            raise CodegenError(
+                f"tensor {self.name} has the symbolic shape {list(self.shape)}; the plain-C "
+                "form needs static shapes: build the module with batch 1"
+            )
+        return self.image_bytes
 
     @property
     def image_bytes(self) -> int:
@@ -104,6 +101,10 @@ class Program:
     def outputs(self) -> tuple[TensorSpec, ...]:
         """The outputs as the network's user knows them."""
         return self.parts or (self.output,)
+
+    def last_reads(self) -> dict[Ref, int]:
+        """The last call that reads each input, constant and value; of those that any call reads."""
+        return {ref: at for at, call in enumerate(self.calls) for ref in call.args}
 
 
 Parts = Sequence[tuple[str, tuple[int, ...]]]

@@ -79,26 +79,26 @@ class VmBackend:
     def run(self, inputs: list[Array], batch: int) -> Array:
         """Run the batch; returns a new array. To be called through `call`."""
         with self._opened.lock:
-            at_once = self.manifest.images_at_once or batch
-            if batch <= at_once:
+            passes = self._passes(inputs, batch)
+            if len(passes) == 1:
                 return self._run_locked(inputs, batch)
-            output: Array | None = None
-            for first in range(0, batch, at_once):
-                last = min(first + at_once, batch)
-                rows = self._run_locked(_images(inputs, first, last), last - first)
-                if output is None:
-                    output = aligned_empty((batch, *rows.shape[1:]), rows.dtype)
-                output[first:last] = rows
-            assert output is not None, f"a batch of {batch} has images"
-            return output
+            rows = [self._run_locked(images, len(images[0])) for images in passes]
+            output = aligned_empty((batch, *rows[0].shape[1:]), rows[0].dtype)
+            return np.concatenate(rows, out=output)
+
+    def _passes(self, inputs: list[Array], batch: int) -> list[list[Array]]:
+        """The inputs of each pass, where they are if kernels can read them there."""
+        at_once = self.manifest.images_at_once or batch
+        if batch <= at_once:
+            return [inputs]
+        return [
+            [to_aligned(array[at : at + at_once]) for array in inputs]
+            for at in range(0, batch, at_once)
+        ]
 
     def prepared(self, inputs: list[Array], batch: int) -> Callable[[], None]:
         """A call that runs the batch again and again: for benchmarks. To be made through `call`."""
-        at_once = self.manifest.images_at_once or batch
-        passes = [
-            [*map(self.ffi.from_dlpack, _images(inputs, at, at + at_once))]
-            for at in range(0, batch, at_once)
-        ]
+        passes = [[*map(self.ffi.from_dlpack, images)] for images in self._passes(inputs, batch)]
 
         def run() -> None:
             try:
@@ -179,11 +179,6 @@ class VmBackend:
         output = aligned_empty(result.shape, result.dtype)
         output[...] = result
         return output
-
-
-def _images(inputs: list[Array], first: int, last: int) -> list[Array]:
-    """Some images of a batch, where they are if kernels can read them there."""
-    return [to_aligned(array[first:last]) for array in inputs]
 
 
 def check_tvm(manifest: Manifest) -> None:

@@ -9,21 +9,12 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 import tvm_insta
+from tests.frontend.torch.graphs import Network
 from tvm_insta.errors import ImportModelError
 
 IMAGE = torch.randn(3, 4, 9, 7, generator=torch.Generator().manual_seed(0))
-
-
-class Network(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
 
 
 def written(function):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.frontend.torch.graphs import Network
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend import import_torch, trace_and_fold
 
@@ -118,18 +119,9 @@ def plain_sign(x: torch.Tensor) -> torch.Tensor:
     return torch.where(x >= 0.0, torch.ones_like(x), -torch.ones_like(x))
 
 
-class Calls(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
-
-
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_scripted_functions_are_followed():
-    graph = trace_and_fold(Calls(torch.jit.script(plain_sign)), [X], max_batch=4, dynamic=True)
+    graph = trace_and_fold(Network(torch.jit.script(plain_sign)), [X], max_batch=4, dynamic=True)
     assert torch.equal(graph(X), plain_sign(X))
 
 

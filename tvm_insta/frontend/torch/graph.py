@@ -17,10 +17,11 @@ PARAMETERS = "tvm_insta_parameters"
 """Key of a constant's meta data: the names of the parameters and buffers that it was made of."""
 
 SOURCE = "tvm_insta_source"
-STUFFED = "tvm_insta_stuffed"
-"""Where zeros were put between the elements of a tensor: the tensor, and for each dimension the
-distance of its elements."""
 """Key of a node's meta data: the node of the exported graph whose value it has."""
+
+STUFFED = "tvm_insta_stuffed"
+"""Key of a node's meta data, where zeros were put between the elements of a tensor: that tensor,
+and for each dimension the distance of its elements."""
 
 
 def name_of(node: Any) -> str:
