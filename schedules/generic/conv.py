@@ -120,7 +120,7 @@ def convolution_shape(schedule: Schedule, lanes: int) -> ConvolutionShape:
     return ConvolutionShape(
         rule=rule,
         at=at,
-        padded=any(block is not consumer for block in every[:at]),
+        padded=any(block is not consumer for block in _in_front(schedule, every[:at], conv)[0]),
         height=known_extent(schedule, row),
         width=known_extent(schedule, column),
         out_blocks=known_extent(schedule, out) // lanes,
@@ -144,7 +144,9 @@ def schedule_conv(kernel: Kernel) -> tuple[str, ConvTiles]:
     consumers = find_consumers(kernel)
     schedule = kernel.schedule
     every = blocks(schedule)
-    conv, before, behind = every[shape.at], every[: shape.at], every[shape.at + 1 :]
+    conv, behind = every[shape.at], every[shape.at + 1 :]
+    before, beside = _in_front(schedule, every[: shape.at], conv)
+    behind = [*beside, *behind]
     consumer = _consumer(schedule, before, conv)
     partial = before.pop() if before and consumer is before[-1] else None
 
@@ -285,6 +287,22 @@ def fuse_epilogue(
     for block in kept:
         elementwise_pass(kernel, block)
     return [schedule.cache_write(conv, 0, "local")], not kept
+
+
+def _in_front(schedule: Any, every: list[Any], conv: Any) -> tuple[list[Any], list[Any]]:
+    """Of the blocks in front of a convolution those that feed it, and those beside it.
+
+    The latter are what its epilogue reads besides the sums: they are inlined there.
+    """
+    feeding: list[Any] = []
+    todo = [conv]
+    while todo:
+        for block in schedule.get_producers(todo.pop()):
+            if not is_among(schedule, block, feeding):
+                feeding.append(block)
+                todo.append(block)
+    before = [block for block in every if is_among(schedule, block, feeding)]
+    return before, [block for block in every if not is_among(schedule, block, feeding)]
 
 
 def _consumer(schedule: Any, before: list[Any], conv: Any) -> Any:

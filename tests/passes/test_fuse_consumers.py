@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 import tvm
 from torch import nn as torch_nn
 from tvm import relax
 
+from tests.end_to_end.test_spiking import Spiking
 from tests.passes.networks import execute, phases
 from tests.support.small import small_resnet
+from tvm_insta.passes.labels import PACKS, Label, kernel_calls
 from tvm_insta.passes.pipeline import fuse
 
 
@@ -83,13 +87,7 @@ def test_fusing_changes_no_bit(variant, reuse, dynamic):
 def test_sites_say_where_the_bits_are():
     model, x = network("insta", select=("stage1",))
     _, mod, report = fused(model, x)
-    packing = [
-        binding.value
-        for block in mod["main"].body.blocks
-        for binding in block.bindings
-        if getattr(getattr(binding.value, "op", None), "name", "") == "relax.call_tir"
-        and any(str(ty.dtype.dtype) == "uint32" for ty in outputs(binding.value))
-    ]
+    packing = packing_calls(mod)
     assert sorted(pack.kernel for pack in report.packs) == list(range(len(packing)))
     for pack in report.packs:
         call = packing[pack.kernel]
@@ -98,6 +96,28 @@ def test_sites_say_where_the_bits_are():
         constant = call.args[1].fields[int(pack.threshold.split(":")[1])]
         assert isinstance(constant, tvm.ir.GenericConst) == (pack.thresholds is not None)
     assert {pack.source.split(":")[0] for pack in report.packs} == {"argument", "output"}
+
+
+def test_sites_follow_the_bits_where_fusion_moves_calls():
+    """TVM's FuseOps puts the two images' packs in front of the two vectors'."""
+    model, x = Spiking(steps=2).eval(), torch.zeros(1, 3, 8, 8)
+    _, mod, report = fused(model, x)
+    packing = packing_calls(mod)
+    channels = [pack.channels for pack in report.packs]
+    assert sorted(channels) == [8, 8, 128, 128]
+    assert [pack.kernel for pack in report.packs] != list(range(4))  # what is to be tried
+    assert sorted(pack.kernel for pack in report.packs) == list(range(4))
+    for pack in report.packs:
+        call = packing[pack.kernel]
+        words = outputs(call)[pack.output].shape.values[-1]
+        assert int(words) == -(-pack.channels // 32)
+        own = [int(dim) for dim in place(call, pack.source).shape.values[1:]]
+        assert pack.channels in (own[-1], math.prod(own))  # vectors are compared as images lie
+
+
+def packing_calls(mod):
+    """The calls that compare with thresholds, in order."""
+    return [call for call in kernel_calls(mod) if not PACKS.isdisjoint(Label.of(call).operators)]
 
 
 def outputs(call):

@@ -18,7 +18,7 @@ from tvm_insta.codegen.plain_c import CForm
 from tvm_insta.codegen.program import Program
 from tvm_insta.codegen.relax_vm import VmForm
 from tvm_insta.compiler.options import CompileOptions
-from tvm_insta.passes.kernel_calls import PACKS
+from tvm_insta.passes.labels import PACKS
 from tvm_insta.passes.pipeline import Compiled
 from tvm_insta.runtime import manifest as manifests
 from tvm_insta.schedules import ScheduleRecord, back_end

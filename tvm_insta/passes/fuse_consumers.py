@@ -27,7 +27,6 @@ from tvm_insta.passes.fuse_channels import ChannelPlan
 from tvm_insta.passes.fused_kernels import Plan, Writer
 from tvm_insta.passes.kernel_calls import (
     MEAN,
-    PACKS,
     ROWS,
     KernelCalls,
     inner_calls,
@@ -35,6 +34,7 @@ from tvm_insta.passes.kernel_calls import (
     packs,
     symbols,
 )
+from tvm_insta.passes.labels import PACKS, Label
 from tvm_insta.passes.module_pass import module_pass
 from tvm_insta.passes.rewriter import Expr, variables
 from tvm_insta.schedules import CONVOLUTIONS, Fusion
@@ -79,7 +79,7 @@ def fuse_consumers(mod: tvm.IRModule, context: Context) -> tvm.IRModule:
     if report.packs:
         sites = _sites(calls, plan, writer)
         report.packs = [
-            replace(pack, **asdict(site)) for pack, site in zip(report.packs, sites, strict=True)
+            replace(pack, **asdict(sites[number])) for number, pack in enumerate(report.packs)
         ]
     return made
 
@@ -114,16 +114,16 @@ def _without_multiples(plan: Plan, calls: KernelCalls) -> Plan:
     return plan
 
 
-def _sites(calls: KernelCalls, plan: Plan, writer: Writer) -> list[PackSite]:
-    """Where each packing ended, in the order of the old calls."""
+def _sites(calls: KernelCalls, plan: Plan, writer: Writer) -> dict[int, PackSite]:
+    """Where each packing ended, by its number in the report."""
     packing = [var for var, value in calls.bindings.items() if packs(value)]
     leaders = [plan.leader.get(var, var) for var in packing]
     order = sorted(leaders, key=writer.emitted.index)
-    sites = []
+    sites = {}
     for var, leader in zip(packing, leaders, strict=True):
-        number = order.index(leader)
+        (pack,), number = Label.of(calls.bindings[var]).packs, order.index(leader)
         if leader not in writer.fused:
-            sites.append(PackSite(number, 0, "argument:0", "argument:1"))
+            sites[pack] = PackSite(number, 0, "argument:0", "argument:1")
             continue
         kept, wiring = writer.fused[leader]
         steps = plan.steps(leader)
@@ -132,7 +132,7 @@ def _sites(calls: KernelCalls, plan: Plan, writer: Writer) -> list[PackSite]:
             f"output:{kept.index(steps[at])}" if kind == "step" else f"argument:{at}"
             for kind, at in places[:2]
         )
-        sites.append(PackSite(number, kept.index(var), source, threshold))
+        sites[pack] = PackSite(number, kept.index(var), source, threshold)
     return sites
 
 

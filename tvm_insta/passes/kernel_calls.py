@@ -9,12 +9,9 @@ import tvm
 from tvm import relax, tirx
 from tvm.ir import Call, GlobalVar
 
-from tvm_insta.passes.labels import Label
+from tvm_insta.passes.labels import PACKS, Label
 from tvm_insta.passes.rewriter import Expr, op_name, variables
 from tvm_insta.schedules import kind_of
-
-PACKS = frozenset({"insta.threshold_pack", "insta.threshold_signs"})
-"""Operators that compare with thresholds; fused into the kernels that make what they compare."""
 
 ROWS, MEAN = "insta.moment_rows", "insta.moment_mean"
 """The same of sums, which are fused with each other, too."""

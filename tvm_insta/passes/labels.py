@@ -8,6 +8,7 @@ not depend on the names of layers.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,10 @@ from tvm_insta.passes.context import Context
 from tvm_insta.passes.module_pass import module_pass
 from tvm_insta.passes.rewriter import Expr, names, op_name
 
-_LAYERS, _OPERATORS = "layers", "operators"
+PACKS = frozenset({"insta.threshold_pack", "insta.threshold_signs"})
+"""Operators that compare with thresholds, and that `record_packs` lists."""
+
+_LAYERS, _OPERATORS, _PACKS = "layers", "operators", "packs"
 
 
 @dataclass(frozen=True)
@@ -31,39 +35,51 @@ class Label:
     Attributes:
         layers: names of layers in the report; none for a kernel that computes no layer.
         operators: names of Relax operators without "relax.", in the order of execution.
+        packs: numbers of its comparisons in `Report.packs`; fusion moves calls past each other.
     """
 
     layers: tuple[str, ...] = ()
     operators: tuple[str, ...] = ()
+    packs: tuple[int, ...] = ()
 
     @staticmethod
     def of(call: Expr) -> Label:
         """The label of a call; an empty one where it has none."""
         if not _is_kernel_call(call):
             return Label()
-        return Label(_listed(call.attrs, _LAYERS), _listed(call.attrs, _OPERATORS))
+        return Label(
+            _listed(call.attrs, _LAYERS),
+            _listed(call.attrs, _OPERATORS),
+            tuple(int(number) for number in _listed(call.attrs, _PACKS)),
+        )
 
     @staticmethod
     def joined(labels: Iterable[Label]) -> Label:
         """The label of a kernel that computes what all of these do."""
         every = list(labels)
         layers = dict.fromkeys(layer for label in every for layer in label.layers)
-        return Label(tuple(layers), tuple(name for label in every for name in label.operators))
+        return Label(
+            tuple(layers),
+            tuple(name for label in every for name in label.operators),
+            tuple(number for label in every for number in label.packs),
+        )
 
     def on(self, call: Call) -> Call:
         """The call with this label."""
-        attrs = tvm.ir.make_node(
-            "ir.DictAttrs", **{_LAYERS: list(self.layers), _OPERATORS: list(self.operators)}
-        )
+        said = {_LAYERS: list(self.layers), _OPERATORS: list(self.operators)}
+        if self.packs:
+            said[_PACKS] = [str(number) for number in self.packs]
+        attrs = tvm.ir.make_node("ir.DictAttrs", **said)
         return Call(call.op, list(call.args), attrs, call.ty_args)
 
 
 @module_pass("Legalise")
 def legalise(mod: tvm.IRModule, _: Context) -> tvm.IRModule:
     """`relax.transform.LegalizeOps`; every kernel call gets a label."""
+    numbers = itertools.count()  # calls are legalised in their order, in which packs were recorded
     found = {op_name(binding.value) for binding in _bindings(mod["main"])} - {"", "relax.call_tir"}
     table = {
-        name: _labelling(rule)
+        name: _labelling(rule, numbers)
         for name in sorted(found)
         if (rule := LEGALISATIONS.get(name) or Op.get(name).get_attr("FLegalize")) is not None
     }
@@ -102,13 +118,16 @@ def labelled(mod: tvm.IRModule, twin: tvm.IRModule) -> tvm.IRModule:
     return _with_values(mod, values)
 
 
-def _labelling(rule: Callable[[relax.BlockBuilder, Call], Expr]) -> Callable[..., Expr]:
+def _labelling(
+    rule: Callable[[relax.BlockBuilder, Call], Expr], numbers: Iterator[int]
+) -> Callable[..., Expr]:
     def legalise_and_label(builder: relax.BlockBuilder, call: Call) -> Expr:
         made = rule(builder, call)
         if op_name(made) != "relax.call_tir":
             return made
         layers = _listed(call.attrs, _LAYERS)
-        return Label(layers, (op_name(call).removeprefix("relax."),)).on(made)
+        name = op_name(call).removeprefix("relax.")
+        return Label(layers, (name,), (next(numbers),) if name in PACKS else ()).on(made)
 
     return legalise_and_label
 
