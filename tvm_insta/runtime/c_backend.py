@@ -144,7 +144,7 @@ class CBackend:
             raise _mismatch(f"what was written to {info.name} is not as long as the manifest says")
         shape = [1 if isinstance(dim, str) else dim for dim in info.shape]
         arrays = [np.frombuffer(image, np.dtype(info.dtype)).reshape(shape) for image in images]
-        return np.concatenate(arrays)
+        return np.concatenate(arrays) if shape else np.stack(arrays)
 
     def _check_interface(self) -> None:
         """Compare the shapes and dtypes of the manifest with those that the library has."""

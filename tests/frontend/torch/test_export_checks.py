@@ -78,6 +78,15 @@ TAILS: dict[str, Tail] = {
     "tolist": lambda m, x: x * sum(m.second.bias.tolist()),
     "shape in Python": lambda m, x: x / np.sqrt(x.shape[1] * x.shape[2]),
     "a constant's value": lambda m, x: x * torch.ones(3).sum().item(),
+    "a mask of a parameter": lambda m, x: x[:, m.second.bias > 0],
+    "a mask and its opposite": lambda m, x: (
+        x[:, m.second.bias > 0].sum(1) - x[:, ~(m.second.bias > 0)].sum(1)
+    ),
+    "a mask of a constant": lambda m, x: x[:, :, torch.eye(4) > 0],
+    "nonzero": lambda m, x: x[:, (m.second.bias > 0).nonzero().squeeze(1)],
+    "where": lambda m, x: x.index_select(1, torch.where(m.second.bias > 0)[0]),
+    "masked_select": lambda m, x: x * m.second.bias.masked_select(m.second.bias > 0).mean(),
+    "unique": lambda m, x: x * m.second.weight.sign().unique().numel(),
     "written with a parameter": lambda m, x: x * m.state.copy_(m.temperature * 2).item(),
 }
 

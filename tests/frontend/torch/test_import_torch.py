@@ -134,3 +134,17 @@ def test_torchscript_is_refused_by_name(make):
         import_torch(whole, [X], max_batch=4, dynamic=True)
     with pytest.raises(ImportModelError, match=said.format(" at '1'")):
         import_torch(part, [X], max_batch=4, dynamic=True)
+
+
+class _TakesMore(Net):
+    def forward(self, x, *more, mask=None, **options):
+        assert not more and mask is None and not options
+        return super().forward(x)
+
+
+def test_what_forward_could_take_besides_is_left_out():
+    imported = import_torch(_TakesMore(), [X], max_batch=4, dynamic=True)
+    assert imported.input_names == ("x",)
+    with torch.no_grad():
+        graph = trace_and_fold(_TakesMore(), [X], max_batch=4, dynamic=True)
+        assert torch.equal(graph(X[:1]), Net()(X[:1]))

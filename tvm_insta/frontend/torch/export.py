@@ -203,11 +203,15 @@ def _that_is_called(module: nn.Module) -> nn.Module:
 
 
 def _as_passed(module: nn.Module, values: Sequence[Any]) -> tuple[Any, ...]:
-    """Values of positional arguments as torch.export wants them: those of ``*args`` as a tuple."""
+    """Values of positional arguments as torch.export wants them: those of ``*args`` as a tuple.
+
+    Where nothing is left for ``*args``, it wants none.
+    """
     named = 0
     for each in inspect.signature(module.forward).parameters.values():
         if each.kind is inspect.Parameter.VAR_POSITIONAL:
-            return (*values[:named], tuple(values[named:]))
+            rest = tuple(values[named:])
+            return (*values[:named], rest) if rest else tuple(values)
         named += 1
     return tuple(values)
 

@@ -9,7 +9,8 @@ scale with ``.item()``. `tracing` lets export see what eager PyTorch does:
 - ``x.data = y`` on another tensor writes the values into x.
 - Devices other than the CPU become the CPU.
 - What is computed from parameters, buffers and constants alone has values: ``.item()``, ``if``,
-  ``numpy()`` and the like see them. They are constants of the exported graph.
+  ``numpy()`` and the like see them. They are constants of the exported graph. So are the places
+  that a mask of them chooses, as in ``x[:, self.mask]``: the size of the result is known.
 - The same on what is computed from the input is refused: the graph would hold for one input.
 """
 
@@ -58,6 +59,12 @@ _INSTEAD: dict[Any, str] = {
     _Tensor.__contains__: "choose with torch.where, or decide on parameters and shapes only",
 }
 _COMPUTE = "compute with the tensor itself, in torch"
+
+_SIZED_BY_VALUES = (
+    *(torch.nonzero, _Tensor.nonzero, torch.argwhere, _Tensor.argwhere),
+    *(torch.masked_select, _Tensor.masked_select, torch.unique, _Tensor.unique),
+)
+"""Functions whose results are as long as the values of their arguments say."""
 
 _LENGTH = _Tensor.__len__
 _CUDA = (_Tensor.cuda,)
@@ -127,14 +134,17 @@ class _Eager(TorchFunctionMode):
             result = func(*args, **kwargs)
             self._follow(func, args, kwargs, result)
             return result
-        if func in (_SET_DATA, _GET_DATA):
-            return self._data(func, args)
-        if func in _CUDA:
-            return args[0]
+        if func in (_SET_DATA, _GET_DATA, *_CUDA):
+            return args[0] if func in _CUDA else self._data(func, args)
         args = _on_cpu(func, args)
         args, given = tree_map(self._current, (args, dict(_without_device(kwargs))))
         if func in _VALUES or func is _LENGTH:
             return self._value(func, args, given)
+        if func is _Tensor.__getitem__:
+            args = (args[0], self._places(args[1]))
+        result = self._constant(func, args, given) if _sized_by_values(func, args) else None
+        if result is not None:
+            return result
         if func in WRITTEN_OUT:
             with self:  # its parts may read numbers
                 result = WRITTEN_OUT[func](*args, **given)
@@ -220,6 +230,35 @@ class _Eager(TorchFunctionMode):
         with _disable_current_modes():
             return func(value.detach(), *args[1:], **kwargs)
 
+    def _places(self, index: Any) -> Any:
+        """An index in which masks with values are the places that they choose."""
+        found: list[Any] = []
+        for each in index if isinstance(index, tuple) else (index,):
+            mask = isinstance(each, _Tensor) and each.dtype == torch.bool and each.ndim > 0
+            value = self._value_of(each) if mask else None
+            if value is None:
+                found.append(each)
+                continue
+            with _disable_current_modes():
+                found.extend(value.nonzero(as_tuple=True))
+        return tuple(found) if isinstance(index, tuple) or len(found) != 1 else found[0]
+
+    def _constant(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What a call gives on tensors with values; None where one depends on the input."""
+        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, _Tensor)]
+        at: dict[int, _Tensor] = {}
+        for tensor in given:
+            value = self._value_of(tensor)
+            if value is None:
+                return None
+            at[id(tensor)] = value
+
+        def real(leaf: Any) -> Any:
+            return at[id(leaf)].detach() if isinstance(leaf, _Tensor) else leaf
+
+        with _disable_current_modes():
+            return func(*tree_map(real, args), **tree_map(real, kwargs))
+
     def _follow(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     ) -> None:
@@ -244,6 +283,12 @@ class _Eager(TorchFunctionMode):
         values = [leaf for leaf in tree_leaves(own) if isinstance(leaf, _Tensor)]
         for tensor, value in zip(made, values, strict=False):
             self.values[tensor] = value
+
+
+def _sized_by_values(func: Any, args: tuple[Any, ...]) -> bool:
+    """Whether the size of a result depends on the values of its arguments."""
+    only_condition = func in (torch.where, _Tensor.where) and len(args) == 1
+    return func in _SIZED_BY_VALUES or only_condition
 
 
 def _undetermined(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:

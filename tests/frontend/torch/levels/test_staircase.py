@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from tests.frontend.torch.graphs import exported, results, values
 from tvm_insta.frontend.torch.graph import base_name
-from tvm_insta.frontend.torch.levels.ordered import from_order, to_order
+from tvm_insta.frontend.torch.levels.ordered import LARGEST, from_order, to_order
 from tvm_insta.frontend.torch.levels.steps import Steps
 from tvm_insta.frontend.torch.levels.values import Levels
 
@@ -135,6 +135,17 @@ def test_an_offset_moves_into_the_threshold():
     assert torch.equal(zero, -OFFSET)
     assert torch.equal(positive, torch.nextafter(-OFFSET, torch.tensor(math.inf)))
     reconstructs(graph, node, steps)
+
+
+def test_a_channel_that_is_always_zero_has_thresholds_that_nothing_reaches():
+    """Pruned channels: a mask of a parameter times the signs."""
+    mask = (OFFSET > 0).float()
+    graph = exported(lambda x: torch.sign(x) * mask, X)
+    (node,) = results(graph)
+    steps = Levels().steps(node)
+    assert isinstance(steps, Steps) and steps.values == THREE
+    # Of such a channel -inf alone, which is greater than no threshold, is taken for a negative x.
+    reconstructs(graph, node, steps, most=LARGEST)
 
 
 def test_what_others_read_is_not_passed():

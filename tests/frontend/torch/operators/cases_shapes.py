@@ -58,6 +58,12 @@ SHAPES: dict[str, Function] = {
     "ones of batch": lambda x: torch.ones(x.shape[0], 8, 6, 5) * x,
     "cls token": lambda t: torch.cat([torch.ones(1, 1, 16).expand(t.shape[0], -1, -1), t], 1),
     "repeat": lambda x: x.repeat(1, 2, 1, 1),
+    "repeat cls token": lambda t: torch.cat([torch.ones(1, 1, 16).repeat(t.shape[0], 2, 1), t], 1),
+    "repeat matrix": lambda t: t @ torch.linspace(-1, 1, 256).view(16, 16).repeat(len(t), 1, 1),
+    "repeat flat": lambda d: (
+        d + torch.arange(16.0).view(1, 16).repeat(len(d), 1).view(-1, 4, 4, 1, 1)
+    ),
+    "tile batch": lambda t: t + torch.tile(torch.linspace(-1, 1, 16), (len(t), 1, 1)),
     "repeat rank": lambda v: v.repeat(2, 1, 3).sum(0),
     "repeat space": lambda x: x.repeat(1, 1, 2, 3),
     "tile": lambda x: x.tile(1, 2, 1, 2),

@@ -242,7 +242,8 @@ def _agrees(chain: Chain, steps: Steps, samples: torch.Tensor) -> bool:
 
 def _samples(steps: Steps, low: float, high: float) -> torch.Tensor:
     finite = torch.cat([t.flatten() for t in steps.thresholds if isinstance(t, torch.Tensor)])
-    finite = distinct(finite[torch.isfinite(finite)])[:256]
+    # Where a channel has one value only, its thresholds are the largest numbers: none is near.
+    finite = distinct(finite[finite.abs() < LARGEST])[:256]
     low_end, high_end = max(low, -LARGEST), min(high, LARGEST)
     ends, sizes = torch.tensor([low_end, high_end]), _of_every_size(low_end, high_end, 2048)
     about = [from_order(to_order(finite) + offset) for offset in (-2, -1, 0, 1, 2)]

@@ -55,14 +55,21 @@ def _expand(c: Call) -> Expr:
 
 
 def _check_repeat(bound: Bound) -> tuple[str, str] | None:
-    if static(bound["repeats"]):
+    repeats, shape = bound["repeats"], bound.value("self").shape
+    sizes = [1] * (len(repeats) - len(shape)) + list(shape)
+    single = [isinstance(size, int) and size == 1 for size in sizes]
+    if all(static([times]) or one for times, one in zip(repeats, single, strict=True)):
         return None
     return "by a number of times that depends on the batch", "expand a dimension of size 1 instead"
 
 
 @converts("repeat.default", check=_check_repeat)
 def _repeat(c: Call) -> Expr:
-    return c.emit(relax.op.tile(c["self"], [int(times) for times in c["repeats"]]))
+    """A dimension of size 1 may be repeated for every image, as class tokens are."""
+    repeats = c["repeats"]
+    times = [int(each) if static([each]) else 1 for each in repeats]
+    x = c.emit(relax.op.tile(c["self"], times))
+    return x if static(repeats) else c.emit(relax.op.broadcast_to(x, c.shape))
 
 
 @converts("flip.default")
