@@ -148,3 +148,11 @@ def test_what_forward_could_take_besides_is_left_out():
     with torch.no_grad():
         graph = trace_and_fold(_TakesMore(), [X], max_batch=4, dynamic=True)
         assert torch.equal(graph(X[:1]), Net()(X[:1]))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_what_torch_ao_converted_is_refused_by_its_path():
+    network = nn.Sequential(nn.Linear(8, 4), nn.ReLU())
+    dynamic = torch.ao.quantization.quantize_dynamic(network, {nn.Linear})
+    with pytest.raises(ImportModelError, match=r"Linear at '0'.*converted.*the prepared module"):
+        import_torch(dynamic, [torch.zeros(1, 8)], max_batch=4, dynamic=True)

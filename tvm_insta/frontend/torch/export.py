@@ -137,7 +137,7 @@ def export_program(
     Raises:
         ImportModelError: the module cannot be exported.
     """
-    _check_scripted(module)
+    _check_parts(module)
     module = _that_is_called(module)
     shapes: Any = None
     if dynamic and max_batch == 1:
@@ -171,8 +171,12 @@ def check_inputs(example_inputs: Sequence[torch.Tensor]) -> None:
             )
 
 
-def _check_scripted(module: nn.Module) -> None:
-    """See that no part is TorchScript, whose code PyTorch's own tracing cannot enter."""
+_CONVERTED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
+"""Packages of the modules that torch.ao.quantization.convert makes."""
+
+
+def _check_parts(module: nn.Module) -> None:
+    """See that no part is of a kind that PyTorch's own tracing cannot enter."""
     for path, each in module.named_modules():
         if isinstance(each, torch.jit.ScriptModule):
             name = getattr(each, "original_name", type(each).__name__)
@@ -180,6 +184,12 @@ def _check_scripted(module: nn.Module) -> None:
             raise ImportModelError(
                 f"got a TorchScript module{place} ({name}), which torch.export cannot export: "
                 "compile the module that torch.jit.script or torch.jit.trace was given"
+            )
+        if type(each).__module__.startswith(_CONVERTED):
+            raise ImportModelError(
+                f"got {type(each).__name__} at {path!r}, which torch.ao.quantization converted to "
+                "kernels of its own: compile the prepared module, its observers off, or the float "
+                "module"
             )
 
 
