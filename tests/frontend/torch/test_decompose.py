@@ -49,6 +49,62 @@ class InPlace(nn.Module):
         return F.prelu(y.add_(1), torch.full((1,), 0.25))
 
 
+class Unshared(nn.Module):
+    """Writes into tensors that nothing else shares, beside constants and tensors that are made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv2d(8, 8, 3, padding=1, bias=False) for _ in "ab")
+        self.norms = nn.ModuleList(nn.BatchNorm2d(8) for _ in "ab")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norms[0](self.first(x))
+        y += self.norms[1](self.second(x))  # two tensors of equal parts
+        y = F.hardtanh(y, inplace=True)
+        y.mul_(torch.tensor([0.5])).relu_()
+        y[y > 1] = torch.tensor(0.25)
+        shift = torch.linspace(0, 1, 4) + torch.arange(4) - torch.ones(x.shape[0], 8, 1, 4)
+        y = torch.roll(F.pad(y, (1, 1)), 1, 1)[..., 1:-1] + shift.transpose(0, 1).transpose(1, 0)
+        return F.softmax(F.interpolate(2 - y, scale_factor=2), 1)
+
+
+class InputWritten(nn.Module):
+    """A write into what the caller gave."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.add_(1) * 2
+
+
+class ViewBefore(nn.Module):
+    """A write that shows in a view made before it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x * 2
+        first = y[:, :4]
+        y.relu_()
+        return first + y[:, 4:]
+
+
+class ViewThrough(nn.Module):
+    """A write into a view, which shows in the tensor."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x * 2
+        F.dropout(y, 0.5, False).view(-1).relu_()
+        return y
+
+
+class SelfAssigned(nn.Module):
+    """Operators that compute in another dtype than that of the tensor they write."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = (x * 3).to(torch.int32)
+        y += x > 0
+        z = x * 2
+        z += torch.ones(1, dtype=torch.float64)
+        return y + z
+
+
 class OwnStatistics(nn.Module):
     """Batch norm by the statistics of the batch at hand."""
 
@@ -121,13 +177,21 @@ def test_common_operators(dynamic: bool) -> None:
     check(Common(), torch.randn(1, 3, 8, 8), dynamic=dynamic, whole_program=False)
 
 
+@pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "dynamic"])
+def test_writes_into_what_nothing_else_shares(dynamic: bool) -> None:
+    check(Unshared(), torch.randn(1, 8, 4, 4), dynamic=dynamic, whole_program=False)
+
+
 @pytest.mark.parametrize(
-    "module",
-    [InPlace(), OwnStatistics(), Attention()],
-    ids=["in place", "own statistics", "attention"],
+    "kind", [InPlace, ViewBefore, ViewThrough, SelfAssigned, OwnStatistics, Attention]
 )
-def test_what_is_traced_as_a_whole(module: nn.Module) -> None:
-    check(module, torch.randn(1, 8, 2, 4), dynamic=False, whole_program=True)
+def test_what_is_traced_as_a_whole(kind: type[nn.Module]) -> None:
+    check(kind(), torch.randn(1, 8, 2, 4), dynamic=False, whole_program=True)
+
+
+def test_a_write_into_an_input_is_left_to_pytorch() -> None:
+    program = export_program(InputWritten().eval(), [torch.randn(1, 3)], max_batch=4, dynamic=True)
+    assert not decomposition._one_by_one(program.module(check_guards=False), decompositions())
 
 
 @pytest.mark.parametrize("seed", range(6))

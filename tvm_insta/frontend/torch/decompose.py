@@ -2,9 +2,10 @@
 
 `ExportedProgram.run_decompositions` traces the whole program again, which for a small network takes
 longer than all passes and code generation behind it. Nearly every network consists of operators
-that stay and of a few composites whose parts do not depend on what surrounds them. Those are
-decomposed one by one here, each kind and shape once. A program with anything else (an operator that
-writes in place, one whose parts again hold operators that are to be kept) is traced as a whole.
+that stay, of composites whose parts do not depend on what surrounds them, and of operators that
+write into a tensor that nothing else shares. Those are decomposed one by one here, each kind and
+shape once. A program with anything else (a write into a view or an input, a composite that holds
+operators that are to be kept) is traced as a whole.
 
 Both ways give the same operators in the same order.
 """
@@ -13,11 +14,15 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
+from torch._export.utils import _is_preservable_cia_op
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree
 
@@ -32,39 +37,19 @@ _WHOLE = (
 padding into assignments to a tensor without values, unpooling into sizes of the batch."""
 
 _aten = torch.ops.aten
-_BY_THEMSELVES = frozenset(
+_APART = frozenset(
     {
-        _aten.adaptive_avg_pool2d.default,
-        _aten.batch_norm.default,
-        _aten.chunk.default,
-        _aten.contiguous.default,
-        _aten.conv2d.default,
-        _aten.conv2d.padding,
-        _aten.detach.default,
-        _aten.dropout.default,
-        _aten.expand_as.default,
-        _aten.flatten.using_ints,
-        _aten.hardtanh.default,
-        _aten.layer_norm.default,
-        _aten.max_pool2d.default,
-        _aten.numpy_T.default,
-        _aten.prelu.default,
-        _aten.relu6.default,
-        _aten.reshape.default,
-        _aten.silu.default,
-        _aten.square.default,
-        _aten.to.device,
-        _aten.to.dtype,
-        _aten.to.dtype_layout,
-        _aten.to.other,
-        _aten.type_as.default,
-        _aten.view_as.default,
-        _aten.where.Scalar,
-        _aten.where.ScalarOther,
-        _aten.where.ScalarSelf,
+        *(_aten.mm.default, _aten.bmm.default, _aten.addmm.default, _aten.baddbmm.default),
+        *(_aten.mv.default, _aten.dot.default, _aten.addmv.default),
+        *(_aten.native_batch_norm.default, _aten._native_batch_norm_legit.default),
+        *(_aten._native_batch_norm_legit.no_stats, _aten._batch_norm_with_update.default),
+        _aten._scaled_dot_product_flash_attention_for_cpu.default,
     }
 )
-"""Composites whose parts are core operators, whatever their arguments."""
+"""Parts by which a composite cannot be told from one that holds an operator of `_WHOLE`, or that
+the dispatcher chooses for training."""
+_PRODUCTS = frozenset({_aten.einsum.default})
+"""Composites that make such parts themselves."""
 
 
 def _batch_norm(
@@ -78,8 +63,12 @@ def _batch_norm(
     return made.default(x, weight, bias, mean, variance, momentum, eps)[0]
 
 
-_EVALUATION: dict[Any, Callable[..., Any]] = {_aten.batch_norm.default: _batch_norm}
-"""Operators whose own decomposition by the dispatcher is that of training."""
+_GIVEN: dict[Any, Callable[..., Any]] = {
+    _aten.batch_norm.default: _batch_norm,
+    _aten.lift_fresh_copy.default: _aten.clone.default,
+    _aten.detach_.default: lambda x: x,
+}
+"""Operators that the dispatcher decomposes as for training, or not at all."""
 
 Table = dict[Any, Any]
 
@@ -129,24 +118,31 @@ def _without_writes(graph: fx.GraphModule) -> None:
 
 
 def _one_by_one(graph: fx.GraphModule, table: Table) -> bool:
-    """Decompose each node by itself; returns False, with nothing done, where that is not enough."""
-    calls = [node for node in graph.graph.nodes if node.op == "call_function"]
-    if any(node.op == "call_module" for node in graph.graph.nodes):
-        return False
-    if not all(_is_plain(node, table) or node.target in _BY_THEMSELVES for node in calls):
+    """Decompose each node by itself; returns False where that is not enough."""
+    nodes = list(graph.graph.nodes)
+    if any(node.op == "call_module" for node in nodes):
         return False
     parts: dict[Hashable, fx.Graph] = {}
-    composites = [node for node in calls if not _is_plain(node, table)]
-    for node in composites:
+    without_values = _without_values(nodes)
+    for node in nodes:
+        if node.op != "call_function" or _is_plain(node, table):
+            continue
+        written = _written(node)
+        if _writes(_operator(node)) and (written is None or not _is_unshared(written, node)):
+            return False
         if _key(node) not in parts:
             try:
-                made = _trace(node, table)
+                with without_values:
+                    made = _trace(node, table)
+                stand = _stand_for(node, made, table)
             except Exception:  # what cannot be traced by itself is traced in its program
                 return False
-            if not all(_is_plain(part, table) for part in made.nodes if part.op != "placeholder"):
+            if not stand:
                 return False
             parts[_key(node)] = made
-    for node in composites:
+        if written is not None:  # who reads the tensor from here on reads what is written
+            later = set(_behind(node))
+            written.replace_all_uses_with(node, delete_user_cb=later.__contains__)
         _inline(graph.graph, node, parts[_key(node)])
     _read_sizes_of_inputs(graph.graph)
     graph.graph.eliminate_dead_code()
@@ -159,11 +155,96 @@ def _is_plain(node: fx.Node, table: Table) -> bool:
     if node.op == "output" or node.target is operator.getitem:
         return True
     if not isinstance(node.target, torch._ops.OpOverload):
-        return node.op == "call_function" and getattr(node.target, "__module__", "") == "_operator"
+        made_of = getattr(node.target, "__module__", ""), getattr(node.target, "__name__", "")
+        return made_of[0] == "_operator" or ".".join(made_of).startswith("torch.sym_")
     if node.target in _WHOLE or node.target is _aten.sym_size.int:
         return True
-    writes = node.target._schema.is_mutable
-    return not writes and node.target not in table and not node.target._can_decompose()
+    if _writes(node.target) or node.target in _GIVEN:
+        return False
+    if node.target in table:
+        return False
+    return not node.target._can_decompose() or _is_preservable_cia_op(node.target)
+
+
+def _writes(target: torch._ops.OpOverload) -> bool:
+    return target._schema.is_mutable and target not in _GIVEN
+
+
+def _stand_for(node: fx.Node, parts: fx.Graph, table: Table) -> bool:
+    """Whether parts are those that the whole program's trace gives for a node."""
+    calls = [part for part in parts.nodes if part.op not in ("placeholder", "output")]
+    if not all(_is_plain(part, table) for part in calls):
+        return False
+    if node.target not in _PRODUCTS and any(part.target in _APART for part in calls):
+        return False
+    written = _written(node)
+    if written is None:
+        return True
+    made = parts.output_node().args[0]
+    return isinstance(made, fx.Node) and _kind(made) == _kind(written)
+
+
+def _without_values(nodes: Iterable[fx.Node]) -> AbstractContextManager[Any]:
+    """The mode in which the program was exported: tensors that are made have shapes only."""
+    values = (node.meta.get("val") for node in nodes)
+    return next((each.fake_mode for each in values if isinstance(each, FakeTensor)), nullcontext())
+
+
+def _kind(node: fx.Node) -> tuple[torch.dtype, torch.Size]:
+    return node.meta["val"].dtype, node.meta["val"].shape
+
+
+def _operator(node: fx.Node) -> torch._ops.OpOverload:
+    assert isinstance(node.target, torch._ops.OpOverload), "every other target is plain"
+    return node.target
+
+
+def _function_of(target: torch._ops.OpOverload) -> Any:
+    """The operator that returns what an operator such as ``add_`` writes; None where none does."""
+    name, overload = target._schema.name.removeprefix("aten::"), target._overloadname
+    packet = getattr(_aten, name.removesuffix("_"), None) if name.endswith("_") else None
+    return getattr(packet, overload, None)
+
+
+def _written(node: fx.Node) -> fx.Node | None:
+    """The tensor into which a node writes what it returns, None where it does anything else."""
+    target = _operator(node)
+    if not _writes(target) or _function_of(target) is None:
+        return None
+    into = [given for given in target._schema.arguments if given.is_write]
+    first = target._schema.arguments[0]
+    written = node.args[0] if into == [first] and node.args else None
+    return written if isinstance(written, fx.Node) else None
+
+
+def _is_unshared(tensor: fx.Node, writer: fx.Node) -> bool:
+    """Whether no other tensor that is there when it is written shares its memory."""
+    later = set(_behind(writer))
+    before = [user for user in tensor.users if user is not writer and user not in later]
+    return _is_new(tensor) and not any(map(_may_share, before))
+
+
+def _behind(node: fx.Node) -> list[fx.Node]:
+    found = [node]
+    while found[-1].next.op != "root":
+        found.append(found[-1].next)
+    return found[1:]
+
+
+def _is_new(node: fx.Node) -> bool:
+    """Whether a node makes memory of its own."""
+    if node.target is operator.getitem:
+        source = node.args[0]
+        return isinstance(source, fx.Node) and _is_new(source)
+    return node.op == "call_function" and not _may_share(node)
+
+
+def _may_share(node: fx.Node) -> bool:
+    """Whether what a core operator returns may be memory of an argument."""
+    if isinstance(node.target, torch._ops.OpOverload):
+        returned = node.target._schema.returns
+        return any(each.alias_info is not None for each in returned)
+    return getattr(node.target, "__module__", "") not in ("_operator", "torch")
 
 
 def _key(node: fx.Node) -> Hashable:
@@ -190,11 +271,14 @@ def _trace(node: fx.Node, table: Table) -> fx.Graph:
         given = iter(values)
         filled = [next(given) if isinstance(leaf, fx.Node) else leaf for leaf in leaves]
         args, kwargs = _pytree.tree_unflatten(filled, spec)
-        target: Any = node.target
-        return _EVALUATION.get(target, target)(*args, **kwargs)
+        target = _operator(node)
+        return (_GIVEN.get(target) or _function_of(target) or target)(*args, **kwargs)
 
-    traced = make_fx(call, decomposition_table=table)
-    return traced(*(each.meta["val"] for each in nodes)).graph
+    # Each tensor as an object of its own: those of equal parts are one, and so would be the inputs.
+    values = (each.meta["val"] for each in nodes)
+    given = [each.detach() if isinstance(each, torch.Tensor) else each for each in values]
+    with enable_python_dispatcher():  # as the whole program is traced
+        return make_fx(call, decomposition_table=table)(*given).graph
 
 
 def _inline(graph: fx.Graph, node: fx.Node, parts: fx.Graph) -> None:
