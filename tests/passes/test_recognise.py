@@ -183,6 +183,19 @@ def test_every_float_layer_says_why(reason):
     agree(module, mod, X, 1e-4)  # float32 sums of 72 products of about 1
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda x: torch.where(x > 0, 0.0, torch.softmax(x, 1)),
+        lambda x: torch.sigmoid(x) + torch.zeros(1, 1, x.shape[2], 1),
+    ],
+    ids=["under a condition", "with a constant"],
+)
+def test_conditions_and_constants_were_not_binarised(made):
+    _, report = phases(Binary(made), X)
+    assert "its input is real-valued" in report.layers[0].reason
+
+
 def ternary_weight(module):
     module.weight.data[0, 0, 0, 0] = 0.0
     return module

@@ -7,7 +7,7 @@ from tvm_insta.frontend.imported import Imported
 from tvm_insta.frontend.inputs import random_tensors
 from tvm_insta.frontend.layers import Reason, SourceLayer, WhyFloat
 from tvm_insta.frontend.sites import Site
-from tvm_insta.frontend.torch.export import export_graph
+from tvm_insta.frontend.torch.export import check_parts, export_graph
 from tvm_insta.frontend.torch.import_torch import import_torch, trace_and_fold
 from tvm_insta.frontend.torch.outputs import Output, join_outputs, joined
 from tvm_insta.frontend.torch.state import Snapshot, unchanged
@@ -21,6 +21,7 @@ __all__ = [
     "Snapshot",
     "SourceLayer",
     "WhyFloat",
+    "check_parts",
     "export_graph",
     "import_torch",
     "join_outputs",

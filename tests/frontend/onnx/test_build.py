@@ -87,6 +87,17 @@ def test_a_fixed_batch_is_compiled_as_one():
     np.testing.assert_allclose(artefact(X[:1]), by_runtime(model, {"x": X[:1]})[0], atol=1e-6)
 
 
+def test_a_reason_names_no_line_of_the_compiler():
+    weight = np.where(X[:1, :1, :3, :3] >= 0, 1, -1).astype(np.float32).repeat(X.shape[1], 1)
+    nodes = [
+        helper.make_node("Sigmoid", ["x"], ["s"]),
+        helper.make_node("Conv", ["s", "w"], ["y"], pads=[1, 1, 1, 1]),
+    ]
+    artefact = tvm_insta.build_onnx(graph(nodes, {"x": X[:1]}, {"w": weight}))
+    (layer,) = artefact.report.layers
+    assert layer.reason.startswith("its input is real-valued (the result of sigmoid)")
+
+
 def test_types_of_inputs():
     model = graph([helper.make_node("Relu", ["x"], ["y"])], {"x": X.astype(np.int32)}, out=6)
     with pytest.raises(ImportModelError, match="'x' holds int32"):

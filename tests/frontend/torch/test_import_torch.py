@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import tvm_insta
 from tests.frontend.torch.graphs import Network
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend import import_torch, trace_and_fold
@@ -134,6 +135,15 @@ def test_torchscript_is_refused_by_name(make):
         import_torch(whole, [X], max_batch=4, dynamic=True)
     with pytest.raises(ImportModelError, match=said.format(" at '1'")):
         import_torch(part, [X], max_batch=4, dynamic=True)
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+def test_parts_that_have_no_parameters_yet_are_refused_by_name():
+    module = nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(3))
+    with pytest.raises(ImportModelError, match="LazyConv2d at '0', whose parameters have no shape"):
+        tvm_insta.build(module, X)
+    module(X)
+    assert tvm_insta.build(module, X).report.layers
 
 
 class _TakesMore(Net):

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.utils._pytree import tree_leaves
 
 from tvm_insta.errors import ImportModelError
@@ -137,7 +138,7 @@ def export_program(
     Raises:
         ImportModelError: the module cannot be exported.
     """
-    _check_parts(module)
+    check_parts(module)
     module = _that_is_called(module)
     shapes: Any = None
     if dynamic and max_batch == 1:
@@ -175,9 +176,19 @@ _CONVERTED = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 """Packages of the modules that torch.ao.quantization.convert makes."""
 
 
-def _check_parts(module: nn.Module) -> None:
-    """See that no part is of a kind that PyTorch's own tracing cannot enter."""
+def check_parts(module: nn.Module) -> None:
+    """See that each part has its parameters, and is of a kind that PyTorch's tracing can enter.
+
+    Raises:
+        ImportModelError: a part is lazy and was never called, is TorchScript, or was converted by
+            torch.ao.quantization.
+    """
     for path, each in module.named_modules():
+        if isinstance(each, LazyModuleMixin) and each.has_uninitialized_params():
+            raise ImportModelError(
+                f"got {type(each).__name__} at {path!r}, whose parameters have no shape before its "
+                "first call: load the checkpoint, or call the module once, before compiling it"
+            )
         if isinstance(each, torch.jit.ScriptModule):
             name = getattr(each, "original_name", type(each).__name__)
             place = f" at {path!r}" if path else ""

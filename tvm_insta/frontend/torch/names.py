@@ -12,7 +12,8 @@ from tvm_insta.frontend.torch.graph import PARAMETERS
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _MADE_IN_FORWARD = re.compile(r"(?:.*\.)?(?:_tensor_constant|lifted_tensor_|_lifted)\w*$")
-_OURS = ("/torch/", "/site-packages/")
+_NOT_THE_USERS = ("/torch/", "/site-packages/", str(Path(__file__).parents[1]))
+"""Parts of the names of files that no network is written in: the last one executes ONNX files."""
 
 
 def module_path(node: fx.Node) -> str:
@@ -25,7 +26,7 @@ def module_path(node: fx.Node) -> str:
 def source_line(node: fx.Node) -> str:
     """File name and line of the user's code behind a node, "net.py:12"; "" where unknown."""
     frames = _FRAME.findall(str(node.meta.get("stack_trace") or ""))
-    own = [frame for frame in frames if not any(part in frame[0] for part in _OURS)]
+    own = [frame for frame in frames if not any(part in frame[0] for part in _NOT_THE_USERS)]
     if not own:
         return ""
     file, line = own[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import fx
 
 from tvm_insta.frontend.layers import Reason, WhyFloat
@@ -29,11 +30,7 @@ def why_real(node: fx.Node, levels: Levels) -> WhyFloat:
             f"its input is NaN where the tensor that is binarised is 0 (the result of {name}"
             f"{where}); torch.sign(x) or torch.where(x >= 0, 1.0, -1.0) is packed",
         )
-    binarised = [
-        source
-        for source in node.all_input_nodes
-        if is_tensor(source) and (levels.values(source) or ()) and source.op != "get_attr"
-    ]
+    binarised = [source for source in node.all_input_nodes if _is_binarised(source, levels)]
     scales = [constant(each) for each in node.all_input_nodes]
     if binarised and name in ("mul", "div"):
         several = [each.numel() for each in scales if each is not None and each.numel() > 1]
@@ -53,6 +50,13 @@ def why_real(node: fx.Node, levels: Levels) -> WhyFloat:
             f"its input is rounded to more than {MOST} levels (the result of {name}{where})",
         )
     return WhyFloat(Reason.REAL_INPUT, f"its input is real-valued (the result of {name}{where})")
+
+
+def _is_binarised(node: fx.Node, levels: Levels) -> bool:
+    """Whether a tensor takes several levels: one value is a constant, truths are a condition."""
+    if not is_tensor(node) or node.op == "get_attr" or node.meta["val"].dtype == torch.bool:
+        return False
+    return len(levels.values(node) or ()) > 1
 
 
 def _rounded(node: fx.Node) -> bool:
