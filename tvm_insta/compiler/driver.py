@@ -31,7 +31,7 @@ from tvm_insta.compiler.options import CompileOptions  # noqa: E402
 from tvm_insta.compiler.schedule_check import check_schedules  # noqa: E402
 from tvm_insta.compiler.self_check import Checked, check_compiled  # noqa: E402
 from tvm_insta.errors import InstaError  # noqa: E402
-from tvm_insta.frontend import check_parts, import_torch  # noqa: E402
+from tvm_insta.frontend import import_torch  # noqa: E402
 from tvm_insta.passes.context import Context  # noqa: E402
 from tvm_insta.passes.pipeline import PHASES, AfterPhase, run_pipeline  # noqa: E402
 from tvm_insta.passes.report import Report  # noqa: E402
@@ -182,7 +182,6 @@ def compile_module(
         amx_weights=options.amx_weights,
     )
     linker = (plain_c if options.runtime == "c" else relax_vm).require(target, options.name)
-    check_parts(module)
     images = samples(options, source.preprocessing, example_inputs)
     apart = check_batch(module, example_inputs, max_batch=options.max_batch, form=options.runtime)
     steps = ["export", *PHASES, "generate code", *([CHECK] if options.check else [])]

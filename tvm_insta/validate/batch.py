@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from tvm_insta.errors import ImportModelError
-from tvm_insta.frontend import unchanged
+from tvm_insta.frontend import check_parts, unchanged
 from tvm_insta.validate import eager
 from tvm_insta.validate.calls import check_calls
 
@@ -41,8 +41,10 @@ def check_batch(
     Raises:
         ImportModelError: the answer changes from call to call, see `check_calls`; the first
             dimension of the output is not the batch; the images influence each other and the form
-            cannot do that; or the network fails on one image or on three.
+            cannot do that; the network fails on one image or on three, or one of its parts is
+            refused by `check_parts`.
     """
+    check_parts(module)
     first = [tensor[:1] for tensor in example_inputs]
     one = check_calls(module, first, [_others(own, 3)[0] for own in first], _call)
     for output in one:

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from tvm_insta.errors import ImportModelError
@@ -184,7 +184,7 @@ def check_parts(module: nn.Module) -> None:
             torch.ao.quantization.
     """
     for path, each in module.named_modules():
-        if isinstance(each, LazyModuleMixin) and each.has_uninitialized_params():
+        if any(map(is_lazy, each.parameters(recurse=False))):
             raise ImportModelError(
                 f"got {type(each).__name__} at {path!r}, whose parameters have no shape before its "
                 "first call: load the checkpoint, or call the module once, before compiling it"
