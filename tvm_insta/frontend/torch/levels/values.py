@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +26,9 @@ from tvm_insta.frontend.torch.levels.elementwise import (
 )
 from tvm_insta.frontend.torch.levels.lattice import Lattices
 from tvm_insta.frontend.torch.levels.linear import straight_through
+from tvm_insta.frontend.torch.levels.means import exact_values, means_of, near_values
 from tvm_insta.frontend.torch.levels.moves import moved_tensors, padding_value
+from tvm_insta.frontend.torch.levels.nearby import CONTINUOUS, apart, clear
 from tvm_insta.frontend.torch.levels.ordered import distinct
 from tvm_insta.frontend.torch.levels.ranges import Range
 from tvm_insta.frontend.torch.levels.staircase import chains, staircase
@@ -38,6 +41,8 @@ _SEES_MINUS_ZERO = frozenset({"aten.copysign", "aten.signbit"})
 _MOST_COMBINATIONS = 4096
 _LARGEST = 1 << 22
 
+ValuesOf = Callable[[fx.Node], tuple[float, ...] | None]
+
 
 class Levels:
     """What is known of the tensors of one graph; computed when asked, and kept."""
@@ -47,6 +52,7 @@ class Levels:
         self.lattices = Lattices()
         self._steps: dict[fx.Node, Steps | None] = {}
         self._values: dict[fx.Node, tuple[float, ...] | None] = {}
+        self._nearby: dict[fx.Node, tuple[float, ...] | None] = {}
 
     def steps(self, node: fx.Node) -> Steps | None:
         """The node as a function of comparisons of one tensor, None where it is none."""
@@ -68,6 +74,17 @@ class Levels:
             self._values[node] = None
             self._values[node] = self._find_values(node)
         return self._values[node]
+
+    def nearby(self, node: fx.Node) -> tuple[float, ...] | None:
+        """Numbers, ascending, next to which all elements of the node lie; None where not known.
+
+        They are those of `values`, and numbers that PyTorch and the artefact round on their own,
+        as the mean of three thirds. Each element is far nearer to its number than to any other.
+        """
+        if node not in self._nearby:
+            self._nearby[node] = None
+            self._nearby[node] = apart(self.values(node)) or clear(self._find_nearby(node))
+        return self._nearby[node]
 
     # -- functions of comparisons ----------------------------------------------------------------
 
@@ -136,6 +153,9 @@ class Levels:
         if base_name(node) in ("aten.full", "aten.full_like"):
             number = node.args[1]
             return _set([number]) if isinstance(number, (int, float)) else None
+        return self._computed(node)
+
+    def _computed(self, node: fx.Node) -> tuple[float, ...] | None:
         steps = self.steps(node)
         if steps is not None:
             return _set(steps.values)
@@ -144,16 +164,29 @@ class Levels:
         if is_elementwise(node):
             hard = straight_through(node, self)
             return self.values(hard) if hard is not None else self._combined(node)
-        return self._moved(node)
+        means = means_of(node)
+        if means is None:
+            return self._moved(node, self.values)
+        summed = self.values(means.source)
+        return _set_or_none(None if summed is None else exact_values(means, summed))
 
-    def _moved(self, node: fx.Node) -> tuple[float, ...] | None:
+    def _find_nearby(self, node: fx.Node) -> tuple[float, ...] | None:
+        means = means_of(node)
+        if means is not None:
+            summed = self.nearby(means.source)
+            return _set_or_none(None if summed is None else near_values(means, summed))
+        if base_name(node) in CONTINUOUS:
+            return self._combinations(node, self.nearby)
+        return None if is_elementwise(node) else self._moved(node, self.nearby)
+
+    def _moved(self, node: fx.Node, values_of: ValuesOf) -> tuple[float, ...] | None:
         """The values of tensors whose elements were moved, and what was padded."""
         moved = moved_tensors(node)
         if not moved:
             return None
         found: list[float] = []
         for source in moved:
-            values = self.values(source)
+            values = values_of(source)
             if values is None:
                 return None
             found += values
@@ -172,8 +205,11 @@ class Levels:
             together = _of_mask(node)
         if together is not None:
             return together
+        return self._combinations(node, self.values)
+
+    def _combinations(self, node: fx.Node, values_of: ValuesOf) -> tuple[float, ...] | None:
         operands = [each for each in node.all_input_nodes if is_tensor(each)]
-        sets = [self.values(operand) for operand in operands]
+        sets = [values_of(operand) for operand in operands]
         if not sets or any(each is None for each in sets):
             return None
         if math.prod(len(each or ()) for each in sets) > _MOST_COMBINATIONS:
@@ -241,6 +277,10 @@ def _set(values: Any) -> tuple[float, ...] | None:
     if not found or len(found) > MOST or not all(map(math.isfinite, found)):
         return None
     return tuple(found)
+
+
+def _set_or_none(values: Sequence[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else _set(values)
 
 
 def _monotone(values: list[float]) -> bool:
