@@ -111,11 +111,19 @@ def _apply(node: fx.Node, source: fx.Node, x: fx.Node) -> fx.Node | None:
     return _apply_call(node, source, x)
 
 
-def _apply_call(node: fx.Node, source: fx.Node, x: fx.Node) -> fx.Node | None:
+def _apply_call(
+    node: fx.Node, source: fx.Node, x: fx.Node, before: fx.Node | None = None
+) -> fx.Node | None:
     if node.kwargs:
         return None
+    read = node.args[0]
+    if read is not source and isinstance(read, fx.Node):  # a pool of a padded image: pad x as well
+        padded = _apply_call(read, source, x, before or node)
+        if padded is None:
+            return None
+        source, x = read, padded
     args = fx.map_arg(node.args, lambda arg: x if arg is source else arg)
-    return call(node, node.target, args)  # type: ignore[arg-type]
+    return call(before or node, node.target, args)  # type: ignore[arg-type]
 
 
 def roots_of(node: fx.Node, levels: Levels) -> tuple[str, ...]:
