@@ -21,7 +21,7 @@ POOLS = {
     "same_upper": ("MaxPool", {"kernel_shape": K23, "auto_pad": "SAME_UPPER"}, 2),
     "same_lower": ("MaxPool", {"kernel_shape": K2, "auto_pad": "SAME_LOWER"}, 2),
     "rounded_up": ("MaxPool", {"kernel_shape": K2, "strides": K2, "ceil_mode": 1}, 2),
-    "dilated": ("MaxPool", K22D | {"pads": [0, 0, 2, 1]}, 2),
+    "dilated": ("MaxPool", K22D | {"pads": [0, 0, 1, 1]}, 2),
     "mean": ("AveragePool", {"kernel_shape": K2}, 4),
     "mean_same": ("AveragePool", {"kernel_shape": [1, 2], "auto_pad": "SAME_UPPER"}, 4),
     "mean_counted": (

@@ -90,7 +90,8 @@ def chains(node: fx.Node) -> Iterator[Chain]:
     frontier, inside = {node}, set[fx.Node]()
     while len(inside) < _LONGEST:
         last = max(frontier, key=order.__getitem__)
-        if frontier == {last} and last is not node:
+        whole = len(shape_of(last)) == len(shape_of(node))  # constants have no dimension more
+        if frontier == {last} and last is not node and whole:
             nodes = tuple(sorted(inside, key=order.__getitem__))
             private = all(set(each.users) <= inside for each in nodes if each is not node)
             yield Chain(last, nodes, private)
