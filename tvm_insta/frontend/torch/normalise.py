@@ -30,7 +30,7 @@ from tvm_insta.frontend.torch.graph import (
     matrix,
     shape_of,
 )
-from tvm_insta.frontend.torch.levels.elementwise import is_elementwise
+from tvm_insta.frontend.torch.levels.elementwise import boundaries, is_elementwise
 
 _COPIES = frozenset(
     f"aten.{name}" for name in "clone alias detach lift_fresh_copy contiguous positive".split()
@@ -262,7 +262,8 @@ def _uniform_value(node: fx.Node, uniform: dict[fx.Node, torch.Tensor]) -> torch
     if base_name(node) in ("aten.full", "aten.full_like"):
         number = node.args[1]
         return torch.tensor(number, dtype=dtype) if isinstance(number, (int, float)) else None
-    if not is_elementwise(node) and base_name(node) not in _EXPANDED:
+    known_operator = is_elementwise(node) or base_name(node) in _EXPANDED
+    if not known_operator or boundaries(node) is not None:  # which must keep their dimension
         return None
     known = _uniform_operands(node, uniform)
     if not known:

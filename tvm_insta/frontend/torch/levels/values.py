@@ -19,6 +19,7 @@ from torch import fx
 
 from tvm_insta.frontend.torch.graph import base_name, constant, is_tensor, shape_of
 from tvm_insta.frontend.torch.levels.elementwise import (
+    boundaries,
     evaluate,
     is_elementwise,
     same_shape,
@@ -166,7 +167,7 @@ class Levels:
             return self.values(hard) if hard is not None else self._combined(node)
         means = means_of(node)
         if means is None:
-            return self._moved(node, self.values)
+            return _positions(node) or self._moved(node, self.values)
         summed = self.values(means.source)
         return _set_or_none(None if summed is None else exact_values(means, summed))
 
@@ -210,7 +211,7 @@ class Levels:
     def _combinations(self, node: fx.Node, values_of: ValuesOf) -> tuple[float, ...] | None:
         operands = [each for each in node.all_input_nodes if is_tensor(each)]
         sets = [values_of(operand) for operand in operands]
-        if not sets or any(each is None for each in sets):
+        if not sets or boundaries(node) is not None or any(each is None for each in sets):
             return None
         if math.prod(len(each or ()) for each in sets) > _MOST_COMBINATIONS:
             return None
@@ -258,6 +259,15 @@ def _of_mask(node: fx.Node) -> tuple[float, ...] | None:
     if not isinstance(mask, int) or not 0 <= mask < MOST:
         return None
     return _set(value & mask for value in range(MOST))
+
+
+def _positions(node: fx.Node) -> tuple[float, ...] | None:
+    """Where the largest or smallest of a few elements lies: one number for each of them."""
+    given: Any = node.args
+    if base_name(node) not in ("aten.argmax", "aten.argmin") or len(given) < 2:
+        return None
+    count = None if given[1] is None else shape_of(given[0])[given[1]]
+    return _set(range(count)) if isinstance(count, int) and count <= MOST else None
 
 
 def _column(values: tuple[float, ...], like: fx.Node) -> torch.Tensor:
