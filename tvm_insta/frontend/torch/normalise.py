@@ -7,7 +7,8 @@
   operator broadcasts it anyway.
 - What is computed twice is computed once; constants that are equal are one.
 - A product with factors, and what is added to it, are operators of their own.
-- A product with a constant on its left is one with it on its right, of transposed tensors.
+- A product with a constant on its left is one with it on its right, of transposed tensors; one with
+  a vector is a layer of one output.
 - Circular padding is a concatenation of slices.
 - An assignment under a mask (``y[x >= 0] = 1``) is a choice between two tensors.
 """
@@ -185,6 +186,10 @@ def _constant_on_the_right(node: fx.Node) -> None:
     left, right = node.args[:2]
     assert isinstance(left, fx.Node) and isinstance(right, fx.Node)
     transpose, rank = torch.ops.aten.permute.default, len(shape_of(right))
+    vector = constant(right)
+    if vector is not None and vector.ndim == 1 and len(shape_of(left)) > 1:
+        _by_a_vector(node, left, buffer(node, vector[None], "matrix", source=right))
+        return
     weight = matrix(left, rank)
     if weight is None or constant(right) is not None:
         return
@@ -194,6 +199,15 @@ def _constant_on_the_right(node: fx.Node) -> None:
         node, torch.ops.aten.linear.default, (call(node, transpose, (right, order)), kernel)
     )
     result = call(node, transpose, (product, order), source=node.meta.get(SOURCE, ""))
+    node.replace_all_uses_with(result)
+    node.graph.erase_node(node)
+
+
+def _by_a_vector(node: fx.Node, left: fx.Node, row: fx.Node) -> None:
+    """``x @ w`` of a vector w: a layer of one output."""
+    product = call(node, torch.ops.aten.linear.default, (left, row))
+    source = node.meta.get(SOURCE, "")
+    result = call(node, torch.ops.aten.select.int, (product, -1, 0), source=source)
     node.replace_all_uses_with(result)
     node.graph.erase_node(node)
 
