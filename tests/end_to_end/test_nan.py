@@ -169,7 +169,11 @@ class PooledLevels(Quantised):
 
     quantisers = tuple(
         (lambda x, pool=pool, levels=levels: pool(levels(x)))
-        for pool in (lambda q: F.max_pool2d(q, 2), lambda q: -F.max_pool2d(-q, 2))
+        for pool in (
+            lambda q: F.max_pool2d(q, 2),
+            lambda q: -F.max_pool2d(-q, 2),
+            lambda q: F.avg_pool2d(q, 2),
+        )
         for levels in (
             torch.sign,
             lambda x: torch.where(x >= 0, 1.0, -1.0),

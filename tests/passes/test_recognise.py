@@ -167,10 +167,15 @@ REASONS = {
     "its weights are real-valued": float_weight(Binary(SPELLINGS["where ge"])),
     "they are not evenly spaced": uneven_weight(Binary(SPELLINGS["where ge"])),
     "its input is real-valued": Binary(torch.relu),
-    "its input was binarised and then changed by avg_pool2d in networks.py": Binary(
+    "its input was binarised and then changed by _softmax in networks.py": Binary(
+        lambda x: F.softmax(torch.sign(x), 1)
+    ),
+    "mean of up to 9 elements of 3 levels each (avg_pool2d in networks.py": Binary(
         lambda x: F.avg_pool2d(torch.sign(x), 3, 1, 1)
     ),
-    "its input takes the values 0, 1, 3": Binary(lambda x: (x >= 0).float() + 2 * (x > 1).float()),
+    "its input takes the values 0, 1, 3.3": Binary(
+        lambda x: (x >= 0).float() + 2.3 * (x > 1).float()
+    ),
 }
 
 
@@ -205,6 +210,11 @@ BINARY_TOO = {
     "ternary weights": (ternary_weight(Binary(SPELLINGS["where ge"])), (1, 2, 2)),
     "max pool of signs": (Binary(lambda x: F.max_pool2d(torch.sign(x), 3, 1, 1)), (2, 1, 1)),
     "values 0.25 and 1": (Binary(lambda x: torch.where(x >= 0, 1.0, 0.25)), (1, 1, 1)),
+    "values 0, 1 and 3": (Binary(lambda x: (x >= 0).float() + 2 * (x > 1).float()), (2, 1, 1)),
+    "average pool of signs": (
+        Binary(lambda x: F.avg_pool2d(torch.where(x >= 0, 1.0, -1.0), 2)),
+        (3, 1, 1),
+    ),
     "three levels": (Binary(code([-0.5, 0.5])), (2, 1, 1)),
     "sign": (Binary(torch.sign), (2, 1, 1)),
 }

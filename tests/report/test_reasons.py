@@ -70,7 +70,7 @@ LAYERS = {
     Reason.UNDEFINED_AT_ZERO: lambda: Layer(lambda x: x / x.abs()),
     Reason.INPUT_CHANGED: lambda: Layer(lambda x: torch.softmax(torch.sign(x), 1)),
     Reason.MANY_LEVELS: lambda: Layer(lambda x: torch.round(torch.clamp(x, 0, 1) * 20) / 20),
-    Reason.UNEVEN_LEVELS: lambda: Layer(lambda x: staircase(x, (0.0, 1.0, 5.0, 7.0))),
+    Reason.UNEVEN_LEVELS: lambda: Layer(lambda x: staircase(x, (0.0, 1.0, 5.0, 7.3))),
     Reason.CHANNEL_LEVELS: lambda: Layer(lambda x: torch.sign(x) * SCALES),
     Reason.OFFSET_LEVELS: Product,
     Reason.REAL_WEIGHTS: lambda: Layer(

@@ -9,7 +9,7 @@ ADVICE = {
     "undefined-at-zero": "give 0 a sign, e.g. torch.where(x >= 0, 1.0, -1.0) in place of x / |x|",
     "input-changed": "move what lies between the quantiser and the layer in front of the "
     "quantiser, or behind the layer",
-    "many-levels": "quantise its input to fewer bits",
+    "many-levels": "quantise its input to fewer bits, or average fewer elements of it",
     "uneven-levels": "use evenly spaced levels, base + step * code",
     "channel-levels": "use one scale for all channels of the activation; scales by output channel "
     "belong behind the layer",

@@ -67,12 +67,17 @@ def source_of(node: fx.Node) -> str:
 
 
 def call(
-    before: fx.Node, target: Callable[..., Any], args: Sequence[Any], *, source: str = ""
+    before: fx.Node,
+    target: Callable[..., Any],
+    args: Sequence[Any],
+    *,
+    source: str = "",
+    kwargs: dict[str, Any] | None = None,
 ) -> fx.Node:
     """Insert a call in front of a node, with its fake value and the module path of that node."""
     graph = before.graph
     with graph.inserting_before(before):
-        node = graph.call_function(target, tuple(args))
+        node = graph.call_function(target, tuple(args), kwargs)
     node.meta = {
         key: before.meta[key] for key in ("nn_module_stack", "stack_trace") if key in before.meta
     }

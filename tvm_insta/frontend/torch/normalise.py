@@ -7,7 +7,8 @@
   operator broadcasts it anyway.
 - What is computed twice is computed once; constants that are equal are one.
 - A product with factors, and what is added to it, are operators of their own.
-- A product with a constant on its left is one with it on its right, of transposed tensors.
+- A product with a constant on its left is one with it on its right, of transposed tensors; one with
+  a vector is a layer of one output.
 - Circular padding is a concatenation of slices.
 - An assignment under a mask (``y[x >= 0] = 1``) is a choice between two tensors.
 """
@@ -30,7 +31,7 @@ from tvm_insta.frontend.torch.graph import (
     matrix,
     shape_of,
 )
-from tvm_insta.frontend.torch.levels.elementwise import is_elementwise
+from tvm_insta.frontend.torch.levels.elementwise import boundaries, is_elementwise
 
 _COPIES = frozenset(
     f"aten.{name}" for name in "clone alias detach lift_fresh_copy contiguous positive".split()
@@ -185,6 +186,10 @@ def _constant_on_the_right(node: fx.Node) -> None:
     left, right = node.args[:2]
     assert isinstance(left, fx.Node) and isinstance(right, fx.Node)
     transpose, rank = torch.ops.aten.permute.default, len(shape_of(right))
+    vector = constant(right)
+    if vector is not None and vector.ndim == 1 and len(shape_of(left)) > 1:
+        _by_a_vector(node, left, buffer(node, vector[None], "matrix", source=right))
+        return
     weight = matrix(left, rank)
     if weight is None or constant(right) is not None:
         return
@@ -194,6 +199,15 @@ def _constant_on_the_right(node: fx.Node) -> None:
         node, torch.ops.aten.linear.default, (call(node, transpose, (right, order)), kernel)
     )
     result = call(node, transpose, (product, order), source=node.meta.get(SOURCE, ""))
+    node.replace_all_uses_with(result)
+    node.graph.erase_node(node)
+
+
+def _by_a_vector(node: fx.Node, left: fx.Node, row: fx.Node) -> None:
+    """``x @ w`` of a vector w: a layer of one output."""
+    product = call(node, torch.ops.aten.linear.default, (left, row))
+    source = node.meta.get(SOURCE, "")
+    result = call(node, torch.ops.aten.select.int, (product, -1, 0), source=source)
     node.replace_all_uses_with(result)
     node.graph.erase_node(node)
 
@@ -262,7 +276,8 @@ def _uniform_value(node: fx.Node, uniform: dict[fx.Node, torch.Tensor]) -> torch
     if base_name(node) in ("aten.full", "aten.full_like"):
         number = node.args[1]
         return torch.tensor(number, dtype=dtype) if isinstance(number, (int, float)) else None
-    if not is_elementwise(node) and base_name(node) not in _EXPANDED:
+    known_operator = is_elementwise(node) or base_name(node) in _EXPANDED
+    if not known_operator or boundaries(node) is not None:  # which must keep their dimension
         return None
     known = _uniform_operands(node, uniform)
     if not known:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
 from torch import fx
 
 from tvm_insta.frontend.layers import Reason, WhyFloat
+from tvm_insta.frontend.torch.levels.grid import EVEN, Grid, grid_of
 from tvm_insta.frontend.torch.levels.steps import MOST, Steps
 
 _NEGATED = {"ge": "lt", "gt": "le", "le": "gt", "lt": "ge"}
 _NEVER = {"ge": torch.nan, "gt": torch.inf, "le": torch.nan, "lt": -torch.inf}
 """By comparison, a threshold for which it never holds: infinity is at least infinity."""
-_EVEN = 1e-5
-"""Largest distance of a value from the even grid, relative to its step: scales such as 1 / 3 are
-rounded to float32."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +66,32 @@ def codes_of(steps: Steps) -> Codes | WhyFloat:
     if values[0] > values[-1]:
         values, compare = values[::-1], _NEGATED[compare]
         nan = None if nan is None else count - 1 - nan
-    step = (values[-1] - values[0]) / (count - 1)
-    if any(abs(v - values[0] - step * at) > _EVEN * step for at, v in enumerate(values)):
+    grid = grid_of(values)
+    if grid is None:
         listed = ", ".join(f"{value:g}" for value in values)
         return WhyFloat(
             Reason.UNEVEN_LEVELS,
-            f"its input takes the values {listed}, which are not evenly spaced",
+            f"its input takes the values {listed}, which are not evenly spaced, nor all on an "
+            f"even grid of {MOST} places",
         )
-    bits = (count - 1).bit_length()
-    missing = 2**bits - count
+    step, nan = grid.step, None if nan is None else grid.places[nan]
+    bits = (grid.count - 1).bit_length()
+    missing = 2**bits - grid.count
     never = torch.tensor(_NEVER[compare])
-    thresholds = (*steps.thresholds, *[never] * missing)
+    thresholds = (*_over_gaps(steps.thresholds, compare, grid), *[never] * missing)
     middle = (values[0] + values[-1]) / 2
     if missing == 0 and values[0] != 0.0:
-        base, factor = (0.0 if abs(middle) <= _EVEN * step else middle), step / 2
+        base, factor = (0.0 if abs(middle) <= EVEN * step else middle), step / 2
         return Codes(compare, nan or 0, thresholds, bits, values[0], step, True, base, factor)
     return Codes(compare, nan or 0, thresholds, bits, values[0], step, False, values[0], step)
+
+
+def _over_gaps(
+    thresholds: tuple[torch.Tensor | fx.Node, ...], compare: str, grid: Grid
+) -> tuple[torch.Tensor | fx.Node, ...]:
+    """The thresholds, each as often as the code rises there: by 2 from 1 to 3 of 0, 1 and 3."""
+    rises = [after - before for before, after in itertools.pairwise(grid.places)]
+    if compare in ("le", "lt"):  # of the largest number only the last threshold is not passed
+        rises.reverse()
+    pairs = zip(thresholds, rises, strict=True)
+    return tuple(threshold for threshold, rise in pairs for _ in range(rise))

@@ -13,14 +13,6 @@ from tvm_insta.frontend.torch.levels.moves import commutes, moved_tensors, takes
 from tvm_insta.frontend.torch.levels.steps import Steps
 from tvm_insta.frontend.torch.levels.values import Levels
 
-_SAME = 1e-6
-"""Values this near, relative to the largest, are one: ``q - sign(q) * 2 / 3`` of four levels has
-two values, each of them in two roundings."""
-
-_NEAR = 1e-5
-"""They are also this near relative to themselves, or to 1. Beside a level of -1e9, which masks, +1
-and -1 are near relative to the largest, and are no roundings of one number."""
-
 
 def compared(node: fx.Node, levels: Levels) -> Steps | None:
     """A level tensor as comparisons of one tensor; None where its values are not few.
@@ -31,26 +23,23 @@ def compared(node: fx.Node, levels: Levels) -> Steps | None:
     steps = _behind_moves(node, levels)
     if steps is not None:
         return steps
-    values = _apart(levels.values(node))
+    values = levels.nearby(node)
     if values is None or len(values) < 2 or node.meta["val"].dtype != torch.float32:
         return None
     middles = tuple(
         torch.tensor((a + b) / 2, dtype=torch.float32) for a, b in itertools.pairwise(values)
     )
-    return Steps(node, "ge", middles, values)
+    return Steps(node, "ge", middles, values, None if _passes_nan(node, levels) else 0)
 
 
-def _apart(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
-    """The values, ascending, those that rounding has moved apart taken as one."""
-    if values is None:
-        return None
-    largest = max(abs(value) for value in values)
-    kept = [values[0]]
-    for value in values[1:]:
-        gap, size = value - kept[-1], max(abs(value), abs(kept[-1]))
-        if gap > _SAME * largest or gap > _NEAR * max(size, 1.0):
-            kept.append(value)
-    return tuple(kept)
+def _passes_nan(node: fx.Node, levels: Levels) -> bool:
+    """Whether a tensor of few values is NaN where a compared one is: ``sign(NaN)`` is no level."""
+    steps = levels.steps(node)
+    if steps is not None:
+        return steps.nan is None and not levels.never_nan(steps.x)
+    if not is_tensor(node) or not node.meta["val"].is_floating_point():
+        return False
+    return any(_passes_nan(source, levels) for source in node.all_input_nodes)
 
 
 def _behind_moves(node: fx.Node, levels: Levels) -> Steps | None:
@@ -122,11 +111,19 @@ def _apply(node: fx.Node, source: fx.Node, x: fx.Node) -> fx.Node | None:
     return _apply_call(node, source, x)
 
 
-def _apply_call(node: fx.Node, source: fx.Node, x: fx.Node) -> fx.Node | None:
+def _apply_call(
+    node: fx.Node, source: fx.Node, x: fx.Node, before: fx.Node | None = None
+) -> fx.Node | None:
     if node.kwargs:
         return None
+    read = node.args[0]
+    if read is not source and isinstance(read, fx.Node):  # a pool of a padded image: pad x as well
+        padded = _apply_call(read, source, x, before or node)
+        if padded is None:
+            return None
+        source, x = read, padded
     args = fx.map_arg(node.args, lambda arg: x if arg is source else arg)
-    return call(node, node.target, args)  # type: ignore[arg-type]
+    return call(before or node, node.target, args)  # type: ignore[arg-type]
 
 
 def roots_of(node: fx.Node, levels: Levels) -> tuple[str, ...]:
@@ -146,7 +143,7 @@ def roots_of(node: fx.Node, levels: Levels) -> tuple[str, ...]:
             for threshold in steps.thresholds:
                 if isinstance(threshold, fx.Node):
                     seen.add(threshold)
-        elif is_tensor(each) and (each.op == "placeholder" or levels.values(each) is None):
+        elif is_tensor(each) and (each.op == "placeholder" or levels.nearby(each) is None):
             found[source_of(each)] = None
         else:
             for source in each.all_input_nodes:

@@ -18,7 +18,7 @@ ELEMENTWISE = frozenset(
         "hardswish hardtanh heaviside isinf isnan le leaky_relu log logical_and logical_not "
         "logical_or logical_xor lt maximum minimum mul ne neg pow reciprocal relu remainder round "
         "rsqrt rsub sgn sigmoid sign signbit silu softplus sqrt square sub tanh trunc where "
-        "_to_copy masked_fill lerp hardshrink softshrink threshold"
+        "_to_copy masked_fill lerp hardshrink softshrink threshold bucketize searchsorted"
     ).split()
 )
 
@@ -28,7 +28,7 @@ ROUNDED_ONCE = frozenset(
         "abs add bitwise_and bitwise_not bitwise_or bitwise_xor ceil clamp clamp_max clamp_min div "
         "eq floor ge gt hardtanh heaviside isinf isnan le leaky_relu logical_and logical_not "
         "logical_or logical_xor lt maximum minimum mul ne neg relu round rsub sign sgn sub trunc "
-        "where _to_copy masked_fill hardsigmoid threshold"
+        "where _to_copy masked_fill hardsigmoid threshold bucketize searchsorted"
     ).split()
 )
 """Those whose every step is rounded to nearest, so that all implementations of them agree and a
@@ -37,7 +37,26 @@ composition of monotone ones is monotone. tanh, exp and the like are approximati
 
 def is_elementwise(node: Any) -> bool:
     """Whether a node computes each element from one element of each operand."""
-    return base_name(node) in ELEMENTWISE
+    return base_name(node) in ELEMENTWISE and _looks_up_in_one_row(node)
+
+
+def _looks_up_in_one_row(node: fx.Node) -> bool:
+    """False for a search in rows of boundaries, in computed ones, or by a permutation of them."""
+    row = boundaries(node)
+    if row is None:
+        return True
+    value = constant(row)
+    return value is not None and value.ndim == 1 and node.kwargs.get("sorter") is None
+
+
+def boundaries(node: fx.Node) -> Any:
+    """The numbers among which ``bucketize`` and ``searchsorted`` look elements up; None for others.
+
+    They do not broadcast: each element is compared with all of them.
+    """
+    name = base_name(node)
+    at = {"aten.bucketize": 1, "aten.searchsorted": 0}.get(name)
+    return None if at is None else node.args[at]
 
 
 def tensor_operands(node: fx.Node) -> list[fx.Node]:

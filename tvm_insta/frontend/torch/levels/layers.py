@@ -42,6 +42,7 @@ from tvm_insta.frontend.torch.levels.reasons import why_real
 from tvm_insta.frontend.torch.levels.steps import Steps
 from tvm_insta.frontend.torch.levels.values import Levels
 from tvm_insta.frontend.torch.levels.weights import Planes, decompose
+from tvm_insta.frontend.torch.levels.written_out import product_of_sum
 from tvm_insta.frontend.torch.names import Names, source_line
 
 _aten = torch.ops.aten
@@ -88,7 +89,8 @@ class _Rewrite:
 
     def run(self) -> None:
         graph = self.module.graph
-        for node in list(graph.nodes):
+        for each in list(graph.nodes):
+            node = product_of_sum(each, self.levels) or each
             form = form_of(node)
             if form is None:
                 if base_name(node) == "aten.convolution":

@@ -7,10 +7,12 @@ as in front, where it is one number for all elements.
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import torch
 from torch import fx
 
-from tvm_insta.frontend.torch.graph import base_name, is_tensor
+from tvm_insta.frontend.torch.graph import base_name, is_tensor, shape_of
 
 _ONE_INPUT = frozenset(
     f"aten.{name}"
@@ -47,10 +49,14 @@ _KEEPS_CHANNELS = frozenset(
 """Of ``[N, C, H, W]``: the elements of a channel stay in it, and every channel is treated alike."""
 
 
+_POOLS = frozenset({"aten.max_pool2d_with_indices", "aten.max_pool2d"})
+
+
 def moved_tensors(node: fx.Node) -> list[fx.Node] | None:
     """The tensors whose elements a node's elements are, None where the operator computes.
 
-    Padding with a number is told by `padding_value`.
+    Padding with a number is told by `padding_value`; that of a maximum pool with -infinity, which
+    is no element of the result, is passed over.
     """
     name = base_name(node)
     if str(node.target) == "<built-in function getitem>":
@@ -59,7 +65,7 @@ def moved_tensors(node: fx.Node) -> list[fx.Node] | None:
             return moved_tensors(source)
         return moved_tensors(source) if base_name(source) in _LISTS else None  # type: ignore[arg-type]
     if name in _ONE_INPUT or name == "aten.constant_pad_nd":
-        source = node.args[0]
+        source = _behind_padding(node) or node.args[0]
         return [source] if isinstance(source, fx.Node) and is_tensor(source) else None
     if name in _INSERTS:
         return [each for each in node.args[:2] if isinstance(each, fx.Node)]
@@ -67,6 +73,30 @@ def moved_tensors(node: fx.Node) -> list[fx.Node] | None:
         sources = node.args[0] if isinstance(node.args[0], (list, tuple)) else node.args
         return [each for each in sources if isinstance(each, fx.Node)]
     return None
+
+
+def _behind_padding(node: fx.Node) -> fx.Node | None:
+    """The image of a maximum pool that was padded with -infinity, which is never the maximum.
+
+    PyTorch's pool pads both sides alike, by half a window at most; who pads otherwise (ONNX, "SAME"
+    of TensorFlow) pads the image first. None where a window lies in the padding alone, and for any
+    other node.
+    """
+    if base_name(node) not in _POOLS:
+        return None
+    pad, *geometry = node.args
+    row = base_name(pad) == "aten.unsqueeze" and pad.args[1] == -2  # type: ignore[union-attr]
+    pad = pad.args[0] if row else pad  # type: ignore[union-attr]
+    if not isinstance(pad, fx.Node) or padding_value(pad) != -math.inf:
+        return None
+    source: Any = pad.args[0]
+    sizes = [1, *([] if row else [1]), *shape_of(source)[-1 if row else -2 :]]
+    if not all(isinstance(size, int) for size in sizes):
+        return None
+    inside = torch.ops.aten.constant_pad_nd.default(torch.zeros(sizes), *pad.args[1:])
+    inside = inside.unsqueeze(-2) if row else inside
+    largest = node.target(inside, *geometry)[0]  # type: ignore[operator]
+    return source if bool(torch.isfinite(largest).all()) else None
 
 
 _LISTS = frozenset({"aten.split", "aten.split_with_sizes", "aten.unbind", "aten.chunk"})

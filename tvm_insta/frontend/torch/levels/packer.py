@@ -108,8 +108,9 @@ def _named(
 ) -> tuple[fx.Node, tuple[int, ...], tuple[int, ...]]:
     """The tensor of the exported graph whose elements were turned into ``data``.
 
-    A sequence is packed as an image of height 1, a factor on the left as one on the right, and the
-    image of a transposed convolution with zeros between its elements.
+    A sequence is packed as an image of height 1, a factor on the left as one on the right, what is
+    summed in several dimensions as rows, and the image of a transposed convolution with zeros
+    between its elements.
 
     Args:
         data: what is packed.
@@ -132,6 +133,15 @@ def _named(
             places = [int(dim) % rank for dim in dims]  # type: ignore[union-attr, arg-type]
             own = [own[places.index(dim)] for dim in range(rank)]
             every = [every[places.index(dim)] for dim in range(rank)]
+        elif base == "aten.flatten":  # of the last dimensions
+            first = int(node.args[1])  # type: ignore[arg-type]
+            more = len(shape_of(node.args[0])) - rank  # type: ignore[arg-type]
+            place = own[first]
+            own = [axis + more * (axis > place) for axis in own[:first]]
+            own += range(place, place + more + 1)
+            every += [1] * more
+        elif base == "aten._to_copy":  # of truths
+            pass
         elif STUFFED in node.meta:
             node, every = node.meta[STUFFED][0], list(node.meta[STUFFED][1])
             continue

@@ -7,6 +7,8 @@ from torch import fx
 
 from tvm_insta.frontend.layers import Reason, WhyFloat
 from tvm_insta.frontend.torch.graph import base_name, constant, is_tensor
+from tvm_insta.frontend.torch.levels.means import means_of, near_values
+from tvm_insta.frontend.torch.levels.moves import moved_tensors
 from tvm_insta.frontend.torch.levels.staircase import undefined_at_zero
 from tvm_insta.frontend.torch.levels.steps import MOST
 from tvm_insta.frontend.torch.levels.values import Levels
@@ -21,6 +23,11 @@ def why_real(node: fx.Node, levels: Levels) -> WhyFloat:
     """Say where the values of a layer's input became many."""
     if node.op == "placeholder":
         return WhyFloat(Reason.NETWORK_INPUT, "its input is the network's input")
+    return _averaged(node, levels) or _became_many(node, levels)
+
+
+def _became_many(node: fx.Node, levels: Levels) -> WhyFloat:
+    """What the operator did whose result is real-valued."""
     name = base_name(node).removeprefix("aten.") or "an operator with several results"
     line = source_line(node)
     where = f" in {line}" if line else ""
@@ -57,6 +64,29 @@ def _is_binarised(node: fx.Node, levels: Levels) -> bool:
     if not is_tensor(node) or node.op == "get_attr" or node.meta["val"].dtype == torch.bool:
         return False
     return len(levels.values(node) or ()) > 1
+
+
+def _averaged(node: fx.Node, levels: Levels) -> WhyFloat | None:
+    """Why means of levels are not packed, whether they were moved about since or not."""
+    while (means := means_of(node)) is None:
+        moved = moved_tensors(node)
+        if moved is None or len(moved) != 1:
+            return None
+        (node,) = moved
+    summed = levels.nearby(means.source)
+    found = None if summed is None else near_values(means, summed)
+    if summed is None or (found is not None and len(found) <= MOST):
+        return None
+    line, name = source_line(node), base_name(node).removeprefix("aten.")
+    where = f"{name} in {line}" if line else name
+    same = len({count for count, _ in means.windows}) == 1
+    many = f"more than {MOST}" if found is None else str(len(found))
+    return WhyFloat(
+        Reason.MANY_LEVELS,
+        f"its input is a {'mean' if means.divided else 'sum'} of {'' if same else 'up to '}"
+        f"{means.most} elements of {len(summed)} levels each ({where}), "
+        f"which has {many} levels, but at most {MOST} are packed",
+    )
 
 
 def _rounded(node: fx.Node) -> bool:

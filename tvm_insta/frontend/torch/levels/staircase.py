@@ -23,6 +23,7 @@ from torch import fx
 from tvm_insta.frontend.torch.graph import base_name, constant, shape_of
 from tvm_insta.frontend.torch.levels.elementwise import (
     ROUNDED_ONCE,
+    boundaries,
     evaluate,
     is_elementwise,
     same_shape,
@@ -77,7 +78,7 @@ class Chain:
         for node in self.nodes:
             for operand in tensor_operands(node):
                 value = constant(operand)
-                if value is None:
+                if value is None or operand is boundaries(node):
                     continue
                 own = [1] * (rank - value.ndim) + list(value.shape)
                 shape = [max(a, b) for a, b in zip(shape, own, strict=True)]
@@ -90,11 +91,14 @@ def chains(node: fx.Node) -> Iterator[Chain]:
     frontier, inside = {node}, set[fx.Node]()
     while len(inside) < _LONGEST:
         last = max(frontier, key=order.__getitem__)
-        if frontier == {last} and last is not node:
+        whole = len(shape_of(last)) == len(shape_of(node))  # constants have no dimension more
+        if frontier == {last} and last is not node and whole:
             nodes = tuple(sorted(inside, key=order.__getitem__))
             private = all(set(each.users) <= inside for each in nodes if each is not node)
             yield Chain(last, nodes, private)
-        if base_name(last) not in ROUNDED_ONCE or not same_shape(last, node):
+        if base_name(last) not in ROUNDED_ONCE or not is_elementwise(last):
+            return
+        if not same_shape(last, node):
             return
         frontier.remove(last)
         inside.add(last)

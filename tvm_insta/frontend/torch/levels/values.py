@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import fx
 
 from tvm_insta.frontend.torch.graph import base_name, constant, is_tensor, shape_of
 from tvm_insta.frontend.torch.levels.elementwise import (
+    boundaries,
     evaluate,
     is_elementwise,
     same_shape,
@@ -25,7 +27,9 @@ from tvm_insta.frontend.torch.levels.elementwise import (
 )
 from tvm_insta.frontend.torch.levels.lattice import Lattices
 from tvm_insta.frontend.torch.levels.linear import straight_through
+from tvm_insta.frontend.torch.levels.means import exact_values, means_of, near_values
 from tvm_insta.frontend.torch.levels.moves import moved_tensors, padding_value
+from tvm_insta.frontend.torch.levels.nearby import CONTINUOUS, apart, clear
 from tvm_insta.frontend.torch.levels.ordered import distinct
 from tvm_insta.frontend.torch.levels.ranges import Range
 from tvm_insta.frontend.torch.levels.staircase import chains, staircase
@@ -38,6 +42,8 @@ _SEES_MINUS_ZERO = frozenset({"aten.copysign", "aten.signbit"})
 _MOST_COMBINATIONS = 4096
 _LARGEST = 1 << 22
 
+ValuesOf = Callable[[fx.Node], tuple[float, ...] | None]
+
 
 class Levels:
     """What is known of the tensors of one graph; computed when asked, and kept."""
@@ -47,6 +53,7 @@ class Levels:
         self.lattices = Lattices()
         self._steps: dict[fx.Node, Steps | None] = {}
         self._values: dict[fx.Node, tuple[float, ...] | None] = {}
+        self._nearby: dict[fx.Node, tuple[float, ...] | None] = {}
 
     def steps(self, node: fx.Node) -> Steps | None:
         """The node as a function of comparisons of one tensor, None where it is none."""
@@ -68,6 +75,17 @@ class Levels:
             self._values[node] = None
             self._values[node] = self._find_values(node)
         return self._values[node]
+
+    def nearby(self, node: fx.Node) -> tuple[float, ...] | None:
+        """Numbers, ascending, next to which all elements of the node lie; None where not known.
+
+        They are those of `values`, and numbers that PyTorch and the artefact round on their own,
+        as the mean of three thirds. Each element is far nearer to its number than to any other.
+        """
+        if node not in self._nearby:
+            self._nearby[node] = None
+            self._nearby[node] = apart(self.values(node)) or clear(self._find_nearby(node))
+        return self._nearby[node]
 
     # -- functions of comparisons ----------------------------------------------------------------
 
@@ -136,6 +154,9 @@ class Levels:
         if base_name(node) in ("aten.full", "aten.full_like"):
             number = node.args[1]
             return _set([number]) if isinstance(number, (int, float)) else None
+        return self._computed(node)
+
+    def _computed(self, node: fx.Node) -> tuple[float, ...] | None:
         steps = self.steps(node)
         if steps is not None:
             return _set(steps.values)
@@ -144,16 +165,29 @@ class Levels:
         if is_elementwise(node):
             hard = straight_through(node, self)
             return self.values(hard) if hard is not None else self._combined(node)
-        return self._moved(node)
+        means = means_of(node)
+        if means is None:
+            return _positions(node) or self._moved(node, self.values)
+        summed = self.values(means.source)
+        return _set_or_none(None if summed is None else exact_values(means, summed))
 
-    def _moved(self, node: fx.Node) -> tuple[float, ...] | None:
+    def _find_nearby(self, node: fx.Node) -> tuple[float, ...] | None:
+        means = means_of(node)
+        if means is not None:
+            summed = self.nearby(means.source)
+            return _set_or_none(None if summed is None else near_values(means, summed))
+        if base_name(node) in CONTINUOUS:
+            return self._combinations(node, self.nearby)
+        return None if is_elementwise(node) else self._moved(node, self.nearby)
+
+    def _moved(self, node: fx.Node, values_of: ValuesOf) -> tuple[float, ...] | None:
         """The values of tensors whose elements were moved, and what was padded."""
         moved = moved_tensors(node)
         if not moved:
             return None
         found: list[float] = []
         for source in moved:
-            values = self.values(source)
+            values = values_of(source)
             if values is None:
                 return None
             found += values
@@ -172,9 +206,12 @@ class Levels:
             together = _of_mask(node)
         if together is not None:
             return together
+        return self._combinations(node, self.values)
+
+    def _combinations(self, node: fx.Node, values_of: ValuesOf) -> tuple[float, ...] | None:
         operands = [each for each in node.all_input_nodes if is_tensor(each)]
-        sets = [self.values(operand) for operand in operands]
-        if not sets or any(each is None for each in sets):
+        sets = [values_of(operand) for operand in operands]
+        if not sets or boundaries(node) is not None or any(each is None for each in sets):
             return None
         if math.prod(len(each or ()) for each in sets) > _MOST_COMBINATIONS:
             return None
@@ -224,6 +261,15 @@ def _of_mask(node: fx.Node) -> tuple[float, ...] | None:
     return _set(value & mask for value in range(MOST))
 
 
+def _positions(node: fx.Node) -> tuple[float, ...] | None:
+    """Where the largest or smallest of a few elements lies: one number for each of them."""
+    given: Any = node.args
+    if base_name(node) not in ("aten.argmax", "aten.argmin") or len(given) < 2:
+        return None
+    count = None if given[1] is None else shape_of(given[0])[given[1]]
+    return _set(range(count)) if isinstance(count, int) and count <= MOST else None
+
+
 def _column(values: tuple[float, ...], like: fx.Node) -> torch.Tensor:
     """Values as a tensor of a node's element type."""
     return torch.tensor(values, dtype=torch.float32).to(like.meta["val"].dtype)
@@ -241,6 +287,10 @@ def _set(values: Any) -> tuple[float, ...] | None:
     if not found or len(found) > MOST or not all(map(math.isfinite, found)):
         return None
     return tuple(found)
+
+
+def _set_or_none(values: Sequence[float] | None) -> tuple[float, ...] | None:
+    return None if values is None else _set(values)
 
 
 def _monotone(values: list[float]) -> bool:
