@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tvm_insta.frontend.byte_input import ByteInput
 from tvm_insta.frontend.imported import Imported
-from tvm_insta.frontend.inputs import random_tensors
+from tvm_insta.frontend.inputs import as_arrays, random_tensors
 from tvm_insta.frontend.layers import Reason, SourceLayer, WhyFloat
 from tvm_insta.frontend.sites import Site
 from tvm_insta.frontend.torch.export import export_graph
@@ -21,6 +21,7 @@ __all__ = [
     "Snapshot",
     "SourceLayer",
     "WhyFloat",
+    "as_arrays",
     "export_graph",
     "import_torch",
     "join_outputs",

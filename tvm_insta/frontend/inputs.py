@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
+
+_HALVES = (torch.bfloat16, torch.float16)
 
 
 def random_tensors(
@@ -17,4 +22,11 @@ def random_tensors(
         if dtype == torch.uint8
         else torch.randn(tuple(shape), generator=generator)
         for shape, dtype in kinds
+    ]
+
+
+def as_arrays(tensors: Iterable[torch.Tensor]) -> list[npt.NDArray[Any]]:
+    """Inputs as an artefact takes them: numbers of half precision as float32."""
+    return [
+        np.asarray((each.float() if each.dtype in _HALVES else each).numpy()) for each in tensors
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -67,12 +67,17 @@ def source_of(node: fx.Node) -> str:
 
 
 def call(
-    before: fx.Node, target: Callable[..., Any], args: Sequence[Any], *, source: str = ""
+    before: fx.Node,
+    target: Callable[..., Any],
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    source: str = "",
 ) -> fx.Node:
     """Insert a call in front of a node, with its fake value and the module path of that node."""
     graph = before.graph
     with graph.inserting_before(before):
-        node = graph.call_function(target, tuple(args))
+        node = graph.call_function(target, tuple(args), dict(kwargs or {}))
     node.meta = {
         key: before.meta[key] for key in ("nn_module_stack", "stack_trace") if key in before.meta
     }

@@ -12,6 +12,7 @@ from tvm_insta.frontend.imported import Imported
 from tvm_insta.frontend.torch.export import export_graph
 from tvm_insta.frontend.torch.fold import fold_constants
 from tvm_insta.frontend.torch.graph import SOURCE
+from tvm_insta.frontend.torch.half import widen_halves
 from tvm_insta.frontend.torch.levels.layers import Found, rewrite_layers
 from tvm_insta.frontend.torch.normalise import normalise
 from tvm_insta.frontend.torch.operators import prepare, sequences_to_images, transposed_to_plain
@@ -69,6 +70,7 @@ def rewrite(graph: fx.GraphModule, *, prefix: str = "", sign_of_zero: str = "exa
     for node in graph.graph.nodes:
         node.meta[SOURCE] = node.name
     fold_constants(graph)
+    widen_halves(graph)
     normalise(graph, sign_of_zero=sign_of_zero)
     sequences_to_images(graph)
     transposed_to_plain(graph)

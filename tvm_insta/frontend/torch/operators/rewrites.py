@@ -187,6 +187,20 @@ def _instance_norm(node: fx.Node) -> bool:
     return True
 
 
+def _rounding(node: fx.Node) -> bool:
+    """A cast to half precision and back is one operator, which needs no such type."""
+    half = node.args[0]
+    if name_of(half) != "aten._to_copy.default" or node.meta["val"].dtype != torch.float32:
+        return False
+    dtype, source = half.meta["val"].dtype, half.args[0]
+    if dtype not in (torch.bfloat16, torch.float16):
+        return False
+    insert = Inserter(node)
+    to = str(dtype).removeprefix("torch.")
+    replace(node, insert.call(torch.ops.tvm_insta.round_half.default, source, to))
+    return True
+
+
 def _unrepeated(node: Any) -> fx.Node | None:
     """The vector that is repeated, None where it is no repetition."""
     if name_of(node) != "aten.repeat.default" or len(node.args[1]) != 1:
@@ -200,6 +214,7 @@ _RULES: dict[str, Callable[[fx.Node], bool]] = {
     "aten.index.Tensor": _constant_indices,
     "aten._native_batch_norm_legit.no_stats": _instance_norm,
     "aten._native_batch_norm_legit_no_training.default": _instance_norm,
+    "aten._to_copy.default": _rounding,
     "aten.bucketize.Tensor": _sorted_boundaries,
     **RESAMPLING,
 }
