@@ -25,7 +25,9 @@ def around(to: str) -> np.ndarray:
     ties = (numbers.view(np.uint32) | np.uint32(1 << (cut - 1))).view(np.float32)
     small = np.float32(2.0**-25) * np.arange(-4100, 4100, dtype=np.float32)  # float16's subnormals
     near = [np.nextafter(small, np.float32(side)) for side in (-np.inf, np.inf)]
-    edges = np.float32([65519.996, 65520.0, -65520.0, 3.3961775e38, 3.4e38, np.inf, -np.inf, np.nan])
+    edges = np.float32(
+        [65519.996, 65520.0, -65520.0, 3.3961775e38, 3.4e38, np.inf, -np.inf, np.nan]
+    )
     return np.concatenate([numbers, beyond, ties, small, *near, edges])
 
 
@@ -46,7 +48,9 @@ def test_every_number_and_every_tie(to, run_op):
 @pytest.mark.parametrize("shape", [(), (3, 5), (1, 2, 3, 4)])
 def test_any_shape(shape, rng, run_op):
     data = rng.standard_normal(shape).astype(np.float32)
-    assert same(run_op(ops.round_half, data, to="bfloat16"), reference.round_half(data, to="bfloat16"))
+    assert same(
+        run_op(ops.round_half, data, to="bfloat16"), reference.round_half(data, to="bfloat16")
+    )
 
 
 @settings(max_examples=60, deadline=None)

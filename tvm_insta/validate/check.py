@@ -135,7 +135,9 @@ class _Validation:
         outputs = found if isinstance(found, tuple) else (found,)
         ours = joined([torch.from_numpy(np.asarray(each)) for each in outputs])
         trace = self.artefact.trace(*arrays) if self.packs else []
-        replay = Replay(self.graph, self.findings, self.narrow, self.halves, calibrated=self.calibrated)
+        replay = Replay(
+            self.graph, self.findings, self.narrow, self.halves, calibrated=self.calibrated
+        )
         before = self._turned()
         packed = [(pack, read_packed(trace[pack.kernel], pack)) for pack in self.packs]
         replay.run(image, packed)

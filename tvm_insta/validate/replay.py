@@ -130,7 +130,7 @@ class Replay(Replayed):
         ours: torch.Tensor,
         pick: Callable[[Any], torch.Tensor],
     ) -> str:
-        """What is wrong with a value from layers in narrow numbers or half precision, "" if nothing."""
+        """What is wrong with a value behind narrow layers or half precision, "" for nothing."""
         kinds = {self.narrow[each] for each in nodes if each in self.narrow}
         if "int8" in kinds and not self.calibrated:
             return ""

@@ -25,13 +25,9 @@ import torch
 from torch import fx
 
 from tvm_insta.frontend.torch.graph import SOURCE, base_name, buffer, call, constant
-from tvm_insta.frontend.torch.operators.refusal import refusal
+from tvm_insta.frontend.torch.operators.refusal import IN_FLOAT32, refusal
 
 HALVES = (torch.bfloat16, torch.float16)
-
-IN_FLOAT32 = (
-    "call .float() on the module and on its inputs, or cast to float32 in front of that line"
-)
 
 
 def _names(text: str) -> frozenset[str]:
@@ -56,13 +52,13 @@ _MOVE = _names(
 )
 
 _COMPUTE = _names(
-    "add sub rsub mul div pow remainder fmod atan2 sqrt rsqrt reciprocal exp exp2 expm1 log log2 "
+    "add sub rsub mul div pow remainder fmod atan2 sqrt reciprocal exp exp2 expm1 log log2 "
     "log10 log1p sin cos tan asin acos atan sinh cosh asinh acosh atanh tanh sigmoid erf silu gelu "
     "elu leaky_relu hardswish hardsigmoid softplus prelu _prelu_kernel square addcmul lerp"
 )
 _LAYERS = _names(
     "convolution linear matmul mm bmm mv addmm baddbmm _native_batch_norm_legit_no_training "
-    "native_layer_norm native_group_norm mean sum var std cumsum _softmax _log_softmax avg_pool2d "
+    "native_layer_norm native_group_norm mean sum var std cumsum _softmax avg_pool2d "
     "_adaptive_avg_pool2d upsample_bilinear2d linalg_vector_norm"
 )
 
@@ -79,6 +75,7 @@ _PROMOTING = _CHOOSE | _names(
 )
 """Operators whose other operands are rounded to the type, too."""
 
+_LAST = "transpose in front of it and behind it, or cast to float32 in front of that line"
 _SECOND_STAYS = _names("mul div")
 _KNOWN = _CHOOSE | _MOVE | _COMPUTE | _LAYERS | _COMPARE | _CASTS
 
@@ -152,6 +149,8 @@ def _widen_call(node: fx.Node, halves: dict[fx.Node, torch.dtype]) -> None:
     assert half is not None
     if name not in _KNOWN or (name == "aten.div" and "rounding_mode" in node.kwargs):
         raise refusal(node, f"in {_short(half)}", IN_FLOAT32)
+    if node.kwargs.get("alpha", 1) != 1:  # PyTorch's vectors and what is left of them differ
+        raise refusal(node, f"with alpha in {_short(half)}", "multiply by it, then add")
     if name in _CASTS:
         _widen_cast(node, halves)
         return
@@ -160,7 +159,9 @@ def _widen_call(node: fx.Node, halves: dict[fx.Node, torch.dtype]) -> None:
     if name == "aten.pow" and half == torch.bfloat16 and node.args[1] == 3:
         _round_square(node, half)
     node.args, node.kwargs = _in_float32(node.args), _in_float32(node.kwargs)
-    if name in ("aten._softmax", "aten._log_softmax"):
+    if name == "aten._softmax":
+        if node.args[1] not in (-1, node.meta["val"].ndim - 1):  # elsewhere sums are rounded, too
+            raise refusal(node, f"over other dimensions than the last in {_short(half)}", _LAST)
         node.args = (*node.args[:2], False)
     node.meta["val"] = _wide(node.meta["val"])
     if any(dtype in HALVES for dtype in before):
@@ -269,7 +270,7 @@ def _round_others(node: fx.Node, dtype: torch.dtype, halves: dict[fx.Node, torch
             continue
         args[at] = _rounded_operand(node, each, dtype)
     node.args = tuple(args)
-    for name in ("alpha", "min", "max"):
+    for name in ("min", "max"):
         if name in node.kwargs:
             node.update_kwarg(name, _rounded_operand(node, node.kwargs[name], dtype))
 

@@ -108,8 +108,6 @@ def _constant(node: fx.Node) -> relax.Expr:
     if value is None:
         raise ImportModelError(f"the constant {node.target} of the exported module is no tensor")
     value = value.cpu().contiguous()
-    if value.dtype == torch.bfloat16:  # NumPy has no such type: by way of exact float32
-        return relax.const(value.float().numpy(), "bfloat16")
     return relax.const(value.numpy(), relax_type(value.dtype))
 
 

@@ -38,7 +38,6 @@ FINITE = {
 TOLERANCE = {
     "var large mean": 1e-3,  # 1000 + x has 2**-14 as its last place
     "layer_norm large mean": 1e-3,
-    "bfloat16 product": 2**-6,  # two roundings to 8 bits
     "tanh small": 1e-3,  # TVM's tanh is off by 1.5e-8 near 0
 }
 

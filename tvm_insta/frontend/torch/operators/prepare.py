@@ -7,7 +7,7 @@ from torch import fx
 
 from tvm_insta.frontend.torch.graph import name_of
 from tvm_insta.frontend.torch.operators.converter import TABLE, bind, known_type
-from tvm_insta.frontend.torch.operators.refusal import refusal
+from tvm_insta.frontend.torch.operators.refusal import IN_FLOAT32, refusal
 from tvm_insta.frontend.torch.operators.rewrites import rewrite
 from tvm_insta.frontend.torch.operators.symbols import SYMBOLIC
 
@@ -44,10 +44,6 @@ INSTEAD = {
 }  # fmt: skip
 """What to write in place of an operator that is refused."""
 
-_IN_FLOAT32 = (
-    "call .float() on the module and on its inputs, leave torch.autocast out, or cast to float32 "
-    "in front of that line"
-)
 _ELSE = "write that line with convolutions, products, pools, reductions or elementwise operators"
 
 
@@ -71,7 +67,7 @@ def _check(node: fx.Node) -> None:
     if name_of(node).startswith(OWN):
         data = node.args[0].meta["val"].dtype  # type: ignore[union-attr]
         if data != torch.float32:
-            raise refusal(node, f"in {str(data).removeprefix('torch.')}", _IN_FLOAT32)
+            raise refusal(node, f"in {str(data).removeprefix('torch.')}", IN_FLOAT32)
         return
     if node.target in SYMBOLIC:
         return

@@ -189,7 +189,7 @@ def _instance_norm(node: fx.Node) -> bool:
 
 def _rounding(node: fx.Node) -> bool:
     """A cast to half precision and back is one operator, which needs no such type."""
-    half = node.args[0]
+    half: Any = node.args[0]
     if name_of(half) != "aten._to_copy.default" or node.meta["val"].dtype != torch.float32:
         return False
     dtype, source = half.meta["val"].dtype, half.args[0]
