@@ -159,7 +159,7 @@ BLOCKS = {
     "conv2d_tiles": (4, ["narrow_pad", "fconv_tiles"], {"fconv_tiles": "insta_fconv_tiles"}),
     "halving_pool": (2, ["halving_pool"], {}),
     "repeat_channels": (2, ["repeat_channels"], {}),
-    "round_half": (0, ["round_half"], {}),
+    "round_half": (4, ["round_half"], {}),
     "moments": (8, ["moment_rows", "moment_total", "moment_out"], {}),
     "moment_rows": (8, ["moment_rows"], {}),
     "moment_mean": (8, ["moment_total", "moment_out"], {}),

@@ -23,9 +23,6 @@ from tvm_insta.errors import OpError
 WORD = 32
 """Bits in one packed word: channel c lives in bit c % 32 of word c // 32."""
 
-ELEMENTWISE = 0
-"""TVM's operator pattern for a kernel that computes each element from the input's in its place."""
-
 INJECTIVE = 2
 """TVM's operator pattern for a kernel whose every output is computed from few inputs at once."""
 

@@ -11,18 +11,18 @@ bfloat16 is the upper half of a float32's bits: half a step is added to them, le
 last bit that is kept is 0. float16 keeps 10 bits of the fraction, so 13 go. Below 2**-14 its step
 is 2**-24, which is the step of float32 between 1/2 and 1: |x| + 1/2 rounds to it, and the number of
 steps is the difference of the bits. All of it is exact in integers.
+
+A kernel holds one rounding at most, with what is fused before and behind it: the number stands in
+its expression several times, and roundings of roundings would be longer than any compiler bears.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import tvm
 from tvm import relax, te, tirx
 
-from ._common import ELEMENTWISE, Dim
+from ._common import OUT_ELEMENTWISE_FUSABLE, Dim
 from ._declare import Argument, Attributes, Operator, choice
 
 HALVES = ("bfloat16", "float16")
@@ -49,84 +49,41 @@ def _type_of(_: relax.Call, attributes: RoundHalf, data: list[Dim]) -> relax.Ten
 
 def te_round_half(data: te.Tensor, attributes: RoundHalf) -> te.Tensor:
     """TE of the operator: one block, "round_half"."""
-    name = _INTRINSICS[attributes.to]
-    return te.compute(
-        data.shape, lambda *at: tirx.call_intrin("float32", name, data(*at)), name="round_half"
-    )
+    rounded = _to_bfloat16 if attributes.to == "bfloat16" else _to_float16
+    return te.compute(data.shape, lambda *at: rounded(data(*at)), name="round_half")
 
 
-def _to_bfloat16(bits: tirx.Expr, number: _Number) -> tirx.Expr:
-    nan = (bits & number(_SIGN - 1)) > number(_INFINITY)
-    return tirx.Select(nan, bits, _without(bits, 16, number))
+def _bits(value: int) -> tirx.Expr:
+    return tirx.const(value, "uint32")
 
 
-def _to_float16(bits: tirx.Expr, number: _Number) -> tirx.Expr:
-    size = bits & number(_SIGN - 1)
-    large = _without(size, 13, number)
-    large = tirx.Select(large >= number(_TOO_LARGE), number(_INFINITY), large)
-    moved = _bits(_float(size) + number(0.5, "float32"))
-    steps = _as(_as(moved - number(_ONE_HALF), "int32"), "float32")
-    small = _bits(steps * number(2.0**-24, "float32"))
-    kept = tirx.Select(size < number(_SMALLEST_NORMAL), small, large)
-    return tirx.Select(size > number(_INFINITY), bits, kept | (bits & number(_SIGN)))
+def _number(bits: tirx.Expr) -> tirx.Expr:
+    return tirx.reinterpret("float32", bits)
 
 
-def _without(bits: tirx.Expr, count: int, number: _Number) -> tirx.Expr:
+def _without(bits: tirx.Expr, count: int) -> tirx.Expr:
     """Bits rounded to nearest, ties to even, the last `count` of them 0."""
-    last = (bits >> number(count)) & number(1)
-    return ((bits + number((1 << (count - 1)) - 1) + last) >> number(count)) << number(count)
+    last = (bits >> _bits(count)) & _bits(1)
+    return ((bits + _bits((1 << (count - 1)) - 1) + last) >> _bits(count)) << _bits(count)
 
 
-def _lanes(x: tirx.Expr) -> int:
-    return int(tvm.DataType(str(x.ty.dtype)).lanes)
+def _to_bfloat16(x: tirx.Expr) -> tirx.Expr:
+    bits = tirx.reinterpret("uint32", x)
+    nan = (bits & _bits(_SIGN - 1)) > _bits(_INFINITY)
+    return tirx.Select(nan, x, _number(_without(bits, 16)))
 
 
-def _typed(dtype: str, lanes: int) -> str:
-    return dtype if lanes == 1 else f"{dtype}x{lanes}"
+def _to_float16(x: tirx.Expr) -> tirx.Expr:
+    bits = tirx.reinterpret("uint32", x)
+    size = bits & _bits(_SIGN - 1)
+    large = _without(size, 13)
+    large = tirx.Select(large >= _bits(_TOO_LARGE), _bits(_INFINITY), large)
+    moved = tirx.reinterpret("uint32", _number(size) + tirx.const(0.5, "float32"))
+    steps = (moved - _bits(_ONE_HALF)).astype("int32").astype("float32")
+    small = tirx.reinterpret("uint32", steps * tirx.const(2.0**-24, "float32"))
+    kept = tirx.Select(size < _bits(_SMALLEST_NORMAL), small, large)
+    return tirx.Select(size > _bits(_INFINITY), x, _number(kept | (bits & _bits(_SIGN))))
 
-
-def _as(x: tirx.Expr, dtype: str) -> tirx.Expr:
-    return x.astype(_typed(dtype, _lanes(x)))
-
-
-def _bits(x: tirx.Expr) -> tirx.Expr:
-    return tirx.reinterpret(_typed("uint32", _lanes(x)), x)
-
-
-def _float(bits: tirx.Expr) -> tirx.Expr:
-    return tirx.reinterpret(_typed("float32", _lanes(bits)), bits)
-
-
-def _lowering(rounded: Callable[[tirx.Expr, _Number], tirx.Expr]) -> Callable[[tirx.Call], Any]:
-    """Written out after everything is in its place, scalar or vector.
-
-    Roundings behind each other become one expression. Were each written out in TE, its operand
-    would stand several times in the next, and so on; and a name for it would be defined twice where
-    two elements are read.
-    """
-
-    def lower(call: tirx.Call) -> tirx.Expr:
-        (x,) = call.args
-        lanes = _lanes(x)
-
-        def number(value: float, dtype: str = "uint32") -> tirx.Expr:
-            return tirx.const(value, _typed(dtype, lanes))
-
-        bits = tirx.Var("bits", _typed("uint32", lanes))
-        return tirx.Let(bits, _bits(x), _float(rounded(bits, number)))
-
-    return lower
-
-
-_Number = Callable[..., tirx.Expr]
-_PURE = 1  # TVM's CallEffectKind
-_INTRINSICS = {to: f"tirx.insta_round_{to}" for to in HALVES}
-for _to, _rounded in (("bfloat16", _to_bfloat16), ("float16", _to_float16)):
-    _name = _INTRINSICS[_to]
-    tvm.ir.register_op_attr(_name, "TVectorizable", True)
-    tvm.ir.register_op_attr(_name, "TCallEffectKind", _PURE)
-    tvm.ir.register_op_attr(_name, "TScriptPrinterName", _name.removeprefix("tirx."))
-    tirx.register_intrin_lowering(_name, target="default", f=_lowering(_rounded), level=10)
 
 round_half = Operator(
     "round_half",
@@ -134,5 +91,5 @@ round_half = Operator(
     RoundHalf,
     _type_of,
     te_round_half,
-    pattern=ELEMENTWISE,
+    pattern=OUT_ELEMENTWISE_FUSABLE,
 )
