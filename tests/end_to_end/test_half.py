@@ -189,5 +189,5 @@ FAULTS = {"cut off": cut_off, "not rounded": lambda node, importer: importer.env
 def test_other_roundings_are_refused(fault, kind, monkeypatch):
     monkeypatch.setitem(to_relax._OURS, "tvm_insta.round_half.default", FAULTS[fault])
     network = KINDS[kind](body(), torch.bfloat16)
-    with pytest.raises(ValidationError, match="allowed for half precision|levels are not"):
+    with pytest.raises(ValidationError, match=r"allowed for half precision|levels are not"):
         tvm_insta.build(network, images(1, network, torch.bfloat16), runtime="c", max_batch=1)

@@ -171,7 +171,8 @@ def rnn(
         (function,) = _functions(activations, ("Tanh",), number, parameters)
 
         def step(own: Tensor, state: State | None) -> State:
-            return (function(own + weights.recurrent(state and state[0])),)
+            h = None if state is None else state[0]
+            return (function(own + weights.recurrent(h)),)
 
         return step
 
