@@ -25,11 +25,12 @@ _WHOLE = (
     torch.ops.aten.linear.default,
     torch.ops.aten.matmul.default,
     torch.ops.aten._pad_circular.default,
+    torch.ops.aten.col2im.default,
     torch.ops.aten.max_unpool2d.default,
     torch.ops.aten.max_unpool3d.default,
 )
 """Operators that are not decomposed: a product of rank 3 would come apart into views, circular
-padding into assignments to a tensor without values, unpooling into sizes of the batch."""
+padding and fold into assignments to a tensor without values, unpooling into sizes of the batch."""
 
 _aten = torch.ops.aten
 _BY_THEMSELVES = frozenset(

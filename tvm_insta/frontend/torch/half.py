@@ -48,7 +48,7 @@ _MOVE = _names(
     "pixel_shuffle pixel_unshuffle upsample_nearest2d copy clone alias detach contiguous "
     "lift_fresh_copy full full_like ones_like zeros_like new_full new_ones new_zeros "
     "scalar_tensor empty_like index_put slice_scatter select_scatter tril triu as_strided take "
-    "im2col sym_size"
+    "im2col sort topk sym_size"
 )
 
 _COMPUTE = _names(

@@ -22,7 +22,11 @@ from tvm_insta.ops.legalise import LEGALISATIONS
 
 Function = Callable[..., torch.Tensor]
 
-_WHOLE = (torch.ops.aten.linear.default, torch.ops.aten.matmul.default)
+_WHOLE = (
+    torch.ops.aten.linear.default,
+    torch.ops.aten.matmul.default,
+    torch.ops.aten.col2im.default,
+)
 NAMES = "xyvwtsdpijbcu"
 """Names of the inputs that `inputs` makes."""
 

@@ -17,6 +17,8 @@ from tvm_insta.frontend.torch.operators.convolutions import (
     transposed_to_convolution,
 )
 from tvm_insta.frontend.torch.operators.insert import Inserter, replace
+from tvm_insta.frontend.torch.operators.ordering import ORDERING
+from tvm_insta.frontend.torch.operators.placing import PLACING
 from tvm_insta.frontend.torch.operators.resampling import RESAMPLING
 
 _aten = torch.ops.aten
@@ -216,6 +218,8 @@ _RULES: dict[str, Callable[[fx.Node], bool]] = {
     "aten._native_batch_norm_legit_no_training.default": _instance_norm,
     "aten._to_copy.default": _rounding,
     "aten.bucketize.Tensor": _sorted_boundaries,
+    **ORDERING,
+    **PLACING,
     **RESAMPLING,
 }
 
