@@ -538,6 +538,17 @@ def quantised_layers():
     yield Case("MaxPool", "signed", attributes=pool, data=w, out=(TensorProto.INT8,))
 
 
+def sampled():
+    """Images read at the places of a grid, some of them outside."""
+    grid = {"g": np.clip(floats(2, 3, 5, 2), -1.4, 1.4)}
+    for mode in ("bilinear", "nearest"):
+        for padding in ("zeros", "border"):
+            for aligned in (0, 1):
+                how = {"mode": mode, "padding_mode": padding, "align_corners": aligned}
+                yield Case("GridSample", f"{mode} {padding} {aligned}", ("x", "g"), grid, how)
+    yield Case("GridSample", "20", ("x", "g"), grid, {"mode": "linear"}, 20)
+
+
 def recurrent():
     """LSTM, GRU and RNN: directions, states, biases, activations."""
     steps, batch, size, hidden = 5, 2, 3, 4
@@ -583,5 +594,6 @@ GROUPS = (
     quantisers,
     quantised_layers,
     recurrent,
+    sampled,
 )
 CASES = [case for group in GROUPS for case in group()]
