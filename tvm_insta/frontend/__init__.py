@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tvm_insta.frontend.byte_input import ByteInput
 from tvm_insta.frontend.imported import Imported
-from tvm_insta.frontend.inputs import as_arrays, random_tensors
+from tvm_insta.frontend.inputs import HALVES, as_arrays, random_tensors
 from tvm_insta.frontend.layers import Reason, SourceLayer, WhyFloat
 from tvm_insta.frontend.sites import Site
 from tvm_insta.frontend.torch.export import export_graph
@@ -13,6 +13,7 @@ from tvm_insta.frontend.torch.outputs import Output, join_outputs, joined
 from tvm_insta.frontend.torch.state import Snapshot, unchanged
 
 __all__ = [
+    "HALVES",
     "ByteInput",
     "Imported",
     "Output",

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-_HALVES = (torch.bfloat16, torch.float16)
+HALVES = (torch.bfloat16, torch.float16)
+"""Half precision: what an artefact takes and gives as float32."""
 
 
 def random_tensors(
@@ -28,5 +29,5 @@ def random_tensors(
 def as_arrays(tensors: Iterable[torch.Tensor]) -> list[npt.NDArray[Any]]:
     """Inputs as an artefact takes them: numbers of half precision as float32."""
     return [
-        np.asarray((each.float() if each.dtype in _HALVES else each).numpy()) for each in tensors
+        np.asarray((each.float() if each.dtype in HALVES else each).numpy()) for each in tensors
     ]

@@ -24,7 +24,7 @@ import numpy.typing as npt
 import torch
 from torch import fx, nn
 
-from tvm_insta.frontend import as_arrays, export_graph, join_outputs, joined
+from tvm_insta.frontend import HALVES, as_arrays, export_graph, join_outputs, joined
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.runtime.trace import TraceEntry
 from tvm_insta.validate import eager
@@ -202,7 +202,7 @@ class _Validation:
                 f"the output has the shape {list(ours.shape)}, PyTorch's has {list(expected.shape)}"
             )
             return False
-        half = expected.dtype in (torch.bfloat16, torch.float16)  # an artefact gives float32
+        half = expected.dtype in HALVES  # an artefact gives float32
         if ours.dtype != (torch.float32 if half else expected.dtype):
             findings.free_failure = f"the output is {ours.dtype}, PyTorch's is {expected.dtype}"
         same, far = [], []

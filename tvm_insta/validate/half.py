@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from tvm_insta.frontend import HALVES
 from tvm_insta.validate.graph import Change, Graph, Values, is_move
 from tvm_insta.validate.rounding import rms
 
@@ -25,8 +26,6 @@ float32 result, less of others. Numbers cut off in place of rounded, or not roun
 and 0.3 of a last place off, in the mean; a 128th of the elements moved by one place 0.1."""
 
 _SEEDS = 4
-
-_TYPES = (torch.bfloat16, torch.float16)
 
 
 def half_nodes(graph: Graph) -> set[fx.Node]:
@@ -39,10 +38,10 @@ def half_nodes(graph: Graph) -> set[fx.Node]:
 
 
 def _rounds(node: fx.Node) -> bool:
-    if not any(dtype in _TYPES for dtype in _types(node)):
+    if not any(dtype in HALVES for dtype in _types(node)):
         return False
     sources = [dtype for source in node.all_input_nodes for dtype in _types(source)]
-    return not (is_move(node) and all(dtype in _TYPES for dtype in sources))
+    return not (is_move(node) and all(dtype in HALVES for dtype in sources))
 
 
 def _types(node: fx.Node) -> list[torch.dtype]:
@@ -62,7 +61,7 @@ def _move(halves: set[fx.Node], seed: int) -> Change:
     def moved(value: Any) -> Any:
         if isinstance(value, (list, tuple)):
             return type(value)(moved(each) for each in value)
-        if not isinstance(value, torch.Tensor) or value.dtype not in _TYPES:
+        if not isinstance(value, torch.Tensor) or value.dtype not in HALVES:
             return value
         chosen = torch.rand(value.shape, generator=generator)
         by = (chosen < _MOVED / 2).float() - (chosen > 1 - _MOVED / 2).float()
@@ -97,7 +96,7 @@ def allowed_rms(
     # Of few elements none may be moved: one of them may be, by the last place of the largest.
     eps = max(
         torch.finfo(dtype).eps for node in halves & set(nodes) for dtype in _types(node)
-        if dtype in _TYPES
+        if dtype in HALVES
     )  # fmt: skip
     largest = float(torch.nan_to_num(theirs, 0.0, 0.0, 0.0).abs().max()) if theirs.numel() else 0.0
     return found + float(eps) * largest / math.sqrt(max(theirs.numel(), 1))

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from tvm_insta.frontend import HALVES
 from tvm_insta.validate.graph import Graph, Values
 
 ROUNDING = 8.0
@@ -28,7 +29,6 @@ CAP = 1e-3
 its result by 3e-2 of the rms."""
 
 _ULPS = 2.0**-22  # relative noise on every operator: two units in the last place of float32
-_HALVES = (torch.bfloat16, torch.float16)  # their last place: less would be rounded away
 _PAIRS = 3  # runs with noise and with its negative: each element moves both ways in each pair
 
 
@@ -181,7 +181,8 @@ def noise(
         if not value.is_floating_point():
             return value
         chosen = torch.randint(0, 2, value.shape, generator=generator).to(value.dtype) * 2 - 1
-        least = max(ulps, torch.finfo(value.dtype).eps if value.dtype in _HALVES else 0.0)
+        # In half precision their last place: less would be rounded away.
+        least = max(ulps, torch.finfo(value.dtype).eps if value.dtype in HALVES else 0.0)
         size = value.abs() * least + errors.get(node, 0.0)
         return value + sign * chosen * torch.nan_to_num(size, nan=0.0, posinf=0.0)
 

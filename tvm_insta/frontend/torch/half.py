@@ -24,10 +24,9 @@ from typing import Any
 import torch
 from torch import fx
 
+from tvm_insta.frontend.inputs import HALVES
 from tvm_insta.frontend.torch.graph import SOURCE, base_name, buffer, call, constant
 from tvm_insta.frontend.torch.operators.refusal import IN_FLOAT32, refusal
-
-HALVES = (torch.bfloat16, torch.float16)
 
 
 def _names(text: str) -> frozenset[str]:

@@ -32,7 +32,7 @@ def import_torch(
 
     Args:
         module: any PyTorch module that torch.export accepts.
-        example_inputs: one tensor per input, float32 or uint8, batch first.
+        example_inputs: one tensor per input, float32, half precision or uint8, batch first.
         max_batch: largest batch that the compiled module accepts.
         dynamic: batch is symbolic (1..max_batch); else it is that of ``example_inputs``.
         sign_of_zero: see `normalise`.

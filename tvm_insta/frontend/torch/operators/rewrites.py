@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from tvm_insta.frontend.inputs import HALVES
 from tvm_insta.frontend.torch.graph import constant, is_tensor, name_of
 from tvm_insta.frontend.torch.operators.converter import bind
 from tvm_insta.frontend.torch.operators.convolutions import (
@@ -195,7 +196,7 @@ def _rounding(node: fx.Node) -> bool:
     if name_of(half) != "aten._to_copy.default" or node.meta["val"].dtype != torch.float32:
         return False
     dtype, source = half.meta["val"].dtype, half.args[0]
-    if dtype not in (torch.bfloat16, torch.float16):
+    if dtype not in HALVES:
         return False
     insert = Inserter(node)
     to = str(dtype).removeprefix("torch.")
