@@ -50,8 +50,8 @@ def test_compiled_sequences_are_onnx_runtimes(op, layers):
         for batch in (1, 3):
             x = floats(batch, STEPS, SIZE)
             (expected,) = session.run(None, {"x": x})
-            # Sums of 5 and 4 products and a function that is good to 4e-6, over six steps.
-            np.testing.assert_allclose(artefact(x), expected, rtol=0, atol=5e-6)
+            # A function that is good to 4e-6, in up to twelve steps behind each other.
+            np.testing.assert_allclose(artefact(x), expected, rtol=0, atol=5e-5)
         answers.append(artefact(np.ones((2, STEPS, SIZE), np.float32)).tobytes())
     assert answers[0] == answers[1]
 
