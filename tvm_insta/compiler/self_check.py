@@ -15,7 +15,7 @@ from tvm import relax
 
 from tvm_insta import cpu_emulator, runtime
 from tvm_insta.errors import ValidationError
-from tvm_insta.frontend import Imported, joined
+from tvm_insta.frontend import Imported, as_arrays, joined
 from tvm_insta.runtime import cpu, devices
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.validate import eager, validate
@@ -179,7 +179,7 @@ def check_imported(
     wanted = [joined(eager.outputs(module, image)) for image in images]
     most = max(eager.largest(each) for each in wanted)
     for image, expected in zip(images, wanted, strict=True):
-        result = machine["main"](*[tvm.runtime.tensor(tensor.numpy()) for tensor in image])
+        result = machine["main"](*map(tvm.runtime.tensor, as_arrays(image)))
         size = max(eager.largest(expected), DARK * most)
         difference = distance(torch.from_numpy(result.numpy()), expected) / size
         if difference > LOGITS and not eager.is_rounding(reference, image, difference):
@@ -214,9 +214,9 @@ def _check_whole_batch(
     if count < 2:
         return
     batch = [tensor[:count] for tensor in inputs]
-    together = torch.from_numpy(loaded.run_joined(*[tensor.numpy() for tensor in batch]))
+    together = torch.from_numpy(loaded.run_joined(*as_arrays(batch)))
     for index in range(count):
-        image = [tensor[index : index + 1].numpy() for tensor in batch]
+        image = as_arrays(tensor[index : index + 1] for tensor in batch)
         alone = torch.from_numpy(loaded.run_joined(*image))
         if eager.relative(together[index : index + 1], alone) > 0.0:
             expected = joined(eager.outputs(module, batch))

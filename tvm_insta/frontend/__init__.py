@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tvm_insta.frontend.byte_input import ByteInput
 from tvm_insta.frontend.imported import Imported
-from tvm_insta.frontend.inputs import random_tensors
+from tvm_insta.frontend.inputs import HALVES, as_arrays, random_tensors
 from tvm_insta.frontend.layers import Reason, SourceLayer, WhyFloat
 from tvm_insta.frontend.sites import Site
 from tvm_insta.frontend.torch.export import check_parts, export_graph
@@ -13,6 +13,7 @@ from tvm_insta.frontend.torch.outputs import Output, join_outputs, joined
 from tvm_insta.frontend.torch.state import Snapshot, unchanged
 
 __all__ = [
+    "HALVES",
     "ByteInput",
     "Imported",
     "Output",
@@ -21,6 +22,7 @@ __all__ = [
     "Snapshot",
     "SourceLayer",
     "WhyFloat",
+    "as_arrays",
     "check_parts",
     "export_graph",
     "import_torch",

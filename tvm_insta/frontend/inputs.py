@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
+
+HALVES = (torch.bfloat16, torch.float16)
+"""Half precision: what an artefact takes and gives as float32."""
 
 
 def random_tensors(
@@ -17,4 +23,11 @@ def random_tensors(
         if dtype == torch.uint8
         else torch.randn(tuple(shape), generator=generator)
         for shape, dtype in kinds
+    ]
+
+
+def as_arrays(tensors: Iterable[torch.Tensor]) -> list[npt.NDArray[Any]]:
+    """Inputs as an artefact takes them: numbers of half precision as float32."""
+    return [
+        np.asarray((each.float() if each.dtype in HALVES else each).numpy()) for each in tensors
     ]

@@ -26,6 +26,7 @@ from .moment_quotient import moment_quotient
 from .moments import moment_mean, moment_rows, moments
 from .product import product
 from .repeat_channels import repeat_channels
+from .round_half import round_half
 from .threshold_pack import threshold_pack
 from .threshold_signs import threshold_signs
 
@@ -51,6 +52,7 @@ __all__ = [
     "moments",
     "product",
     "repeat_channels",
+    "round_half",
     "threshold_pack",
     "threshold_signs",
 ]

@@ -23,7 +23,7 @@ from tvm import relax, te, tirx, topi
 Expr = Any
 Legalise = Callable[[relax.BlockBuilder, relax.Call], Expr]
 
-_WIDE = {"float32": "float64", "float16": "float64", "bfloat16": "float64"}
+_WIDE = {"float32": "float64"}
 
 
 def larger(a: Expr, b: Expr) -> Expr:

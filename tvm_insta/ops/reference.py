@@ -422,6 +422,17 @@ def repeat_channels(data: Floats, *, times: int) -> Floats:
     return np.tile(data, (1, 1, 1, times))
 
 
+def round_half(data: Floats, *, to: str) -> Floats:
+    """Oracle of `insta.round_half`: in float64, as multiples of the step of the result."""
+    fraction, smallest, largest = (7, -126, 2.0**128) if to == "bfloat16" else (10, -14, 2.0**16)
+    with np.errstate(invalid="ignore"):  # NaN and infinities, which stay
+        wide = data.astype(np.float64)
+        step = np.ldexp(1.0, np.maximum(np.frexp(wide)[1] - 1, smallest) - fraction)
+        result = np.copysign(np.abs(np.rint(wide / step) * step), wide)
+    result = np.where(np.abs(result) >= largest, np.copysign(np.inf, wide), result)
+    return np.where(np.isfinite(wide), result, wide).astype(np.float32)
+
+
 def _values(codes: NDArray[np.uint8], bits: int, encoding: str) -> NDArray[np.int64]:
     """Activation values of codes: the code (unsigned), or 2 * code - (2**bits - 1) (bipolar)."""
     values = codes.astype(np.int64)

@@ -37,6 +37,7 @@ _ELEMENTWISE = frozenset(
     for name in (
         "abs acos acosh add asin asinh astype atan atanh bitwise_and bitwise_or bitwise_xor ceil "
         "clip cos cosh divide equal erf exp floor floor_divide floor_mod greater greater_equal "
+        "insta.round_half "
         "isfinite isinf isnan less less_equal log logical_and logical_not logical_or maximum "
         "minimum mod multiply negative nn.gelu nn.leakyrelu nn.relu nn.relu6 nn.selu nn.silu "
         "nn.softplus not_equal power round rsqrt sigmoid sign sin sinh sqrt square subtract tan "

@@ -53,16 +53,17 @@ def _words(text: str) -> frozenset[str]:
 
 
 _NORMS = _words("relax.nn.batch_norm relax.nn.dropout")
-_IMPORTED = _words("convolution conv2d dense levels product")
-_CHANNELS_LAST = _words("conv2d dense levels product")
+_IMPORTED = _words("convolution conv2d dense levels product round_half")
+_CHANNELS_LAST = _words("conv2d dense levels product round_half")
 _RECOGNISED = _words(
     "bitserial_conv2d bitserial_dense bitserial_product conv2d dense instance_threshold levels "
-    "moment_quotient moments threshold_pack"
+    "moment_quotient moments round_half threshold_pack"
 )
 _LOWERED = _words(
     "bitserial_conv2d_blocked bitserial_conv2d_runs bitserial_conv2d_signs bitserial_product "
     "conv2d_blocked conv2d_narrow conv2d_tiles halving_pool instance_threshold levels "
-    "moment_mean moment_quotient moment_rows repeat_channels threshold_pack threshold_signs"
+    "moment_mean moment_quotient moment_rows repeat_channels round_half threshold_pack "
+    "threshold_signs"
 )
 _CANONICAL = _words("bitserial_conv2d bitserial_dense conv2d dense moments")
 

@@ -24,13 +24,14 @@ import numpy.typing as npt
 import torch
 from torch import fx, nn
 
-from tvm_insta.frontend import export_graph, join_outputs, joined
+from tvm_insta.frontend import HALVES, as_arrays, export_graph, join_outputs, joined
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.runtime.trace import TraceEntry
 from tvm_insta.validate import eager
 from tvm_insta.validate.findings import DARK, HALF, LOGITS, Findings, SiteFindings
 from tvm_insta.validate.free import first_parting
 from tvm_insta.validate.graph import Graph, Values, layers_in
+from tvm_insta.validate.half import half_nodes
 from tvm_insta.validate.narrow import narrow_layers
 from tvm_insta.validate.packed import read_packed
 from tvm_insta.validate.replay import Replay
@@ -106,6 +107,7 @@ class _Validation:
         if storage == "fp16":
             self.findings.distance_limit = self.findings.logits_limit = HALF
         self.narrow = narrow_layers(self.graph, manifest)
+        self.halves = half_nodes(self.graph)
         self.undecided: list[str] = []
         self.sizes: dict[Part, float] = {}  # the largest element so far
 
@@ -128,12 +130,14 @@ class _Validation:
         return findings
 
     def _image(self, image: Sequence[torch.Tensor]) -> tuple[bool, bool]:
-        arrays = [tensor.numpy() for tensor in image]
+        arrays = as_arrays(image)
         found = self.artefact(*arrays)
         outputs = found if isinstance(found, tuple) else (found,)
         ours = joined([torch.from_numpy(np.asarray(each)) for each in outputs])
         trace = self.artefact.trace(*arrays) if self.packs else []
-        replay = Replay(self.graph, self.findings, self.narrow, calibrated=self.calibrated)
+        replay = Replay(
+            self.graph, self.findings, self.narrow, self.halves, calibrated=self.calibrated
+        )
         before = self._turned()
         packed = [(pack, read_packed(trace[pack.kernel], pack)) for pack in self.packs]
         replay.run(image, packed)
@@ -161,10 +165,10 @@ class _Validation:
         size = self._output_size(part, theirs)
         difference = distance(ours, theirs) / size
         same = _best(ours) == _best(theirs)
-        if self.narrow.keys() & set(nodes):
+        if (self.narrow.keys() | self.halves) & set(nodes):
             findings.outputs_judged += 1
             findings.logits_forced = max(findings.logits_forced, difference)
-            clause = replay.judge_narrow(node, nodes, ours, lambda value: part(value[0]))
+            clause = replay.judge_rounded(node, nodes, ours, lambda value: part(value[0]))
             findings.output_failure = findings.output_failure or clause
             return same
         allowed = findings.logits_limit * size
@@ -198,7 +202,8 @@ class _Validation:
                 f"the output has the shape {list(ours.shape)}, PyTorch's has {list(expected.shape)}"
             )
             return False
-        if ours.dtype != expected.dtype:
+        half = expected.dtype in HALVES  # an artefact gives float32
+        if ours.dtype != (torch.float32 if half else expected.dtype):
             findings.free_failure = f"the output is {ours.dtype}, PyTorch's is {expected.dtype}"
         same, far = [], []
         for part in self.parts:
@@ -213,7 +218,8 @@ class _Validation:
             exported = values[self.graph.output][0]
             for part, _ in far:
                 self._judge_export(image, part(exported), part(expected), part)
-            if replay is not None and not self.narrow and findings.storage == "fp32":
+            rounded = bool(self.narrow or self.halves) or findings.storage != "fp32"
+            if replay is not None and not rounded:
                 self._judge_parting(image, replay, values, far)
         return all(same)
 

@@ -227,6 +227,11 @@ def base_name(node: fx.Node) -> str:
     return "" if schema is None else str(schema.name).split("::")[-1]
 
 
+def is_move(node: fx.Node) -> bool:
+    """Whether a node only moves values: its result has no rounding of its own."""
+    return node.target is operator.getitem or base_name(node) in _MOVES
+
+
 def is_layer(node: fx.Node) -> bool:
     """Whether a node is a convolution or a product."""
     return base_name(node) in _LAYERS

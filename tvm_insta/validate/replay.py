@@ -17,6 +17,7 @@ from torch import fx
 from tvm_insta.runtime.manifest import Binarisation
 from tvm_insta.validate.findings import SiteFindings
 from tvm_insta.validate.graph import layers_in, place
+from tvm_insta.validate.half import allowed_rms, off_by
 from tvm_insta.validate.narrow import TIMES, change_of
 from tvm_insta.validate.packed import Packed, arranged, laid_out_like
 from tvm_insta.validate.replayed import Pack, Replayed
@@ -102,10 +103,10 @@ class Replay(Replayed):
         scale = found.scale(rms(theirs))
         deviation = distance(ours, theirs) / scale
         nodes = self.graph.slice(node, self.cut)
-        if self.narrow.keys() & set(nodes):
+        if (self.narrow.keys() | self.halves) & set(nodes):
             found.told = max(found.told, deviation)
             found.narrow = True
-            found.fail(self.judge_narrow(node, nodes, ours, _itself))
+            found.fail(self.judge_rounded(node, nodes, ours, _itself))
             return
         allowed = self.distance_limit * scale
         if bool(apart(ours, theirs, allowed).any()):
@@ -122,22 +123,29 @@ class Replay(Replayed):
                 )
         found.deviation = max(found.deviation, deviation)
 
-    def judge_narrow(
+    def judge_rounded(
         self,
         node: fx.Node,
         nodes: Sequence[fx.Node],
         ours: torch.Tensor,
         pick: Callable[[Any], torch.Tensor],
     ) -> str:
-        """What is wrong with a value straight from layers in bf16 or int8, "" for nothing."""
+        """What is wrong with a value behind narrow layers or half precision, "" for nothing."""
         kinds = {self.narrow[each] for each in nodes if each in self.narrow}
         if "int8" in kinds and not self.calibrated:
             return ""
         theirs = pick(self.values[node])
-        changed = pick(change_of(self.graph, self.values, node, nodes, self.narrow))
-        off, allowed = (rms(value.double() - theirs) for value in (ours, changed))
-        allowed = TIMES * allowed + self.distance_limit * rms(theirs)
-        if off <= allowed or not theirs.is_floating_point():
+        if not theirs.is_floating_point():
+            return ""
+        allowed = self.distance_limit * rms(theirs)
+        if kinds:
+            changed = pick(change_of(self.graph, self.values, node, nodes, self.narrow))
+            allowed += TIMES * rms(changed.double() - theirs)
+        if self.halves & set(nodes):
+            kinds.add("half precision")
+            allowed += allowed_rms(self.graph, self.values, node, nodes, self.halves, pick)
+        off = off_by(ours, theirs)
+        if off <= allowed:
             return ""
         return (
             f"{place(node)} differs from PyTorch's by {off / rms(theirs):.2e} (rms), allowed for "

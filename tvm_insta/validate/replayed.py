@@ -12,6 +12,7 @@ from torch import fx
 from tvm_insta.runtime.manifest import Binarisation
 from tvm_insta.validate.findings import UNDECIDED, UNDECIDED_FEW, Findings, SiteFindings
 from tvm_insta.validate.graph import Graph, Values, place
+from tvm_insta.validate.half import moves
 from tvm_insta.validate.levels import FEW, SHARE, Explained, explain
 from tvm_insta.validate.narrow import TIMES, change_of
 from tvm_insta.validate.packed import Packed
@@ -49,6 +50,7 @@ class Replayed:
         graph: Graph,
         findings: Findings,
         narrow: Mapping[fx.Node, str],
+        halves: set[fx.Node],
         *,
         calibrated: bool,
     ) -> None:
@@ -56,6 +58,7 @@ class Replayed:
         self.findings = findings
         self.distance_limit = findings.distance_limit
         self.narrow = narrow
+        self.halves = halves
         self.calibrated = calibrated
         self.values: Values = {}
         self.free: Values = {}  # PyTorch's values of nodes that were replaced by the artefact's
@@ -89,13 +92,12 @@ class Replayed:
             wrong = wrong & ~given_up
         exact = each.compared is not None and graph.exact(nodes, each.roots)
         narrow = [root for root in each.roots if self._is_narrow(root)]
-        if narrow:
+        if narrow or self._in_half(nodes, each.roots):
             found.narrow = True
             found.flips += int(wrong.sum())
-            moved = self._moved_by_rounding(roots, narrow)
-            usual = apart(graph.evaluate(nodes, self.values, moved)[node], theirs, allowed)
-            turned = TIMES * int(usual.sum()) + SHARE * wrong.numel() + FEW
-            kinds = {self.narrow[layer] for layer in self.narrow}
+            usual = self._usual(node, nodes, roots, narrow, theirs, allowed)
+            turned = TIMES * usual + SHARE * wrong.numel() + FEW
+            kinds = set(self.narrow.values()) | ({"half precision"} if self.halves else set())
             if int(wrong.sum()) > turned and ("int8" not in kinds or self.calibrated):
                 found.fail(
                     f"{int(wrong.sum())} of {wrong.numel()} levels are not PyTorch's, and rounding "
@@ -116,6 +118,27 @@ class Replayed:
         """Whether a root is not taken from the artefact and comes from a bf16 or int8 layer."""
         nodes = self.graph.slice(root, self.cut)
         return root not in self.cut and bool(self.narrow.keys() & set(nodes))
+
+    def _in_half(self, nodes: Sequence[fx.Node], roots: Sequence[fx.Node]) -> bool:
+        """Whether levels or their roots are computed in half precision behind the cut."""
+        before = self.graph.slice_of(roots, self.cut)
+        return bool(self.halves & ({*nodes, *before} - set(self.cut)))
+
+    def _usual(
+        self,
+        node: fx.Node,
+        nodes: Sequence[fx.Node],
+        roots: Values,
+        narrow: Sequence[fx.Node],
+        theirs: torch.Tensor,
+        allowed: float,
+    ) -> int:
+        """How many levels change where operands of narrow layers, or results in half, round."""
+        changed = [self.graph.evaluate(nodes, self.values, self._moved_by_rounding(roots, narrow))]
+        for change in moves(self.halves) if self.halves else []:
+            whole = self.graph.slice(node, [each for each in self.cut if each is not node])
+            changed.append(self.graph.evaluate(whole, self.values, {}, change))
+        return max(int(apart(values[node], theirs, allowed).sum()) for values in changed)
 
     def _moved_by_rounding(self, roots: Values, narrow: Sequence[fx.Node]) -> Values:
         """The roots, where the operands of bf16 and int8 layers before them are rounded."""

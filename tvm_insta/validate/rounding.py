@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from tvm_insta.frontend import HALVES
 from tvm_insta.validate.graph import Graph, Values
 
 ROUNDING = 8.0
@@ -180,7 +181,9 @@ def noise(
         if not value.is_floating_point():
             return value
         chosen = torch.randint(0, 2, value.shape, generator=generator).to(value.dtype) * 2 - 1
-        size = value.abs() * ulps + errors.get(node, 0.0)
+        # In half precision their last place: less would be rounded away.
+        least = max(ulps, torch.finfo(value.dtype).eps if value.dtype in HALVES else 0.0)
+        size = value.abs() * least + errors.get(node, 0.0)
         return value + sign * chosen * torch.nan_to_num(size, nan=0.0, posinf=0.0)
 
     return change

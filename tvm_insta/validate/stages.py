@@ -15,7 +15,7 @@ from tvm import relax
 from tvm_insta.codegen.needs import kernel_needs
 from tvm_insta.codegen.relax_vm import build_executable
 from tvm_insta.errors import ValidationError
-from tvm_insta.frontend import join_outputs, random_tensors, trace_and_fold
+from tvm_insta.frontend import as_arrays, join_outputs, random_tensors, trace_and_fold
 from tvm_insta.runtime import amx, cpu
 from tvm_insta.target import InstaTarget, parse
 
@@ -37,13 +37,15 @@ class StageVerifier:
     def __init__(
         self, module: nn.Module, example_inputs: Sequence[torch.Tensor], target: InstaTarget
     ) -> None:
-        self.inputs = random_tensors(((1, *t.shape[1:]), t.dtype) for t in example_inputs)
+        kinds = [((1, *t.shape[1:]), t.dtype) for t in example_inputs]
+        drawn = zip(random_tensors(kinds), example_inputs, strict=True)
+        self.inputs = [tensor.to(example.dtype) for tensor, example in drawn]
         # The graph that is compiled: of the module in eval mode, whatever mode it is in.
         graph = trace_and_fold(module, self.inputs, max_batch=2, dynamic=True)
         join_outputs(graph)
         with torch.no_grad():
             found = graph(*self.inputs)
-            self.expected = (found[0] if isinstance(found, tuple) else found).numpy()
+            (self.expected,) = as_arrays([found[0] if isinstance(found, tuple) else found])
         self.target = target
         self.host = parse("llvm")
         self.differences: dict[str, float] = {}
@@ -72,7 +74,7 @@ class StageVerifier:
             )
 
     def _execute(self, name: str, mod: tvm.IRModule) -> npt.NDArray[Any]:
-        arrays = [tensor.numpy() for tensor in self.inputs]
+        arrays = as_arrays(self.inputs)
         target = self.target if name == "schedule" else self.host
         if name in _FUSED:
             executable = build_executable(mod, target)

@@ -538,6 +538,50 @@ def quantised_layers():
     yield Case("MaxPool", "signed", attributes=pool, data=w, out=(TensorProto.INT8,))
 
 
+def sampled():
+    """Images read at the places of a grid, some of them outside."""
+    grid = {"g": np.clip(floats(2, 3, 5, 2), -1.4, 1.4)}
+    for mode in ("bilinear", "nearest"):
+        for padding in ("zeros", "border"):
+            for aligned in (0, 1):
+                how = {"mode": mode, "padding_mode": padding, "align_corners": aligned}
+                yield Case("GridSample", f"{mode} {padding} {aligned}", ("x", "g"), grid, how)
+    yield Case("GridSample", "20", ("x", "g"), grid, {"mode": "linear"}, 20)
+
+
+def recurrent():
+    """LSTM, GRU and RNN: directions, states, biases, activations."""
+    steps, batch, size, hidden = 5, 2, 3, 4
+    data = floats(steps, batch, size)
+    functions = {"RNN": ["Relu"], "GRU": ["Softsign", "Relu"], "LSTM": ["Sigmoid", "Relu", "Tanh"]}
+    for op, gates in (("RNN", 1), ("GRU", 3), ("LSTM", 4)):
+        out = (FLOAT,) * (3 if op == "LSTM" else 2)
+        names = ["x", "u", "r", "b", "", "h"] + (["c"] if op == "LSTM" else [])
+        for direction, count in (("forward", 1), ("reverse", 1), ("bidirectional", 2)):
+            rows = gates * hidden
+            given = {"u": floats(count, rows, size), "r": floats(count, rows, hidden)}
+            biases = {"b": floats(count, 2 * rows)}
+            states = {name: floats(count, batch, hidden) for name in names[5:]}
+            how = {"hidden_size": hidden, "direction": direction}
+            yield Case(op, direction, ("x", "u", "r"), given, how, data=data, out=out)
+            whole = given | biases | states
+            yield Case(op, f"{direction} states", tuple(names), whole, how, data=data, out=out)
+            chosen = how | {"activations": functions[op] * count}
+            yield Case(
+                op, f"{direction} functions", ("x", "u", "r", "b"), given | biases, chosen,
+                data=data, out=out,
+            )  # fmt: skip
+            if op == "GRU":
+                first = how | {"linear_before_reset": 1}
+                for inputs, values in ((("x", "u", "r"), given), (tuple(names), whole)):
+                    yield Case(op, f"{direction} {len(inputs)} after", inputs, values, first,
+                               data=data, out=out)  # fmt: skip
+            if op == "LSTM":
+                holes = whole | {"p": floats(count, 3 * hidden)}
+                yield Case(op, f"{direction} peepholes", (*names, "p"), holes, how,
+                           data=data, out=out)  # fmt: skip
+
+
 GROUPS = (
     unary,
     binary,
@@ -549,5 +593,7 @@ GROUPS = (
     shapes,
     quantisers,
     quantised_layers,
+    recurrent,
+    sampled,
 )
 CASES = [case for group in GROUPS for case in group()]

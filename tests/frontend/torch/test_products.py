@@ -49,10 +49,22 @@ class Unfolded(nn.Module):
         return (self.weight.sign().flatten(1) @ columns).flatten(1)
 
 
+class Windows(Unfolded):
+    """The same, from views of the image's windows."""
+
+    def forward(self, x):
+        image = F.pad(torch.sign(x), (1, 1, 1, 1))
+        windows = image.unfold(2, 3, 1).unfold(3, 3, 1)
+        return torch.einsum("bchwij,ocij->bohw", windows, self.weight.sign()).flatten(1)
+
+
+CONVOLUTIONS = {"unfolded": Unfolded, "windows": Windows}
+
+
 @pytest.mark.parametrize("runtime", ["vm", "c"])
-@pytest.mark.parametrize("spelling", [*SPELLINGS, "unfolded"])
+@pytest.mark.parametrize("spelling", [*SPELLINGS, *CONVOLUTIONS])
 def test_products_are_packed(spelling, runtime):
-    network = Unfolded() if spelling == "unfolded" else Product(SPELLINGS[spelling])
+    network = CONVOLUTIONS.get(spelling, lambda: Product(SPELLINGS[spelling]))()
     x = torch.randn(3, 12, 4, 5, generator=torch.Generator().manual_seed(1))
     artefact = tvm_insta.build(network.eval(), x[:1], max_batch=3, runtime=runtime)
     assert [(layer.name, layer.kind) for layer in artefact.manifest.layers] == [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,6 +135,13 @@ def _node(proto: onnx.NodeProto, index: int, opsets: Mapping[str, int], widened:
     return Node(node.op, node.domain, name, node.inputs, node.outputs, attributes)
 
 
+_LISTS: Mapping[int, Callable[[AttributeProto], Sequence[Any]]] = {
+    AttributeProto.INTS: lambda proto: proto.ints,
+    AttributeProto.FLOATS: lambda proto: proto.floats,
+    AttributeProto.STRINGS: lambda proto: [s.decode("utf-8", "replace") for s in proto.strings],
+}
+
+
 def _attributes(protos: Iterable[AttributeProto], what: str) -> Iterable[tuple[str, Any]]:
     seen = set()
     for proto in protos:
@@ -151,8 +158,8 @@ def _attributes(protos: Iterable[AttributeProto], what: str) -> Iterable[tuple[s
             yield proto.name, proto.s.decode("utf-8", "replace")
         elif proto.type in (AttributeProto.INT, AttributeProto.FLOAT):
             yield proto.name, proto.i if proto.type == AttributeProto.INT else proto.f
-        elif proto.type in (AttributeProto.INTS, AttributeProto.FLOATS):
-            values = proto.ints if proto.type == AttributeProto.INTS else proto.floats
+        elif proto.type in _LISTS:
+            values = _LISTS[proto.type](proto)
             if len(values) > limits.NODES:
                 raise ImportModelError(
                     f"attribute {proto.name!r} of {what} has {len(values)} values, but at most "
@@ -162,5 +169,5 @@ def _attributes(protos: Iterable[AttributeProto], what: str) -> Iterable[tuple[s
         else:
             raise ImportModelError(
                 f"{what} has the attribute {proto.name!r} of a kind that is not taken (graphs, "
-                "lists of text, sparse tensors): unroll loops and conditions when exporting"
+                "sparse tensors): unroll loops and conditions when exporting"
             )

@@ -174,3 +174,19 @@ def linear(x: torch.Tensor, weight: torch.Tensor, layer: str) -> torch.Tensor:
 @linear.register_fake
 def _(x: torch.Tensor, weight: torch.Tensor, layer: str) -> torch.Tensor:
     return F.linear(x, weight)
+
+
+@torch.library.custom_op("tvm_insta::round_half", mutates_args=())
+def round_half(x: torch.Tensor, to: str) -> torch.Tensor:
+    """Round numbers to half precision, and leave them float32.
+
+    Args:
+        x: any shape, float32.
+        to: "bfloat16" or "float16".
+    """
+    return x.to(getattr(torch, to)).float()
+
+
+@round_half.register_fake
+def _(x: torch.Tensor, to: str) -> torch.Tensor:
+    return torch.empty_like(x)

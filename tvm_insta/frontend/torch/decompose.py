@@ -14,27 +14,27 @@ from __future__ import annotations
 
 import operator
 import warnings
-from collections.abc import Callable, Hashable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
 from torch import fx
-from torch._dispatch.python import enable_python_dispatcher
 from torch._export.utils import _is_preservable_cia_op
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree
+
+from tvm_insta.frontend.torch.graph import shapes_only
 
 _WHOLE = (
     torch.ops.aten.linear.default,
     torch.ops.aten.matmul.default,
     torch.ops.aten._pad_circular.default,
+    torch.ops.aten.col2im.default,
     torch.ops.aten.max_unpool2d.default,
     torch.ops.aten.max_unpool3d.default,
 )
 """Operators that are not decomposed: a product of rank 3 would come apart into views, circular
-padding into assignments to a tensor without values, unpooling into sizes of the batch."""
+padding and fold into assignments to a tensor without values, unpooling into sizes of the batch."""
 
 _aten = torch.ops.aten
 _APART = frozenset(
@@ -70,15 +70,25 @@ _GIVEN: dict[Any, Callable[..., Any]] = {
 }
 """Operators that the dispatcher decomposes as for training, or not at all."""
 
+
+def _unfold(x: torch.Tensor, dimension: int, size: int, step: int) -> torch.Tensor:
+    """Windows of a dimension, whose elements become the last one, by their indices."""
+    axis = dimension % x.ndim
+    windows = torch.arange(0, x.shape[axis] - size + 1, step)[:, None] + torch.arange(size)
+    indices: list[torch.Tensor | None] = [*([None] * axis), windows]
+    return torch.movedim(_aten.index.Tensor(x, indices), axis + 1, -1)
+
+
 Table = dict[Any, Any]
 
 
 def decompositions() -> Table:
-    """PyTorch's own, but of `_WHOLE`."""
+    """PyTorch's own but of `_WHOLE`, and that of windows."""
     # As a plain dictionary: PyTorch's own looks through all registered operators at every access.
     table: Table = torch.export.default_decompositions().materialize()
     for kept in _WHOLE:
         table.pop(kept, None)
+    table[_aten.unfold.default] = _unfold  # which PyTorch keeps: a view with strides of its own
     return table
 
 
@@ -123,7 +133,6 @@ def _one_by_one(graph: fx.GraphModule, table: Table) -> bool:
     if any(node.op == "call_module" for node in nodes):
         return False
     parts: dict[Hashable, fx.Graph] = {}
-    without_values = _without_values(nodes)
     for node in nodes:
         if node.op != "call_function" or _is_plain(node, table):
             continue
@@ -132,7 +141,7 @@ def _one_by_one(graph: fx.GraphModule, table: Table) -> bool:
             return False
         if _key(node) not in parts:
             try:
-                with without_values:
+                with shapes_only(graph.graph):
                     made = _trace(node, table)
                 stand = _stand_for(node, made, table)
             except Exception:  # what cannot be traced by itself is traced in its program
@@ -182,12 +191,6 @@ def _stand_for(node: fx.Node, parts: fx.Graph, table: Table) -> bool:
         return True
     made = parts.output_node().args[0]
     return isinstance(made, fx.Node) and _kind(made) == _kind(written)
-
-
-def _without_values(nodes: Iterable[fx.Node]) -> AbstractContextManager[Any]:
-    """The mode in which the program was exported: tensors that are made have shapes only."""
-    values = (node.meta.get("val") for node in nodes)
-    return next((each.fake_mode for each in values if isinstance(each, FakeTensor)), nullcontext())
 
 
 def _kind(node: fx.Node) -> tuple[torch.dtype, torch.Size]:
@@ -277,8 +280,7 @@ def _trace(node: fx.Node, table: Table) -> fx.Graph:
     # Each tensor as an object of its own: those of equal parts are one, and so would be the inputs.
     values = (each.meta["val"] for each in nodes)
     given = [each.detach() if isinstance(each, torch.Tensor) else each for each in values]
-    with enable_python_dispatcher():  # as the whole program is traced
-        return make_fx(call, decomposition_table=table)(*given).graph
+    return make_fx(call, decomposition_table=table)(*given).graph
 
 
 def _inline(graph: fx.Graph, node: fx.Node, parts: fx.Graph) -> None:

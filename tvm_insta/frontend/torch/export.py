@@ -35,7 +35,7 @@ def export_graph(
 
     Args:
         module: any PyTorch module that torch.export accepts.
-        example_inputs: one tensor per input, float32 or uint8, batch first.
+        example_inputs: one tensor per input, float32, half precision or uint8, batch first.
         max_batch: largest batch of the compiled module.
         dynamic: the batch is symbolic (1..max_batch); else it is that of ``example_inputs``.
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -70,21 +70,19 @@ def call(
     before: fx.Node,
     target: Callable[..., Any],
     args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
     *,
     source: str = "",
-    kwargs: dict[str, Any] | None = None,
 ) -> fx.Node:
     """Insert a call in front of a node, with its fake value and the module path of that node."""
     graph = before.graph
     with graph.inserting_before(before):
-        node = graph.call_function(target, tuple(args), kwargs)
+        node = graph.call_function(target, tuple(args), dict(kwargs or {}))
     node.meta = {
         key: before.meta[key] for key in ("nn_module_stack", "stack_trace") if key in before.meta
     }
     fakes = fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
-    mode = _fake_mode(graph)
-    # Python's decompositions keep sizes symbolic where those in C++ (constant_pad_nd) want numbers.
-    with mode, enable_python_dispatcher(), _no_guards(mode), torch.no_grad():
+    with shapes_only(graph):
         node.meta["val"] = target(*fakes[0], **fakes[1])
     node.meta[SOURCE] = source
     return node
@@ -116,6 +114,17 @@ def buffer(
     if source is not None:
         node.meta[PARAMETERS] = source.meta.get(PARAMETERS, ())
     return node
+
+
+@contextmanager
+def shapes_only(graph: fx.Graph) -> Iterator[None]:
+    """Compute shapes in place of values, in the mode in which a program was exported.
+
+    Python's decompositions keep sizes symbolic where those in C++ (constant_pad_nd) want numbers.
+    """
+    mode = _fake_mode(graph)
+    with mode, enable_python_dispatcher(), _no_guards(mode), torch.no_grad():
+        yield
 
 
 def _no_guards(mode: Any) -> AbstractContextManager[Any]:

@@ -12,6 +12,7 @@ from tvm_insta.frontend.imported import Imported
 from tvm_insta.frontend.torch.export import export_graph
 from tvm_insta.frontend.torch.fold import fold_constants
 from tvm_insta.frontend.torch.graph import SOURCE
+from tvm_insta.frontend.torch.half import widen_halves
 from tvm_insta.frontend.torch.levels.layers import Found, rewrite_layers
 from tvm_insta.frontend.torch.normalise import normalise
 from tvm_insta.frontend.torch.operators import prepare, sequences_to_images, transposed_to_plain
@@ -31,7 +32,7 @@ def import_torch(
 
     Args:
         module: any PyTorch module that torch.export accepts.
-        example_inputs: one tensor per input, float32 or uint8, batch first.
+        example_inputs: one tensor per input, float32, half precision or uint8, batch first.
         max_batch: largest batch that the compiled module accepts.
         dynamic: batch is symbolic (1..max_batch); else it is that of ``example_inputs``.
         sign_of_zero: see `normalise`.
@@ -69,6 +70,7 @@ def rewrite(graph: fx.GraphModule, *, prefix: str = "", sign_of_zero: str = "exa
     for node in graph.graph.nodes:
         node.meta[SOURCE] = node.name
     fold_constants(graph)
+    widen_halves(graph)
     normalise(graph, sign_of_zero=sign_of_zero)
     sequences_to_images(graph)
     transposed_to_plain(graph)

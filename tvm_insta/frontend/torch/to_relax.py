@@ -108,8 +108,6 @@ def _constant(node: fx.Node) -> relax.Expr:
     if value is None:
         raise ImportModelError(f"the constant {node.target} of the exported module is no tensor")
     value = value.cpu().contiguous()
-    if value.dtype == torch.bfloat16:  # NumPy has no such type: by way of exact float32
-        return relax.const(value.float().numpy(), "bfloat16")
     return relax.const(value.numpy(), relax_type(value.dtype))
 
 
@@ -217,10 +215,16 @@ def _product(node: fx.Node, importer: Importer) -> relax.Expr:
     return build.emit(relax.op.reshape(result, own)) if flat else result
 
 
+def _round_half(node: fx.Node, importer: Importer) -> relax.Expr:
+    source, to = node.args
+    return importer.block_builder.emit(ops.round_half(importer.env[source], to=to))
+
+
 _OURS: dict[str, Convert] = {
     "tvm_insta.levels.default": _levels,
     "tvm_insta.convolution.default": _convolution,
     "tvm_insta.linear.default": _linear,
     "tvm_insta.matmul.default": _matmul,
     "tvm_insta.product.default": _product,
+    "tvm_insta.round_half.default": _round_half,
 }

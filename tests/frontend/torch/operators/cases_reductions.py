@@ -104,7 +104,8 @@ SCANS: dict[str, Function] = {
     "cummin": lambda v: v.cummin(1)[0],
     "logcumsumexp": lambda v: v.logcumsumexp(1),
     "topk": lambda v: v.topk(3, 1)[0],
-    "topk index": lambda v: v.topk(3, 1)[1],
+    "topk index": lambda v: (v + torch.arange(16) * 1e-3).topk(3, 1)[1],  # none are equal
+    "topk both": lambda x: x.topk(4, -1)[0] + x.sort(-1, descending=True)[1][..., :4],
     "topk smallest": lambda v: v.topk(3, 1, largest=False)[0],
     "topk middle": lambda x: x.topk(2, 1)[0],
     "sort": lambda v: v.sort(1)[0],

@@ -140,6 +140,11 @@ SHAPES: dict[str, Function] = {
     "unfold": lambda x: F.unfold(x, 3),
     "unfold attributes": lambda x: F.unfold(x, (2, 3), dilation=(1, 2), padding=1, stride=(2, 1)),
     "unfold dimension": lambda x: x.unfold(2, 3, 2),
+    "unfold dimensions": lambda x: x.unfold(-1, 2, 3).unfold(1, 8, 1),
+    "fold attributes": lambda x: F.fold(
+        F.unfold(x, (2, 3), (1, 2), (1, 2), (2, 1)), (6, 5), (2, 3), (1, 2), (1, 2), (2, 1)
+    ),
+    "fold uneven": lambda x: F.fold(x.reshape(-1, 16, 15), (9, 7), 2, stride=(2, 3), padding=1),
     "fold": lambda x: F.fold(F.unfold(x, 2, stride=2, padding=(0, 0)), (6, 4), 2, stride=2),
     "meshgrid": lambda x: (
         x + torch.meshgrid(torch.arange(6.0), torch.arange(5.0), indexing="ij")[0]
@@ -198,10 +203,31 @@ RESAMPLING: dict[str, Function] = {
     "bicubic size": lambda x: F.interpolate(x, size=(9, 7), mode="bicubic"),
     "bicubic aligned": lambda x: F.interpolate(x, size=(9, 7), mode="bicubic", align_corners=True),
     "area": lambda x: F.interpolate(x, size=(3, 2), mode="area"),
-    "grid_sample": lambda x: F.grid_sample(
-        x, torch.zeros(x.shape[0], 3, 3, 2), align_corners=False
+    "grid_sample bicubic": lambda x: F.grid_sample(
+        x, places(x), mode="bicubic", align_corners=False
+    ),
+    "grid_sample reflection": lambda x: F.grid_sample(
+        x, places(x), padding_mode="reflection", align_corners=True
     ),
     "Upsample module": lambda x: torch.nn.Upsample(scale_factor=2)(x),
+}
+
+
+def places(x: torch.Tensor) -> torch.Tensor:
+    """A grid ``[N, 6, 5, 2]`` in an image and somewhat beyond; a few lie between two pixels."""
+    grid = torch.tanh(x[:, :2].permute(0, 2, 3, 1)) * 1.3
+    return torch.where(grid > 0.9, torch.where(grid > 1.1, 1.0, 0.6), grid)
+
+
+def _sampled(mode: str, padding: str, aligned: bool) -> Function:
+    return lambda x: F.grid_sample(x * 0.5, places(x), mode, padding, aligned)
+
+
+SAMPLING: dict[str, Function] = {
+    f"grid_sample {mode} {padding}{' aligned' if aligned else ''}": _sampled(mode, padding, aligned)
+    for mode in ("bilinear", "nearest")
+    for padding in ("zeros", "border")
+    for aligned in (False, True)
 }
 
 

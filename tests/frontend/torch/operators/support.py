@@ -16,12 +16,17 @@ from tvm import relax
 
 from tests.support.unoptimised import virtual_machine
 from tvm_insta.frontend.torch import to_relax as front_end
+from tvm_insta.frontend.torch.half import widen_halves
 from tvm_insta.frontend.torch.operators import prepare
 from tvm_insta.ops.legalise import LEGALISATIONS
 
 Function = Callable[..., torch.Tensor]
 
-_WHOLE = (torch.ops.aten.linear.default, torch.ops.aten.matmul.default)
+_WHOLE = (
+    torch.ops.aten.linear.default,
+    torch.ops.aten.matmul.default,
+    torch.ops.aten.col2im.default,
+)
 NAMES = "xyvwtsdpijbcu"
 """Names of the inputs that `inputs` makes."""
 
@@ -76,10 +81,11 @@ def inputs(batch: int, seed: int, *, special: bool = False) -> dict[str, torch.T
     return made
 
 
-def export(module: nn.Module, tensors: Sequence[torch.Tensor], *, dynamic: bool) -> fx.GraphModule:
+def export(
+    module: nn.Module, tensors: Sequence[torch.Tensor], *, dynamic: bool, shapes: Any = None
+) -> fx.GraphModule:
     """The graph of core ATen operators with folded constants."""
-    shapes: Any = None
-    if dynamic:
+    if dynamic and shapes is None:
         batch = torch.export.Dim("batch", min=1, max=8)
         shapes = (tuple({0: batch} for _ in tensors),)
     with warnings.catch_warnings(), torch.no_grad():
@@ -123,6 +129,7 @@ def _fold(module: fx.GraphModule) -> None:
 
 def to_relax(graph: fx.GraphModule) -> tvm.IRModule:
     """Prepare and convert."""
+    widen_halves(graph)
     prepare(graph)
     return front_end.to_relax(graph, max_batch=8)
 
@@ -141,12 +148,13 @@ def compiled(mod: tvm.IRModule) -> Callable[..., list[np.ndarray]]:
 
 def difference(ours: np.ndarray, reference: torch.Tensor, tolerance: float) -> str | None:
     """What differs, in words; positions of NaN and infinities included."""
+    if reference.dtype in (torch.bfloat16, torch.float16):  # compiled, their numbers are float32
+        reference = reference.float()
     if str(ours.dtype) != str(reference.dtype).removeprefix("torch."):
         return f"dtype {ours.dtype}, PyTorch's is {reference.dtype}"
     if tuple(ours.shape) != tuple(reference.shape):
         return f"shape {list(ours.shape)}, PyTorch's is {list(reference.shape)}"
-    theirs = reference.float() if reference.dtype == torch.bfloat16 else reference
-    a, b = ours.astype(np.float64), theirs.detach().numpy().astype(np.float64)
+    a, b = ours.astype(np.float64), reference.detach().numpy().astype(np.float64)
     finite = np.isfinite(b)
     if (
         not np.array_equal(a[~finite], b[~finite], equal_nan=True)
@@ -158,8 +166,6 @@ def difference(ours: np.ndarray, reference: torch.Tensor, tolerance: float) -> s
     a, b = a[finite], b[finite]
     top = float(np.abs(b).max())
     bound = tolerance * (np.abs(b) + min(top, 1.0))
-    if str(ours.dtype) in ("float16", "bfloat16"):
-        bound = bound + np.abs(b) * 2.0**-7
     off = np.abs(a - b)
     if (off > bound).any():
         return f"off by {off.max():.3g} where the largest result is {top:.3g}"

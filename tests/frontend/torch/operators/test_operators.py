@@ -26,32 +26,32 @@ GROUPS: dict[str, Mapping[str, Function]] = {
 }  # fmt: skip
 
 FINITE = {
-    "products", "convolutions", "resampling", "normalisations",
+    "products", "convolutions", "resampling", "normalisations", "sampling",
     # single cases: undefined in PyTorch, or a product of 0 and infinity in one of two orders
     "to uint8", "to int8", "x to int16", "x to int32", "x to int64",
     "sign of negative zero", "var_mean", "std_mean",
     "gelu", "gelu large",  # PyTorch 2.13 itself gives NaN for +inf
     "max_unpool2d", "max_pool2d unbatched",
+    "fold attributes", "fold uneven", "fold",  # a transposed convolution: infinity times 0
+    "topk index",  # equal infinities: PyTorch does not say which comes first
 }  # fmt: skip
 """Groups and cases that are not run on NaN and infinities."""
 
 TOLERANCE = {
     "var large mean": 1e-3,  # 1000 + x has 2**-14 as its last place
     "layer_norm large mean": 1e-3,
-    "bfloat16 product": 2**-6,  # two roundings to 8 bits
     "tanh small": 1e-3,  # TVM's tanh is off by 1.5e-8 near 0
 }
 
 REFUSED = {
     "erfc": "erfc", "pow int tensor": "pow of integers", "pow of two int": "pow of integers",
     "ldexp": "ldexp", "cummax": "cummax", "cummin": "cummin", "logcumsumexp": "logcumsumexp",
-    "topk": "topk", "topk index": "topk", "topk smallest": "topk", "topk middle": "topk",
-    "sort": "sort", "sort index": "sort", "sort descending": "sort", "sort middle": "sort",
-    "argsort": "sort", "argsort descending": "sort", "median": "median", "quantile": "sort",
+    "median": "median",
     "kthvalue": "kthvalue", "mode": "mode", "searchsorted": "searchsorted",
     "bilinear": "trilinear", "scatter": "scatter", "scatter_add": "scatter_add",
     "index_add": "index_put", "index_fill": "index_put", "index_copy": "index_put",
-    "unfold dimension": "unfold", "fold": "index_put", "grid_sample": "grid_sampler_2d",
+    "grid_sample bicubic": "grid_sampler_2d",
+    "grid_sample reflection": "grid_sampler_2d",
     "max_pool2d unbatched": "rank 3", "max_pool2d indices": "indices are read",
     "max_unpool2d": "indices are read",
 }  # fmt: skip

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tvm_insta.errors import ImportModelError
@@ -183,3 +184,22 @@ def upsample(
             else:
                 x = _between(x, axis, result, factor, "asymmetric", _Spline(cubic=False))
     return x
+
+
+_Sampled = Literal["bilinear", "linear", "nearest"]
+
+
+@operator("GridSample")
+def grid_sample(
+    x: Tensor,
+    grid: Tensor,
+    *,
+    align_corners: bool = False,
+    mode: _Sampled | None = None,
+    padding_mode: Literal["zeros", "border"] = "zeros",
+) -> Tensor:
+    """Pixels at the places of a grid ``[N, H, W, 2]`` of numbers in -1..1."""
+    if x.ndim != 4:
+        raise ImportModelError(f"an input of {x.ndim} dimensions is no batch of images")
+    kind = "nearest" if mode == "nearest" else "bilinear"
+    return F.grid_sample(x, grid, kind, padding_mode, align_corners)

@@ -13,14 +13,13 @@ from tvm_insta.frontend.torch.operators.converter import (
     Bound,
     Call,
     Expr,
-    compute_type,
     converts,
     number,
 )
 
 
 def _operands(c: Call) -> tuple[Expr, Expr, torch.dtype]:
-    dtype = compute_type(c.result.dtype)
+    dtype = c.result.dtype
     return c.operand("self", dtype), c.operand("other", dtype), dtype
 
 
@@ -184,7 +183,7 @@ def _check_power(bound: Bound) -> tuple[str, str] | None:
 
 @converts("pow.Tensor_Scalar", check=_check_power)
 def _pow_scalar(c: Call) -> Expr:
-    dtype = compute_type(c.result.dtype)
+    dtype = c.result.dtype
     x, exponent = c.operand("self", dtype), c["exponent"]
     one = number(1, dtype)
     if exponent == 0:
@@ -217,14 +216,14 @@ def _check_power_float(bound: Bound) -> tuple[str, str] | None:
 
 @converts("pow.Scalar", "pow.Tensor_Tensor", check=_check_power_float)
 def _pow(c: Call) -> Expr:
-    dtype = compute_type(c.result.dtype)
+    dtype = c.result.dtype
     base, exponent = c.operand("self", dtype), c.operand("exponent", dtype)
     return c.emit_as_result(relax.op.power(base, exponent))
 
 
 @converts("elu.default")
 def _elu(c: Call) -> Expr:
-    dtype = compute_type(c.result.dtype)
+    dtype = c.result.dtype
     x = c.operand("self", dtype)
     scale, negative = float(c["scale"]), float(c["scale"]) * float(c["alpha"])
     scaled = _scaled(c, x, c["input_scale"], dtype)
@@ -237,7 +236,7 @@ def _elu(c: Call) -> Expr:
 
 @converts("leaky_relu.default")
 def _leaky_relu(c: Call) -> Expr:
-    dtype = compute_type(c.result.dtype)
+    dtype = c.result.dtype
     x, slope = c.operand("self", dtype), float(c["negative_slope"])
     if slope not in (0.0,) and dtype == torch.float32:
         return c.emit_as_result(relax.op.nn.leakyrelu(x, slope))
@@ -257,7 +256,7 @@ def _rrelu(c: Call) -> Expr:
 
 @converts("gelu.default")
 def _gelu(c: Call) -> Expr:
-    dtype = compute_type(c.result.dtype)
+    dtype = c.result.dtype
     x = c.operand("self", dtype)
     half, one = number(0.5, dtype), number(1.0, dtype)
     if c["approximate"] == "tanh":

@@ -26,10 +26,9 @@ Convert = Callable[[fx.Node, Importer], Any]
 Check = Callable[["Bound"], "tuple[str, str] | None"]
 """What of a call cannot be compiled and what to write instead, or None."""
 
-_FLOATS_16 = (torch.float16, torch.bfloat16)
 _ALLOWED_TYPES = (
-    torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.int16,
-    torch.int32, torch.int64, torch.uint8, torch.bool,
+    torch.float32, torch.float64, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8,
+    torch.bool,
 )  # fmt: skip
 
 
@@ -166,11 +165,6 @@ def fake(node: Any) -> torch.Tensor:
     return value
 
 
-def compute_type(dtype: torch.dtype) -> torch.dtype:
-    """The type in which PyTorch computes: float32 for 16-bit floats, else the type itself."""
-    return torch.float32 if dtype in _FLOATS_16 else dtype
-
-
 def relax_type(dtype: torch.dtype) -> str:
     """``torch.float32`` -> ``"float32"``."""
     return str(dtype).removeprefix("torch.")
@@ -184,8 +178,6 @@ def known_type(dtype: torch.dtype) -> bool:
 def number(value: Any, dtype: torch.dtype) -> Expr:
     """A constant without dimensions, rounded and wrapped as PyTorch does."""
     tensor = torch.tensor(value).to(dtype)
-    if dtype == torch.bfloat16:
-        return relax.const(tensor.float().numpy(), "bfloat16")
     return relax.const(tensor.numpy(), relax_type(dtype))
 
 

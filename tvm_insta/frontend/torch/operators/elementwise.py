@@ -13,17 +13,11 @@ from tvm_insta.frontend.torch.operators.converter import (
     Bound,
     Call,
     Expr,
-    compute_type,
     converts,
     number,
 )
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-
-
-def floating(c: Call) -> torch.dtype:
-    """The type in which a function with floating-point results is computed."""
-    return compute_type(c.result.dtype)
 
 
 def _in_double(function: Callable[[Expr], Expr]) -> Callable[[Call, Expr], Expr]:
@@ -73,7 +67,7 @@ _FLOATING: dict[str, Callable[[Call, Expr], Expr]] = {
 def _register_floating(name: str, make: Callable[[Call, Expr], Expr]) -> None:
     @converts(f"{name}.default")
     def _(c: Call) -> Expr:
-        return c.emit_as_result(make(c, c.operand("self", floating(c))))
+        return c.emit_as_result(make(c, c.operand("self", c.result.dtype)))
 
 
 for _name, _make in _FLOATING.items():
@@ -89,7 +83,7 @@ def _register_rounding(name: str, function: Callable[[Expr], Expr]) -> None:
     def _(c: Call) -> Expr:
         if not c.result.dtype.is_floating_point:
             return c["self"]
-        return c.emit_as_result(function(c.operand("self", floating(c))))
+        return c.emit_as_result(function(c.operand("self", c.result.dtype)))
 
 
 for _name, _function in _ROUNDING.items():
@@ -98,7 +92,7 @@ for _name, _function in _ROUNDING.items():
 
 @converts("round.decimals")
 def _round_decimals(c: Call) -> Expr:
-    x, decimals = c.operand("self", floating(c)), int(c["decimals"])
+    x, decimals = c.operand("self", c.result.dtype), int(c["decimals"])
     scale = _like(x, 10.0 ** abs(decimals))
     if decimals >= 0:
         scaled = c.emit(relax.op.round(c.emit(relax.op.multiply(x, scale))))
@@ -134,7 +128,7 @@ def _signbit(c: Call) -> Expr:
     source = c.fake("self").dtype
     if not source.is_floating_point:
         return c.emit(relax.op.less(*_comparable(c, c["self"], 0)))
-    return sign_bit(c, c.operand("self", compute_type(source)))
+    return sign_bit(c, c.operand("self", source))
 
 
 def sign_bit(c: Call, x: Expr) -> Expr:
@@ -147,7 +141,7 @@ def sign_bit(c: Call, x: Expr) -> Expr:
 
 @converts("copysign.Tensor", "copysign.Scalar")
 def _copysign(c: Call) -> Expr:
-    dtype = floating(c)
+    dtype = c.result.dtype
     size = c.emit(relax.op.abs(c.operand("self", dtype)))
     other = c.bound["other"]
     if isinstance(other, (int, float)):
@@ -160,7 +154,7 @@ def _copysign(c: Call) -> Expr:
 @converts("isnan.default", "isinf.default")
 def _is(c: Call) -> Expr:
     source = c.fake("self").dtype
-    x = c.operand("self", compute_type(source) if source.is_floating_point else torch.float32)
+    x = c.operand("self", source if source.is_floating_point else torch.float32)
     which = str(c.node.target).split(".")[1]
     return c.emit(getattr(relax.op, which)(x))
 
@@ -210,7 +204,7 @@ def _common(c: Call, first: str = "self", second: str = "other") -> tuple[Expr, 
         argument.meta["val"] if hasattr(argument, "meta") else argument
         for argument in (c.bound[first], c.bound[second])
     ]
-    dtype = compute_type(torch.result_type(*values))
+    dtype = torch.result_type(*values)
     return c.operand(first, dtype), c.operand(second, dtype), dtype
 
 

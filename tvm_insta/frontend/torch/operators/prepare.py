@@ -7,20 +7,22 @@ from torch import fx
 
 from tvm_insta.frontend.torch.graph import name_of
 from tvm_insta.frontend.torch.operators.converter import TABLE, bind, known_type
-from tvm_insta.frontend.torch.operators.refusal import refusal
+from tvm_insta.frontend.torch.operators.ordering import LONGEST
+from tvm_insta.frontend.torch.operators.refusal import IN_FLOAT32, refusal
 from tvm_insta.frontend.torch.operators.rewrites import rewrite
 from tvm_insta.frontend.torch.operators.symbols import SYMBOLIC
 
 OWN = "tvm_insta."
 """Operators of the front end itself."""
 
-_ORDER = "take amax, amin or argmax, or do it on the network's output"
+_ORDER = "take amax, amin or argmax, or read elements of sort()"
+_SORT = f"sort at most {LONGEST} elements along a dimension of fixed size, or do it on the output"
 _SCATTER = "choose with torch.where, or join parts with torch.cat"
 _VALUES = "its result has as many elements as the values say: choose with torch.where"
 _RANDOM = "a network that draws random numbers has no one answer: draw them outside, as an input"
 
 INSTEAD = {
-    "sort": _ORDER, "topk": _ORDER, "argsort": _ORDER, "median": _ORDER, "kthvalue": _ORDER,
+    "sort": _SORT, "topk": _SORT, "median": _ORDER, "kthvalue": _ORDER,
     "mode": _ORDER, "quantile": _ORDER, "cummax": _ORDER, "cummin": _ORDER,
     "logcumsumexp": "write it with exp, cumsum and log",
     "scatter": _SCATTER, "scatter_add": _SCATTER, "scatter_reduce": _SCATTER,
@@ -30,12 +32,12 @@ INSTEAD = {
     "bernoulli": _RANDOM, "randint": _RANDOM, "randperm": _RANDOM, "multinomial": _RANDOM,
     "native_dropout": "call eval() on the module, and pass training=False to dropout",
     "_native_batch_norm_legit_functional": "call eval() on the module that normalises",
-    "grid_sampler_2d": "use F.interpolate, or convolutions",
+    "grid_sampler_2d": "sample float32 images, bilinear or nearest, with zeros or border padding",
+    "col2im": "fold float32 patches [N, channels * taps, places]",
     "_trilinear": "write it with torch.einsum or torch.matmul",
     "searchsorted": "use torch.bucketize with fixed boundaries",
     "_local_scalar_dense": "compute with the tensor itself, without .item()",
     "erfc": "write 1 - torch.erf(x)",
-    "unfold": "use F.unfold, or slices",
     "max_unpool2d": "use F.interpolate, or a transposed convolution",
     "max_unpool3d": "use F.interpolate, or a transposed convolution",
     "__lshift__": "shift by a number, place by place, and join the parts with torch.stack",
@@ -44,10 +46,6 @@ INSTEAD = {
 }  # fmt: skip
 """What to write in place of an operator that is refused."""
 
-_IN_FLOAT32 = (
-    "call .float() on the module and on its inputs, leave torch.autocast out, or cast to float32 "
-    "in front of that line"
-)
 _ELSE = "write that line with convolutions, products, pools, reductions or elementwise operators"
 
 
@@ -71,7 +69,7 @@ def _check(node: fx.Node) -> None:
     if name_of(node).startswith(OWN):
         data = node.args[0].meta["val"].dtype  # type: ignore[union-attr]
         if data != torch.float32:
-            raise refusal(node, f"in {str(data).removeprefix('torch.')}", _IN_FLOAT32)
+            raise refusal(node, f"in {str(data).removeprefix('torch.')}", IN_FLOAT32)
         return
     if node.target in SYMBOLIC:
         return

@@ -12,7 +12,6 @@ from tvm_insta.frontend.torch.operators.converter import (
     Bound,
     Call,
     Expr,
-    compute_type,
     converts,
     number,
 )
@@ -40,7 +39,7 @@ def _count(c: Call, axes: Axes, x: Expr) -> Expr | int:
 
 @converts("mean.dim", "mean.default")
 def _mean(c: Call) -> Expr:
-    x = c.operand("self", compute_type(c.result.dtype))
+    x = c.operand("self", c.result.dtype)
     axes = _axes(c["dim"] if "dim" in c.bound.arguments else None, c.fake("self").ndim)
     keep = bool(c["keepdim"]) if "keepdim" in c.bound.arguments else False
     return c.emit_as_result(relax.op.mean(x, axes, keep))
@@ -48,7 +47,7 @@ def _mean(c: Call) -> Expr:
 
 @converts("sum.dim_IntList", "sum.default")
 def _sum(c: Call) -> Expr:
-    x = c.operand("self", compute_type(c.result.dtype))
+    x = c.operand("self", c.result.dtype)
     axes = _axes(c["dim"] if "dim" in c.bound.arguments else None, c.fake("self").ndim)
     keep = bool(c["keepdim"]) if "keepdim" in c.bound.arguments else False
     return c.emit_as_result(relax.op.sum(x, axes, keep))
@@ -56,7 +55,7 @@ def _sum(c: Call) -> Expr:
 
 @converts("prod.dim_int", "prod.default")
 def _prod(c: Call) -> Expr:
-    x = c.operand("self", compute_type(c.result.dtype))
+    x = c.operand("self", c.result.dtype)
     axes = _axes(c["dim"] if "dim" in c.bound.arguments else None, c.fake("self").ndim)
     keep = bool(c["keepdim"]) if "keepdim" in c.bound.arguments else False
     return c.emit_as_result(relax.op.prod(x, axes, keep))
@@ -141,7 +140,7 @@ def _var_mean(c: Call) -> Any:
 
 def _moments(c: Call) -> tuple[Expr, Expr]:
     """Variance and mean, in two passes."""
-    dtype = compute_type(c.result.dtype)
+    dtype = c.result.dtype
     x, axes, keep = c.operand("self", dtype), _axes(c["dim"], c.fake("self").ndim), c["keepdim"]
     correction = 1.0 if c["correction"] is None else float(c["correction"])
     mean = c.emit(relax.op.mean(x, axes, True))
@@ -208,7 +207,7 @@ def _cumprod(c: Call) -> Expr:
 
 def _scan(c: Call, reduce: Any, neutral: int) -> Expr:
     """Result i is the reduction of elements 0..i: TVM 0.27's scans need its own dispatch pass."""
-    dtype = compute_type(c.result.dtype)
+    dtype = c.result.dtype
     axis = int(c["dim"]) % c.fake("self").ndim
     shape = c.shape_of("self")
     size = int(shape[axis])

@@ -15,6 +15,11 @@ _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
 _FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parents[3]), "<")
 """How the files begin that are not the user's: torch, this package, generated code."""
 
+IN_FLOAT32 = (
+    "call .float() on the module and on its inputs, or cast to float32 in front of that line"
+)
+"""What to do about a layer in another type."""
+
 
 def refusal(node: fx.Node, what: str, instead: str) -> ImportModelError:
     """The error that says why a node cannot be compiled.

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from tvm_insta.frontend.inputs import HALVES
 from tvm_insta.frontend.torch.graph import constant, is_tensor, name_of
 from tvm_insta.frontend.torch.operators.converter import bind
 from tvm_insta.frontend.torch.operators.convolutions import (
@@ -17,6 +18,8 @@ from tvm_insta.frontend.torch.operators.convolutions import (
     transposed_to_convolution,
 )
 from tvm_insta.frontend.torch.operators.insert import Inserter, replace
+from tvm_insta.frontend.torch.operators.ordering import ORDERING
+from tvm_insta.frontend.torch.operators.placing import PLACING
 from tvm_insta.frontend.torch.operators.resampling import RESAMPLING
 
 _aten = torch.ops.aten
@@ -187,6 +190,20 @@ def _instance_norm(node: fx.Node) -> bool:
     return True
 
 
+def _rounding(node: fx.Node) -> bool:
+    """A cast to half precision and back is one operator, which needs no such type."""
+    half: Any = node.args[0]
+    if name_of(half) != "aten._to_copy.default" or node.meta["val"].dtype != torch.float32:
+        return False
+    dtype, source = half.meta["val"].dtype, half.args[0]
+    if dtype not in HALVES:
+        return False
+    insert = Inserter(node)
+    to = str(dtype).removeprefix("torch.")
+    replace(node, insert.call(torch.ops.tvm_insta.round_half.default, source, to))
+    return True
+
+
 def _unrepeated(node: Any) -> fx.Node | None:
     """The vector that is repeated, None where it is no repetition."""
     if name_of(node) != "aten.repeat.default" or len(node.args[1]) != 1:
@@ -200,7 +217,10 @@ _RULES: dict[str, Callable[[fx.Node], bool]] = {
     "aten.index.Tensor": _constant_indices,
     "aten._native_batch_norm_legit.no_stats": _instance_norm,
     "aten._native_batch_norm_legit_no_training.default": _instance_norm,
+    "aten._to_copy.default": _rounding,
     "aten.bucketize.Tensor": _sorted_boundaries,
+    **ORDERING,
+    **PLACING,
     **RESAMPLING,
 }
 
