@@ -232,3 +232,17 @@ def test_windows_of_several_sizes_are_counted_together():
 def test_what_is_not_known_to_be_few_values(function):
     (node,) = results(exported(function, X))
     assert Levels().nearby(node) is None
+
+
+@pytest.mark.parametrize(
+    ("quantiser", "noted"), [("signs", False), ("bit", False), ("sign", False), ("thirds", True)]
+)
+def test_notes_say_where_nan_becomes_a_level(quantiser, noted):
+    """round(NaN) is NaN, and so is PyTorch's mean; the packed mean is the lowest level."""
+
+    def network(x):
+        return F.conv2d(F.avg_pool2d(QUANTISERS[quantiser](x), (1, 2)), WEIGHT)
+
+    [layer] = rewrite_layers(exported(network, X)).layers
+    assert layer.binary
+    assert any("NaN counts as the lowest level" in note for note in layer.notes) == noted
