@@ -16,17 +16,21 @@ from tvm import relax
 
 from tests.support.unoptimised import virtual_machine
 from tvm_insta.frontend.torch import to_relax as front_end
+from tvm_insta.frontend.torch.batch_trace import Sizes
+from tvm_insta.frontend.torch.decompose import decompositions
+from tvm_insta.frontend.torch.export import export_program
 from tvm_insta.frontend.torch.half import widen_halves
 from tvm_insta.frontend.torch.operators import prepare
 from tvm_insta.ops.legalise import LEGALISATIONS
 
 Function = Callable[..., torch.Tensor]
 
-_WHOLE = (
-    torch.ops.aten.linear.default,
-    torch.ops.aten.matmul.default,
-    torch.ops.aten.col2im.default,
-)
+MOST = 8
+"""Images of the largest batch."""
+
+_REWRITTEN = ("_pad_circular", "max_unpool2d", "max_unpool3d")
+"""Operators that the front end keeps and rewrites before it translates; here they come apart."""
+
 NAMES = "xyvwtsdpijbcu"
 """Names of the inputs that `inputs` makes."""
 
@@ -85,15 +89,18 @@ def export(
     module: nn.Module, tensors: Sequence[torch.Tensor], *, dynamic: bool, shapes: Any = None
 ) -> fx.GraphModule:
     """The graph of core ATen operators with folded constants."""
-    if dynamic and shapes is None:
-        batch = torch.export.Dim("batch", min=1, max=8)
-        shapes = (tuple({0: batch} for _ in tensors),)
+    defaults = torch.export.default_decompositions()
+    apart = [getattr(torch.ops.aten, name).default for name in _REWRITTEN]
+    table = {**decompositions(), **{each: defaults[each] for each in apart}}
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        program = torch.export.export(module.eval(), tuple(tensors), dynamic_shapes=shapes)
-        table = torch.export.default_decompositions()
-        for whole in _WHOLE:
-            table.pop(whole, None)
+        if shapes is None:
+            sizes = Sizes(2, MOST) if dynamic else None
+            program = export_program(
+                module.eval(), tensors, max_batch=MOST, dynamic=dynamic, sizes=sizes
+            )
+        else:
+            program = torch.export.export(module.eval(), tuple(tensors), dynamic_shapes=shapes)
         graph = program.run_decompositions(table).module(check_guards=False)
     _fold(graph)
     return graph
