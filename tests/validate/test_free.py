@@ -52,7 +52,7 @@ def replayed(compiled):
     join_outputs(exported)
     graph, packs = Graph(exported), artefact.manifest.binarisations
     findings = Findings(1, sites=[SiteFindings(str(pack.kernel)) for pack in packs])
-    replay = Replay(graph, findings, {}, calibrated=False)
+    replay = Replay(graph, findings, {}, set(), calibrated=False)
     trace = artefact.trace(image.numpy())
     replay.run([image], [(pack, read_packed(trace[pack.kernel], pack)) for pack in packs])
     assert len(replay.levels) == 3 and not findings.failures()
