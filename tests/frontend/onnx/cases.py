@@ -427,6 +427,9 @@ def shapes():
     yield Case("SpaceToDepth", "", attributes={"blocksize": 2}, data=floats(2, 3, 4, 6))
     for upper in (0, 1):
         yield Case("Trilu", str(upper), ("x", "k"), {"k": np.int64(1)}, {"upper": upper})
+    for k in (-1, 0, 2):
+        yield Case("EyeLike", str(k), attributes={"k": k}, data=floats(3, 4))
+    yield Case("EyeLike", "type", attributes={"dtype": INT64}, out=(INT64,), data=floats(3, 3))
     yield Case("Shape", "", out=(INT64,))
     yield Case("Shape", "part", attributes={"start": 1, "end": -1}, out=(INT64,))
     yield Case("Size", "", out=(INT64,))

@@ -11,6 +11,7 @@ from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.onnx.graph import Initialiser
 from tvm_insta.frontend.onnx.limits import ELEMENTS
 from tvm_insta.frontend.onnx.operators.registry import Constant, Ints, check_result, operator
+from tvm_insta.frontend.onnx.tensors import numpy_type
 
 
 @operator("Constant")
@@ -69,6 +70,17 @@ def triangle(x: Tensor, k: Ints | None = None, *, upper: bool = True) -> Tensor:
     """The part above or below a diagonal; the rest is 0."""
     diagonal = k[0] if k else 0
     return torch.triu(x, diagonal) if upper else torch.tril(x, diagonal)
+
+
+@operator("EyeLike")
+def eye_like(x: Tensor, *, dtype: int | None = None, k: int = 0) -> Tensor:
+    """1 on a diagonal of a matrix as large as ``x``, else 0."""
+    if x.ndim != 2:
+        raise ImportModelError(f"its input has {x.ndim} dimensions, but a matrix is needed")
+    rows, columns = x.shape
+    diagonal = torch.arange(columns) - torch.arange(rows).unsqueeze(1) == k
+    kind = x.dtype if dtype is None else getattr(torch, numpy_type(dtype, "EyeLike").name)
+    return diagonal.to(kind)
 
 
 @operator("Shape")
