@@ -128,6 +128,29 @@ class Attention(nn.Module):
         return self.inner(y, y, y, need_weights=False)[0]
 
 
+class Recurrent(nn.Module):
+    """A composite that the dispatcher has one kernel for, on a CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.LSTM(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x.flatten(2))[0]
+
+
+class Narrowed(nn.Module):
+    """Autocast, a node with a graph of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.inner(x.flatten(2))
+
+
 def whole(program: torch.export.ExportedProgram) -> fx.GraphModule:
     """PyTorch's own way."""
     return program.run_decompositions(decompositions()).module(check_guards=False)
@@ -183,7 +206,11 @@ def test_writes_into_what_nothing_else_shares(dynamic: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [InPlace, ViewBefore, ViewThrough, SelfAssigned, OwnStatistics, Attention]
+    "kind",
+    [
+        *(InPlace, ViewBefore, ViewThrough, SelfAssigned),
+        *(OwnStatistics, Attention, Recurrent, Narrowed),
+    ],
 )
 def test_what_is_traced_as_a_whole(kind: type[nn.Module]) -> None:
     check(kind(), torch.randn(1, 8, 2, 4), dynamic=False, whole_program=True)

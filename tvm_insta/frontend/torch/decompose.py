@@ -136,6 +136,8 @@ def _one_by_one(graph: fx.GraphModule, table: Table) -> bool:
     for node in nodes:
         if node.op != "call_function" or _is_plain(node, table):
             continue
+        if not isinstance(node.target, torch._ops.OpOverload):  # it holds a graph of its own
+            return False
         written = _written(node)
         if _writes(_operator(node)) and (written is None or not _is_unshared(written, node)):
             return False
@@ -179,10 +181,16 @@ def _writes(target: torch._ops.OpOverload) -> bool:
     return target._schema.is_mutable and target not in _GIVEN
 
 
+def _is_core(node: fx.Node) -> bool:
+    """False for what the dispatcher chooses for one device, as a whole LSTM for a CPU."""
+    target = node.target
+    return not isinstance(target, torch._ops.OpOverload) or torch.Tag.core in target.tags
+
+
 def _stand_for(node: fx.Node, parts: fx.Graph, table: Table) -> bool:
     """Whether parts are those that the whole program's trace gives for a node."""
     calls = [part for part in parts.nodes if part.op not in ("placeholder", "output")]
-    if not all(_is_plain(part, table) for part in calls):
+    if not all(_is_plain(part, table) and _is_core(part) for part in calls):
         return False
     if node.target not in _PRODUCTS and any(part.target in _APART for part in calls):
         return False
