@@ -21,6 +21,7 @@ from torch import fx
 
 from tvm_insta.frontend.torch.graph import base_name, is_tensor, shape_of
 from tvm_insta.frontend.torch.levels.grid import Grid, grid_of
+from tvm_insta.frontend.torch.levels.nearby import apart
 
 _POOLS = {"aten.avg_pool2d": 2, "aten.avg_pool3d": 3}
 _ADAPTIVE = {"aten._adaptive_avg_pool2d": 2, "aten._adaptive_avg_pool3d": 3}
@@ -28,9 +29,6 @@ _REDUCTIONS = frozenset({"aten.mean", "aten.sum"})
 _MANTISSA = 1 << 24
 _MOST_ELEMENTS = 1024
 """Of a mean whose values are counted; those of longer ones are not few, but where they are one."""
-_SAME = 1e-6
-"""Means this near, relative to the largest, are one: those of windows of two sizes, of rounded
-values."""
 
 
 @dataclass(frozen=True)
@@ -148,8 +146,10 @@ def _holds(grid: Grid, values: Sequence[float]) -> bool:
     )
 
 
-def near_values(means: Means, values: Sequence[float]) -> list[float] | None:
+def near_values(means: Means, values: Sequence[float]) -> tuple[float, ...] | None:
     """Numbers next to which all means of tensors of these values lie; None where not known.
+
+    Those of windows of two sizes, of rounded values, may be one.
 
     Args:
         means: what is summed and divided.
@@ -157,15 +157,7 @@ def near_values(means: Means, values: Sequence[float]) -> list[float] | None:
     """
     grid = grid_of(values)
     found = None if grid is None else _all(means, grid)
-    if found is None:
-        return None
-    ordered = sorted(float(value) for value in found)
-    largest = max(abs(value) for value in ordered)
-    kept = ordered[:1]
-    for value in ordered[1:]:
-        if value - kept[-1] > _SAME * largest:
-            kept.append(value)
-    return kept
+    return None if found is None else apart(sorted(float(value) for value in found))
 
 
 def _all(means: Means, grid: Grid) -> set[Fraction] | None:
