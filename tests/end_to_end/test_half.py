@@ -54,23 +54,29 @@ def body() -> nn.Sequential:
     return network.eval()
 
 
-class Cast(nn.Module):
-    """Float32 outside, half precision inside."""
+class Around(nn.Module):
+    """A network in which something is in half precision."""
 
     def __init__(self, network, dtype):
         super().__init__()
-        self.network, self.dtype = network.to(dtype), dtype
+        self.network, self.dtype = network, dtype
+
+
+class Cast(Around):
+    """Float32 outside, half precision inside."""
+
+    def __init__(self, network, dtype):
+        super().__init__(network.to(dtype), dtype)
 
     def forward(self, x):
         return self.network(x.to(self.dtype)).float()
 
 
-class BinaryInHalf(nn.Module):
+class BinaryInHalf(Around):
     """The binary layers in half precision, what lies between them in float32."""
 
     def __init__(self, network, dtype):
-        super().__init__()
-        self.network, self.dtype = network, dtype
+        super().__init__(network, dtype)
         for layer in LAYERS:
             network[int(layer)].to(dtype)
 
@@ -80,12 +86,8 @@ class BinaryInHalf(nn.Module):
         return x
 
 
-class RoundTrip(nn.Module):
+class RoundTrip(Around):
     """Float32 layers, a round trip by way of half precision before each sign."""
-
-    def __init__(self, network, dtype):
-        super().__init__()
-        self.network, self.dtype = network, dtype
 
     def forward(self, x):
         for layer in self.network:
@@ -93,12 +95,8 @@ class RoundTrip(nn.Module):
         return x
 
 
-class Autocast(nn.Module):
+class Autocast(Around):
     """Convolutions and products in bfloat16, the rest as autocast has it."""
-
-    def __init__(self, network, dtype):
-        super().__init__()
-        self.network, self.dtype = network, dtype
 
     def forward(self, x):
         with torch.autocast("cpu", self.dtype):

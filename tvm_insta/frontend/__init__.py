@@ -8,6 +8,7 @@ from tvm_insta.frontend.inputs import HALVES, as_arrays, random_tensors
 from tvm_insta.frontend.layers import Reason, SourceLayer, WhyFloat
 from tvm_insta.frontend.sites import Site
 from tvm_insta.frontend.torch.export import check_parts, export_graph
+from tvm_insta.frontend.torch.graph import types_of
 from tvm_insta.frontend.torch.import_torch import import_torch, trace_and_fold
 from tvm_insta.frontend.torch.outputs import Output, join_outputs, joined
 from tvm_insta.frontend.torch.state import Snapshot, unchanged
@@ -30,5 +31,6 @@ __all__ = [
     "joined",
     "random_tensors",
     "trace_and_fold",
+    "types_of",
     "unchanged",
 ]

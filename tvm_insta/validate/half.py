@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from tvm_insta.frontend import HALVES
+from tvm_insta.frontend import HALVES, types_of
 from tvm_insta.validate.graph import Change, Graph, Values, is_move
 from tvm_insta.validate.rounding import rms
 
@@ -38,16 +38,10 @@ def half_nodes(graph: Graph) -> set[fx.Node]:
 
 
 def _rounds(node: fx.Node) -> bool:
-    if not any(dtype in HALVES for dtype in _types(node)):
+    if not any(dtype in HALVES for dtype in types_of(node)):
         return False
-    sources = [dtype for source in node.all_input_nodes for dtype in _types(source)]
+    sources = [dtype for source in node.all_input_nodes for dtype in types_of(source)]
     return not (is_move(node) and all(dtype in HALVES for dtype in sources))
-
-
-def _types(node: fx.Node) -> list[torch.dtype]:
-    value = node.meta.get("val")
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return [each.dtype for each in values if isinstance(each, torch.Tensor)]
 
 
 def moves(halves: set[fx.Node]) -> list[Change]:
@@ -95,7 +89,7 @@ def allowed_rms(
         found = max(found, _size(changed.double() - theirs))
     # Of few elements none may be moved: one of them may be, by the last place of the largest.
     eps = max(
-        torch.finfo(dtype).eps for node in halves & set(nodes) for dtype in _types(node)
+        torch.finfo(dtype).eps for node in halves & set(nodes) for dtype in types_of(node)
         if dtype in HALVES
     )  # fmt: skip
     largest = float(torch.nan_to_num(theirs, 0.0, 0.0, 0.0).abs().max()) if theirs.numel() else 0.0

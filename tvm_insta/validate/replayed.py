@@ -135,9 +135,10 @@ class Replayed:
     ) -> int:
         """How many levels change where operands of narrow layers, or results in half, round."""
         changed = [self.graph.evaluate(nodes, self.values, self._moved_by_rounding(roots, narrow))]
-        for change in moves(self.halves) if self.halves else []:
+        if self.halves:
             whole = self.graph.slice(node, [each for each in self.cut if each is not node])
-            changed.append(self.graph.evaluate(whole, self.values, {}, change))
+            for change in moves(self.halves):
+                changed.append(self.graph.evaluate(whole, self.values, {}, change))
         return max(int(apart(values[node], theirs, allowed).sum()) for values in changed)
 
     def _moved_by_rounding(self, roots: Values, narrow: Sequence[fx.Node]) -> Values:

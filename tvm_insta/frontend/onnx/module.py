@@ -23,7 +23,7 @@ from tvm_insta.frontend.onnx.graph import Graph, Initialiser, Input
 from tvm_insta.frontend.onnx.layer import OnnxLayer, bound, holds, plain
 from tvm_insta.frontend.onnx.names import Identifiers
 from tvm_insta.frontend.onnx.operators.registry import Constant
-from tvm_insta.frontend.onnx.tensors import numpy_type
+from tvm_insta.frontend.onnx.tensors import torch_type
 
 Watch = Callable[[Step, list[Value | None], tuple[Value, ...], OnnxLayer | None], None]
 """Called with each step, its operands and results, and its child module if it is a layer."""
@@ -234,8 +234,7 @@ def argument_names(inputs: Sequence[Input]) -> tuple[str, ...]:
 
 def input_dtype(each: Input) -> torch.dtype:
     """The type in which the module takes an input: float32 for floats of any width."""
-    dtype = numpy_type(each.element, f"input {each.name!r}")
-    return torch.bool if dtype.kind == "b" else getattr(torch, dtype.name)
+    return torch_type(each.element, f"input {each.name!r}")
 
 
 def _last_uses(steps: Sequence[Step], graph: Graph) -> list[list[str]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import torch
 from onnx import TensorProto, numpy_helper
 
 from tvm_insta.errors import ImportModelError
@@ -81,6 +82,12 @@ def numpy_type(element: int, what: str) -> np.dtype[Any]:
             "float64, integers of 2 to 64 bits and booleans are taken"
         )
     return np.dtype(_NUMPY[element])
+
+
+def torch_type(element: int, what: str) -> torch.dtype:
+    """The same, of a tensor; raises as `numpy_type`."""
+    dtype: torch.dtype = getattr(torch, numpy_type(element, what).name)
+    return dtype
 
 
 def bounds(element: int) -> tuple[int, int]:

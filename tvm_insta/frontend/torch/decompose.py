@@ -138,10 +138,10 @@ def _one_by_one(graph: fx.GraphModule, table: Table) -> bool:
             continue
         if not isinstance(node.target, torch._ops.OpOverload):  # it holds a graph of its own
             return False
-        written = _written(node)
-        if _writes(_operator(node)) and (written is None or not _is_unshared(written, node)):
+        key, written = _key(node), _written(node)
+        if _writes(node.target) and (written is None or not _is_unshared(written, node)):
             return False
-        if _key(node) not in parts:
+        if key not in parts:
             try:
                 with shapes_only(graph.graph):
                     made = _trace(node, table)
@@ -150,11 +150,10 @@ def _one_by_one(graph: fx.GraphModule, table: Table) -> bool:
                 return False
             if not stand:
                 return False
-            parts[_key(node)] = made
+            parts[key] = made
         if written is not None:  # who reads the tensor from here on reads what is written
-            later = set(_behind(node))
-            written.replace_all_uses_with(node, delete_user_cb=later.__contains__)
-        _inline(graph.graph, node, parts[_key(node)])
+            written.replace_all_uses_with(node, delete_user_cb=node.__lt__)
+        _inline(graph.graph, node, parts[key])
     _read_sizes_of_inputs(graph.graph)
     graph.graph.eliminate_dead_code()
     graph.recompile()
@@ -230,16 +229,8 @@ def _written(node: fx.Node) -> fx.Node | None:
 
 def _is_unshared(tensor: fx.Node, writer: fx.Node) -> bool:
     """Whether no other tensor that is there when it is written shares its memory."""
-    later = set(_behind(writer))
-    before = [user for user in tensor.users if user is not writer and user not in later]
+    before = [user for user in tensor.users if user < writer]
     return _is_new(tensor) and not any(map(_may_share, before))
-
-
-def _behind(node: fx.Node) -> list[fx.Node]:
-    found = [node]
-    while found[-1].next.op != "root":
-        found.append(found[-1].next)
-    return found[1:]
 
 
 def _is_new(node: fx.Node) -> bool:

@@ -134,18 +134,21 @@ class _Eager(TorchFunctionMode):
             result = func(*args, **kwargs)
             self._follow(func, args, kwargs, result)
             return result
-        if func in (_SET_DATA, _GET_DATA, *_CUDA):
-            return args[0] if func in _CUDA else self._data(func, args)
+        if func in (_SET_DATA, _GET_DATA):
+            return self._data(func, args)
+        if func in _CUDA:
+            return args[0]
         args = _on_cpu(func, args)
         args, given = tree_map(self._current, (args, dict(_without_device(kwargs))))
         if func in _VALUES or func is _LENGTH:
             return self._value(func, args, given)
         if func is _Tensor.__getitem__:
             args = (args[0], self._places(args[1]))
-        result = self._constant(func, args, given) if _sized_by_values(func, args) else None
-        if result is not None:
-            return result
-        if func in WRITTEN_OUT:
+        known = self._with_values(args, given) if _sized_by_values(func, args) else None
+        if known is not None:
+            with _disable_current_modes():
+                result = func(*known[0], **known[1])
+        elif func in WRITTEN_OUT:
             with self:  # its parts may read numbers
                 result = WRITTEN_OUT[func](*args, **given)
         else:
@@ -243,41 +246,29 @@ class _Eager(TorchFunctionMode):
                 found.extend(value.nonzero(as_tuple=True))
         return tuple(found) if isinstance(index, tuple) or len(found) != 1 else found[0]
 
-    def _constant(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What a call gives on tensors with values; None where one depends on the input."""
+    def _with_values(self, args: Any, kwargs: Any) -> Any:
+        """Arguments with the values of their tensors; None where one depends on the input."""
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, _Tensor)]
-        at: dict[int, _Tensor] = {}
-        for tensor in given:
-            value = self._value_of(tensor)
-            if value is None:
-                return None
-            at[id(tensor)] = value
-
-        def real(leaf: Any) -> Any:
-            return at[id(leaf)].detach() if isinstance(leaf, _Tensor) else leaf
-
-        with _disable_current_modes():
-            return func(*tree_map(real, args), **tree_map(real, kwargs))
+        at = {id(tensor): self._value_of(tensor) for tensor in given}
+        if any(value is None for value in at.values()):
+            return None
+        return tree_map(
+            lambda leaf: at[id(leaf)] if isinstance(leaf, _Tensor) else leaf, (args, kwargs)
+        )
 
     def _follow(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any
     ) -> None:
         """Compute the value of a result, too, where every operand has one."""
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, _Tensor)]
-        known = [self._value_of(tensor) for tensor in given]
+        known = self._with_values(args, kwargs)
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, _Tensor)]
         for tensor in filter(_is_traced, made):  # also one that was written in place
             self.values[tensor] = None
-        if not made or any(value is None for value in known) or _undetermined(func, args, kwargs):
+        if not made or known is None or _undetermined(func, args, kwargs):
             return
-        at = {id(tensor): value for tensor, value in zip(given, known, strict=True)}
-
-        def real(leaf: Any) -> Any:
-            return at[id(leaf)] if isinstance(leaf, _Tensor) else leaf
-
         try:
             with _disable_current_modes():
-                own = func(*tree_map(real, args), **tree_map(real, kwargs))
+                own = func(*known[0], **known[1])
         except Exception:  # no value then: who reads it is refused
             return
         values = [leaf for leaf in tree_leaves(own) if isinstance(leaf, _Tensor)]

@@ -61,6 +61,13 @@ def is_tensor(node: Any) -> bool:
     return isinstance(node, fx.Node) and isinstance(node.meta.get("val"), torch.Tensor)
 
 
+def types_of(node: fx.Node) -> list[torch.dtype]:
+    """The types of a node's tensors: of its value, or of several results."""
+    value = node.meta.get("val")
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return [each.dtype for each in values if isinstance(each, torch.Tensor)]
+
+
 def source_of(node: fx.Node) -> str:
     """The name, in the exported graph, of a node with the same value; "" if there is none."""
     return str(node.meta.get(SOURCE, ""))

@@ -25,7 +25,7 @@ import torch
 from torch import fx
 
 from tvm_insta.frontend.inputs import HALVES
-from tvm_insta.frontend.torch.graph import SOURCE, base_name, buffer, call, constant
+from tvm_insta.frontend.torch.graph import SOURCE, base_name, buffer, call, constant, types_of
 from tvm_insta.frontend.torch.operators.refusal import IN_FLOAT32, refusal
 
 
@@ -106,7 +106,7 @@ def widen_halves(module: fx.GraphModule) -> None:
 
 def _widen_input(node: fx.Node, halves: dict[fx.Node, torch.dtype]) -> None:
     """An artefact takes float32, and rounds it: numbers of half precision stay what they are."""
-    for dtype in _types(node):
+    for dtype in types_of(node):
         if dtype in HALVES:
             node.meta["val"] = _wide(node.meta["val"])
             _round_behind(node, dtype, halves)
@@ -116,17 +116,11 @@ def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _types(node: fx.Node) -> list[torch.dtype]:
-    value = node.meta.get("val")
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return [each.dtype for each in values if isinstance(each, torch.Tensor)]
-
-
 def _touches(node: fx.Node, halves: dict[fx.Node, torch.dtype]) -> bool:
     """Whether a call reads or gives numbers of half precision."""
     if any(source in halves for source in node.all_input_nodes):
         return True
-    return any(dtype in HALVES for dtype in _types(node))
+    return any(dtype in HALVES for dtype in types_of(node))
 
 
 def _widen_constant(node: fx.Node, halves: dict[fx.Node, torch.dtype]) -> None:
@@ -142,7 +136,7 @@ def _widen_call(node: fx.Node, halves: dict[fx.Node, torch.dtype]) -> None:
     if node.target is operator.getitem:
         _widen_item(node, halves)
         return
-    name, before = base_name(node), _types(node)
+    name, before = base_name(node), types_of(node)
     given = [halves[source] for source in node.all_input_nodes if source in halves]
     half = next((dtype for dtype in before if dtype in HALVES), given[0] if given else None)
     assert half is not None
@@ -174,7 +168,7 @@ def _widen_call(node: fx.Node, halves: dict[fx.Node, torch.dtype]) -> None:
 
 def _widen_item(node: fx.Node, halves: dict[fx.Node, torch.dtype]) -> None:
     """An item of several results: numbers that were moved, or the first that were computed."""
-    (dtype,), source = _types(node), node.args[0]
+    (dtype,), source = types_of(node), node.args[0]
     if dtype not in HALVES:
         return
     node.meta["val"] = _wide(node.meta["val"])
@@ -186,7 +180,7 @@ def _widen_item(node: fx.Node, halves: dict[fx.Node, torch.dtype]) -> None:
 
 def _widen_cast(node: fx.Node, halves: dict[fx.Node, torch.dtype]) -> None:
     """To half precision: a rounding. From it to float32: nothing."""
-    (dtype,), source = _types(node), node.args[0]
+    (dtype,), source = types_of(node), node.args[0]
     assert isinstance(source, fx.Node)
     if dtype not in HALVES:
         return  # the operand is float32 by now, of which the same cast gives the same
@@ -237,7 +231,7 @@ def _common(node: fx.Node, halves: dict[fx.Node, torch.dtype]) -> torch.dtype:
         elif isinstance(each, (int, float)) and not isinstance(each, bool):
             values.append(each)
     if not any(isinstance(each, torch.Tensor) for each in values):
-        return _types(node)[0]
+        return types_of(node)[0]
     common = values[0]
     for each in values[1:]:
         common = torch.empty([1] * _rank(common, each), dtype=torch.result_type(common, each))

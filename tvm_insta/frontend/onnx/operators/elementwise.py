@@ -21,7 +21,7 @@ from tvm_insta.frontend.onnx.operators.registry import (
     Result,
     operator,
 )
-from tvm_insta.frontend.onnx.tensors import element_name, numpy_type
+from tvm_insta.frontend.onnx.tensors import element_name, torch_type
 
 _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "Abs": torch.abs,
@@ -151,10 +151,10 @@ def cast_like(x: Tensor, like: Tensor) -> Tensor:
 
 
 def _cast(x: Tensor, to: int) -> Tensor:
-    dtype = numpy_type(to, "a cast")
+    dtype = torch_type(to, "a cast")
     if to in (TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64):
         raise ImportModelError(f"it casts to {element_name(to)}, which is not taken: use INT64")
-    return x.to(getattr(torch, "bool" if dtype.kind == "b" else dtype.name))
+    return x.to(dtype)
 
 
 @operator("Where")

@@ -11,7 +11,7 @@ from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.onnx.graph import Initialiser
 from tvm_insta.frontend.onnx.limits import ELEMENTS
 from tvm_insta.frontend.onnx.operators.registry import Constant, Ints, check_result, operator
-from tvm_insta.frontend.onnx.tensors import numpy_type
+from tvm_insta.frontend.onnx.tensors import torch_type
 
 
 @operator("Constant")
@@ -79,7 +79,7 @@ def eye_like(x: Tensor, *, dtype: int | None = None, k: int = 0) -> Tensor:
         raise ImportModelError(f"its input has {x.ndim} dimensions, but a matrix is needed")
     rows, columns = x.shape
     diagonal = torch.arange(columns) - torch.arange(rows).unsqueeze(1) == k
-    kind = x.dtype if dtype is None else getattr(torch, numpy_type(dtype, "EyeLike").name)
+    kind = x.dtype if dtype is None else torch_type(dtype, "EyeLike")
     return diagonal.to(kind)
 
 

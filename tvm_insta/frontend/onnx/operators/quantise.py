@@ -16,7 +16,7 @@ from tvm_insta.frontend.onnx.operators.registry import (
     operator,
     prefer_float,
 )
-from tvm_insta.frontend.onnx.tensors import bounds, numpy_type
+from tvm_insta.frontend.onnx.tensors import bounds, torch_type
 
 Operand = Tensor | float
 
@@ -100,8 +100,7 @@ def dequantize_linear(
 
 def materialised(codes: Codes) -> Tensor:
     """The integers as bytes, for operators that compute with them."""
-    dtype = numpy_type(codes.element, "a quantised tensor")
-    return codes.values.to(getattr(torch, dtype.name))
+    return codes.values.to(torch_type(codes.element, "a quantised tensor"))
 
 
 @operator("DynamicQuantizeLinear")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-from tvm_insta.frontend.torch.graph import name_of
+from tvm_insta.frontend.torch.graph import name_of, types_of
 from tvm_insta.frontend.torch.operators.converter import TABLE, bind, known_type
 from tvm_insta.frontend.torch.operators.ordering import LONGEST
 from tvm_insta.frontend.torch.operators.refusal import IN_FLOAT32, refusal
@@ -77,18 +77,10 @@ def _check(node: fx.Node) -> None:
     if row is None:
         base = name_of(node).split(".")[1] if name_of(node) else ""
         raise refusal(node, "", INSTEAD.get(base, _ELSE))
-    for value in _tensors(node):
-        if not known_type(value.dtype):
-            raise refusal(node, f"on {value.dtype}", "compute in float32")
+    for dtype in (dtype for each in (node, *node.all_input_nodes) for dtype in types_of(each)):
+        if not known_type(dtype):
+            raise refusal(node, f"on {dtype}", "compute in float32")
     if row.check is not None:
         found = row.check(bind(node))
         if found is not None:
             raise refusal(node, *found)
-
-
-def _tensors(node: fx.Node) -> list[torch.Tensor]:
-    values = []
-    for each in (node, *node.all_input_nodes):
-        value = each.meta.get("val")
-        values += list(value) if isinstance(value, (list, tuple)) else [value]
-    return [value for value in values if isinstance(value, torch.Tensor)]
