@@ -31,7 +31,7 @@ from tvm_insta.compiler.options import CompileOptions  # noqa: E402
 from tvm_insta.compiler.schedule_check import check_schedules  # noqa: E402
 from tvm_insta.compiler.self_check import Checked, check_compiled  # noqa: E402
 from tvm_insta.errors import InstaError  # noqa: E402
-from tvm_insta.frontend import import_torch  # noqa: E402
+from tvm_insta.frontend import exclusive, import_torch  # noqa: E402
 from tvm_insta.passes.context import Context  # noqa: E402
 from tvm_insta.passes.pipeline import PHASES, AfterPhase, run_pipeline  # noqa: E402
 from tvm_insta.passes.report import Report  # noqa: E402
@@ -153,6 +153,7 @@ def build(
     return artefact
 
 
+@exclusive
 def compile_module(
     module: nn.Module,
     example_inputs: Sequence[torch.Tensor],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tvm_insta.frontend.byte_input import ByteInput
+from tvm_insta.frontend.exclusive import exclusive
 from tvm_insta.frontend.imported import Imported
 from tvm_insta.frontend.inputs import HALVES, as_arrays, random_tensors
 from tvm_insta.frontend.layers import Reason, SourceLayer, WhyFloat
@@ -25,6 +26,7 @@ __all__ = [
     "WhyFloat",
     "as_arrays",
     "check_parts",
+    "exclusive",
     "export_graph",
     "import_torch",
     "join_outputs",

@@ -23,6 +23,7 @@ from tvm_insta.passes.rewriter import (
     array,
     const,
     op_name,
+    rank,
     read_twice,
     shape_of,
 )
@@ -82,6 +83,8 @@ class _FoldScales(Rewriter):
             known, other = self.affine.get(right), left
         value = array(other)
         if known is None or value is None:
+            return None
+        if value.ndim > rank(known.source):  # the result has more dimensions than the layer's
             return None
         channels = known.scale.size
         if value.size not in (1, channels) or (value.size > 1 and value.shape[-1] != channels):

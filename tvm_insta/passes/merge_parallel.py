@@ -39,6 +39,7 @@ from tvm_insta.passes.rewriter import (
 )
 
 _CONV = "relax.insta.bitserial_conv2d"
+_RANK = 4
 
 _ELEMENTWISE = {
     f"relax.{name}"
@@ -172,7 +173,9 @@ class _MergeParallel(Rewriter):
             vectors = [
                 np.broadcast_to(value.reshape(-1), (count,))
                 for value, count in zip(values, channels, strict=True)
-                if value is not None and (value.size == 1 or value.size == value.shape[-1] == count)
+                if value is not None
+                and value.ndim <= _RANK
+                and (value.size == 1 or value.size == value.shape[-1] == count)
             ]
             dtype = str(vectors[0].dtype) if vectors else ""
             return const(np.concatenate(vectors), dtype) if len(vectors) == len(values) else None

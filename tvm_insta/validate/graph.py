@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import fx
 
+from tvm_insta.frontend.torch.origin import module_path
+
 Values = dict[fx.Node, Any]
 Change = Callable[[fx.Node, Any], Any]
 """Called with each node and its value; returns the value to go on with."""
@@ -239,8 +241,7 @@ def is_layer(node: fx.Node) -> bool:
 
 def paths(node: fx.Node) -> list[str]:
     """The innermost module's path, with and without our wrapper of pixels, and the own name."""
-    stack = [str(entry[0]) for entry in (node.meta.get("nn_module_stack") or {}).values()]
-    inner = next((path for path in reversed(stack) if path), "")
+    inner = module_path(node)
     return [path for path in (inner.removeprefix("network."), inner, str(node.name)) if path]
 
 

@@ -208,3 +208,21 @@ def test_networks_with_learned_steps(form: str) -> None:
         torch.from_numpy(artefact(x.numpy())), expected, rtol=1e-3, atol=1e-3
     )
     assert float(module[0].ready) == 0 and float(module[0].w_step) == 1
+
+
+@pytest.mark.parametrize("lone", [65, 128, 255])
+def test_a_choice_may_differ_in_one_large_batch_alone(lone: int) -> None:
+    def act(_: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return -x if x.shape[0] == lone else x
+
+    with pytest.raises(ImportModelError, match="decides on the size of the batch"):
+        export_graph(sized.Net(act).eval(), [_x(1)], max_batch=256, dynamic=True)
+    export_graph(sized.Net(act).eval(), [_x(1)], max_batch=lone - 1, dynamic=True)
+
+
+def test_a_number_may_differ_in_one_batch_of_thousands() -> None:
+    def act(_: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return x * 2 if x.shape[0] == 70_000 else x
+
+    with pytest.raises(ImportModelError, match="decides on the size of the batch"):
+        export_graph(sized.Net(act).eval(), [_x(1)], max_batch=100_000, dynamic=True)

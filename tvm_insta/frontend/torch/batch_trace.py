@@ -28,10 +28,10 @@ import sympy  # type: ignore[import-untyped]
 import torch
 
 from tvm_insta.errors import ImportModelError
-from tvm_insta.frontend.torch.operators.refusal import is_foreign
+from tvm_insta.frontend.torch.origin import is_foreign
 
-_MOST = 64
-"""Batches for which an expression is evaluated, besides the largest."""
+_MOST = 4096
+"""Up to here an expression is evaluated for every batch; above, for those beside its numbers."""
 
 _LEN = builtins.len
 
@@ -60,6 +60,7 @@ class Sizes:
         self.batch, self.max_batch = batch, max_batch
         self.fixed: str | None = None
         self.lone: str | None = None
+        self._known: dict[tuple[Any, Callable[[Any], Any]], dict[int, Any]] = {}
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -132,14 +133,23 @@ class Sizes:
         if not is_of_batch(size):
             return None
         expr = size.node.expr
-        batches = {*range(1, min(self.max_batch, _MOST) + 1), self.max_batch, self.batch}
-        return {batch: make(of_batch(expr, batch)) for batch in sorted(batches)}
+        if (expr, make) not in self._known:
+            batches = sorted({*_told_apart(expr, self.max_batch), self.batch})
+            self._known[expr, make] = {batch: make(of_batch(expr, batch)) for batch in batches}
+        return self._known[expr, make]
 
 
 def is_of_batch(size: Any) -> bool:
     """Whether a symbolic number depends on the batch alone, not on values of the input."""
     symbols = getattr(getattr(size.node, "expr", None), "free_symbols", ())
     return bool(symbols) and all(str(symbol).startswith("s") for symbol in symbols)
+
+
+def _told_apart(expr: Any, max_batch: int) -> set[int]:
+    """Batches up to `max_batch` among which an expression differs, if it does: all, if not many."""
+    beside = {int(number) + off for number in expr.atoms(sympy.Integer) for off in (-1, 0, 1)}
+    found = {*range(1, min(max_batch, _MOST) + 1), *beside, max_batch}
+    return {batch for batch in found if 1 <= batch <= max_batch}
 
 
 def of_batch(expr: Any, batch: int) -> Any:

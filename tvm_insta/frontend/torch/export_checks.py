@@ -32,7 +32,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.torch.batch_trace import Sizes
 from tvm_insta.frontend.torch.fake_quantize import WRITTEN_OUT
-from tvm_insta.frontend.torch.operators.refusal import is_foreign
+from tvm_insta.frontend.torch.origin import is_foreign
 
 _Tensor = torch.Tensor
 _GET_DATA = _Tensor.data.__get__  # type: ignore[attr-defined]

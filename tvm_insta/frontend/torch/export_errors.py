@@ -7,7 +7,8 @@ import traceback
 from torch import nn
 
 from tvm_insta.errors import ImportModelError
-from tvm_insta.frontend.torch.operators.refusal import is_foreign, line_of
+from tvm_insta.frontend.torch.operators.refusal import line_of
+from tvm_insta.frontend.torch.origin import is_foreign
 
 WRITTEN = "is mutated in the forward method"
 """What torch.export says of a tensor that forward writes into and that is no buffer."""

@@ -1,36 +1,16 @@
-"""The identity of layers: module path, and the line of the user's code."""
+"""The names of layers: the path of the module that computes one, or owns its weights."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from pathlib import Path
 
 from torch import fx
 
 from tvm_insta.frontend.torch.graph import PARAMETERS
+from tvm_insta.frontend.torch.origin import module_path
 
-_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 _MADE_IN_FORWARD = re.compile(r"(?:.*\.)?(?:_tensor_constant|lifted_tensor_|_lifted)\w*$")
-_NOT_THE_USERS = ("/torch/", "/site-packages/", str(Path(__file__).parents[1]))
-"""Parts of the names of files that no network is written in: the last one executes ONNX files."""
-
-
-def module_path(node: fx.Node) -> str:
-    """Path of the innermost module whose forward made a node; "" for the network's own."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    paths = [str(entry[0]) for entry in stack]
-    return next((path for path in reversed(paths) if path and not path.startswith("_empty_")), "")
-
-
-def source_line(node: fx.Node) -> str:
-    """File name and line of the user's code behind a node, "net.py:12"; "" where unknown."""
-    frames = _FRAME.findall(str(node.meta.get("stack_trace") or ""))
-    own = [frame for frame in frames if not any(part in frame[0] for part in _NOT_THE_USERS)]
-    if not own:
-        return ""
-    file, line = own[-1]
-    return f"{Path(file).name}:{line}"
 
 
 def owner(weight: fx.Node) -> str:

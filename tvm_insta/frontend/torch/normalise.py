@@ -57,7 +57,10 @@ def normalise(module: fx.GraphModule, *, sign_of_zero: str = "exact") -> None:
     for node in list(graph.nodes):
         if base_name(node) in _ASSERTIONS:
             graph.erase_node(node)
-        elif (original := _copied(node)) is not None:
+            continue
+        if base_name(node) == "aten.copy":
+            _cast_in_front(node)
+        if (original := _copied(node)) is not None:
             node.replace_all_uses_with(original)
             graph.erase_node(node)
         elif (rewrite := _REWRITES.get(base_name(node))) is not None:
@@ -159,6 +162,21 @@ def _copied(node: fx.Node) -> fx.Node | None:
     if name == "aten.copy" and shape_of(source) != shape_of(node):
         return None
     return source
+
+
+def _cast_in_front(node: fx.Node) -> None:
+    """``y.copy_(x)`` of another type -> ``y.copy_(x.to(y.dtype))``, so that a copy only moves."""
+    target, source = node.args[:2]
+    dtype = node.meta["val"].dtype
+    if is_tensor(source) and source.meta["val"].dtype != dtype:  # type: ignore[union-attr]
+        cast = call(
+            node,
+            torch.ops.aten._to_copy.default,
+            (source,),
+            {"dtype": dtype},
+            source=node.meta.get(SOURCE, ""),
+        )
+        node.args = (target, cast)
 
 
 def _masked_assignment(node: fx.Node) -> None:

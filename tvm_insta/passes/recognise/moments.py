@@ -20,6 +20,10 @@ def recognise_moments(mod: tvm.IRModule, _: Context) -> tvm.IRModule:
 
 
 class _RecogniseMoments(MergesReshapes):
+    def __init__(self, mod: tvm.IRModule) -> None:
+        super().__init__(mod)
+        self._powers: dict[Expr, tuple[Expr, int]] = {}
+
     def visit(self, call: Call) -> Expr:
         find = {"relax.mean": self._moment, "relax.divide": self._quotient}
         found = find.get(op_name(call), self.merged_reshape)(call)
@@ -68,7 +72,15 @@ class _RecogniseMoments(MergesReshapes):
         return moments.args[0], ints(moments.attrs["orders"])[0]
 
     def _power(self, expr: Expr) -> tuple[Expr, int]:
-        """Write an expression as ``base ** k``."""
+        """Write an expression as ``base ** k``.
+
+        Each is found once: in ``y = y * y``, many times, both factors are the same.
+        """
+        if expr not in self._powers:
+            self._powers[expr] = self._found_power(expr)
+        return self._powers[expr]
+
+    def _found_power(self, expr: Expr) -> tuple[Expr, int]:
         call = self.calls.get(expr)
         name = op_name(call) if call is not None else ""
         if call is not None and name == "relax.multiply":

@@ -27,6 +27,13 @@ class _RecogniseThresholds(MergesReshapes):
     def __init__(self, mod: tvm.IRModule, report: Report) -> None:
         super().__init__(mod)
         self.report = report
+        self.inside: set[str] = set()
+
+    def run(self) -> tvm.IRModule:
+        """Products that only thresholds needed are gone afterwards; others are layers still."""
+        mod = super().run()
+        self.report.absorbed(self.inside - _layers(mod))
+        return mod
 
     def visit(self, call: Call) -> Expr:
         if op_name(call) == "relax.add":
@@ -74,7 +81,7 @@ class _RecogniseThresholds(MergesReshapes):
             return None
         # These products run inside the threshold kernel: they are no layers of their own.
         for product in (first[3], second[3]):
-            self.report.absorbed(names(self.calls[product].attrs["layers"]))
+            self.inside.update(names(self.calls[product].attrs["layers"]))
         return (*(const(v) for v in first[1:3]), *(const(v) for v in second[1:3]))
 
     def _dense_with_bias(self, expr: Expr) -> tuple[Expr, Array, Array, Expr] | None:
@@ -87,6 +94,8 @@ class _RecogniseThresholds(MergesReshapes):
                 continue
             data, weight = self.calls[product].args
             value = array(weight)
+            if rank(data) != 2 or bias.ndim > 2:
+                continue
             if value is not None and value.ndim == 2 and bias.size == value.shape[1]:
                 return data, value.T, bias.reshape(-1), product
         return None
@@ -99,8 +108,19 @@ class _RecogniseThresholds(MergesReshapes):
         )
 
 
+def _layers(mod: tvm.IRModule) -> set[str]:
+    """The names of the matrix products that `main` computes."""
+    found: set[str] = set()
+    for block in mod["main"].body.blocks:
+        for binding in block.bindings:
+            if op_name(binding.value) == "relax.insta.dense":
+                found.update(names(binding.value.attrs["layers"]))
+    return found
+
+
 def _channel_vector(value: Array | None, channels: int) -> Array | None:
-    if value is None or value.size not in (1, channels):
+    """A constant for each element of ``[N, C]``, as ``[C]``."""
+    if value is None or value.size not in (1, channels) or value.ndim > 2:
         return None
     if value.size == channels and value.shape[-1] != channels:
         return None

@@ -105,6 +105,48 @@ def test_a_tensor_written_into_another_is_that_tensor(function):
     assert Levels().values(node) == (-2.0, 0.0, 2.0)
 
 
+def mean_written(x):
+    y = torch.sign(x)
+    y.copy_(x.mean((1, 2), keepdim=True))
+    return y
+
+
+def truths_written(x):
+    y = torch.zeros_like(x)
+    y.copy_(x > 1)
+    return torch.sign(x) + y
+
+
+def integers_written(x):
+    y = torch.zeros_like(x, dtype=torch.int32)
+    y.copy_(torch.sign(x[:, :1]) * 1.5)
+    return y * 2.0
+
+
+def part_written(x):
+    y = torch.sign(x)
+    y[:, :, 1:].copy_(x[:, :1, 1:] > 0)
+    return y
+
+
+@pytest.mark.parametrize(
+    "function, numbers",
+    [
+        (mean_written, None),
+        (truths_written, {-1.0, 0.0, 1.0, 2.0}),
+        (integers_written, {-2.0, 0.0, 2.0}),
+        (part_written, {-1.0, 0.0, 1.0}),
+    ],
+)
+def test_a_tensor_has_the_values_that_are_written_into_it(function, numbers):
+    x = torch.linspace(-3, 3, 24).reshape(2, 3, 4)
+    graph = exported(function, x)
+    assert torch.equal(graph(x)[0] if isinstance(graph(x), tuple) else graph(x), function(x))
+    (node,) = results(graph)
+    found = Levels().values(node)
+    assert found is None if numbers is None else set(found or ()) == numbers
+
+
 def test_a_smaller_tensor_written_into_another_is_expanded():
     def function(x):
         y = x + 0

@@ -12,6 +12,7 @@ from torch import fx
 
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.onnx.graph import Array
+from tvm_insta.frontend.torch.origin import module_path
 
 OPSET = 17
 """Of the written files: new enough for every operator used, old enough for every runtime."""
@@ -166,10 +167,7 @@ def value_of(node: fx.Node) -> Any:
 def layer_path(node: fx.Node) -> str:
     """The module that a layer belongs to, "" for other operators."""
     name = str(node.target).split(".")[1] if node.op == "call_function" else ""
-    if name not in LAYERS:
-        return ""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    return next((str(path) for path, _ in reversed(stack) if path), "")
+    return module_path(node) if name in LAYERS else ""
 
 
 LAYERS = ("conv1d", "conv2d", "conv3d", "convolution", "linear", "addmm", "mm", "matmul")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from dataclasses import replace
 
 import torch
@@ -86,7 +87,7 @@ def _number_of_level(steps: Steps, code: int) -> torch.Tensor | None:
 
 def _without_nan(node: fx.Node, x: fx.Node, number: torch.Tensor) -> fx.Node:
     """Write a number in place of NaN: a maximum of levels is no NaN where one of them is NaN's."""
-    before = node.args[0] if str(node.target) == "<built-in function getitem>" else node
+    before = node.args[0] if node.target is operator.getitem else node
     assert isinstance(before, fx.Node)
     bare = call(before, torch.ops.aten.isnan.default, (x,))
     filled = (bare, buffer(before, number, "for_nan"), x)

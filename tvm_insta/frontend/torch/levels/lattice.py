@@ -8,6 +8,7 @@ norm it has none unless an offset meets a multiple.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,7 +79,7 @@ class Lattices:
         if lattice is not None:
             return lattice.never_zero()
         source = node.args[0] if node.args else None
-        if str(node.target) == "<built-in function getitem>":
+        if node.target is operator.getitem:
             kept = bool(node.args[1] == 0)
         else:
             kept = self._keeps_nonzero(node)
@@ -102,7 +103,7 @@ class Lattices:
 
     def _find(self, node: fx.Node) -> Lattice | None:
         source = node.args[0] if node.args else None
-        if str(node.target) == "<built-in function getitem>" and isinstance(source, fx.Node):
+        if node.target is operator.getitem and isinstance(source, fx.Node):
             normed = base_name(source) == "aten._native_batch_norm_legit_no_training"
             return self._batch_norm(source) if normed and node.args[1] == 0 else None
         name = base_name(node)

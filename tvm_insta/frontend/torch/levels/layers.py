@@ -43,7 +43,8 @@ from tvm_insta.frontend.torch.levels.steps import Steps
 from tvm_insta.frontend.torch.levels.values import Levels
 from tvm_insta.frontend.torch.levels.weights import Planes, decompose
 from tvm_insta.frontend.torch.levels.written_out import product_of_sum
-from tvm_insta.frontend.torch.names import Names, source_line
+from tvm_insta.frontend.torch.names import Names
+from tvm_insta.frontend.torch.origin import source_line
 
 _aten = torch.ops.aten
 

@@ -7,6 +7,7 @@ as in front, where it is one number for all elements.
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ _ONE_INPUT = frozenset(
         "detach flatten unfold "
         "reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d _unsafe_index "
         "max_pool2d_with_indices max_pool2d amax amin adaptive_max_pool2d max_pool1d contiguous "
-        "as_strided unbind split split_with_sizes chunk sort topk cummax diagonal copy "
+        "as_strided unbind split split_with_sizes chunk sort topk cummax diagonal "
         "lift_fresh_copy"
     ).split()
 )
@@ -59,13 +60,14 @@ def moved_tensors(node: fx.Node) -> list[fx.Node] | None:
     is no element of the result, is passed over.
     """
     name = base_name(node)
-    if str(node.target) == "<built-in function getitem>":
+    if node.target is operator.getitem:
         source = node.args[0]
         if isinstance(source, fx.Node) and node.args[1] == 0:
             return moved_tensors(source)
         return moved_tensors(source) if base_name(source) in _LISTS else None  # type: ignore[arg-type]
-    if name in _ONE_INPUT or name == "aten.constant_pad_nd":
-        source = _behind_padding(node) or node.args[0]
+    if name in _ONE_INPUT or name in ("aten.constant_pad_nd", "aten.copy"):
+        # What is copied is of the same type, see `normalise`; what it is written over is gone.
+        source = node.args[1] if name == "aten.copy" else _behind_padding(node) or node.args[0]
         return [source] if isinstance(source, fx.Node) and is_tensor(source) else None
     if name in _INSERTS:
         return [each for each in node.args[:2] if isinstance(each, fx.Node)]
@@ -117,7 +119,7 @@ def takes_largest(node: fx.Node) -> bool:
 
 def _name(node: fx.Node) -> str:
     """The operator's name; that of the operator of which a node is the first result."""
-    if str(node.target) == "<built-in function getitem>":
+    if node.target is operator.getitem:
         assert isinstance(node.args[0], fx.Node)
         node = node.args[0]
     return base_name(node)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import torch
@@ -12,40 +13,46 @@ from tvm_insta.frontend.torch.graph import base_name, constant, is_tensor
 
 _UNKNOWN = (-math.inf, math.inf)
 _FIXED = {
-    "aten.relu": (0.0, math.inf),
-    "aten.abs": (0.0, math.inf),
     "aten.sigmoid": (0.0, 1.0),
     "aten.hardsigmoid": (0.0, 1.0),
     "aten._softmax": (0.0, 1.0),
     "aten.tanh": (-1.0, 1.0),
-    "aten.exp": (0.0, math.inf),
-    "aten.sqrt": (0.0, math.inf),
-    "aten.square": (0.0, math.inf),
     "aten.sign": (-1.0, 1.0),
+    "aten.relu": (0.0, math.inf),
 }
-_PASSED_ON = {
+_NOT_NEGATIVE = frozenset(f"aten.{name}" for name in "abs exp sqrt square".split())
+"""Of real numbers; integers wrap around: ``abs`` of -128 is -128 in int8."""
+_SOME_OF = frozenset(
     f"aten.{name}"
     for name in (
         "view _unsafe_view reshape permute transpose t expand squeeze unsqueeze slice select "
-        "index_select max_pool2d_with_indices amax amin adaptive_max_pool2d mean avg_pool2d "
-        "adaptive_avg_pool2d _adaptive_avg_pool2d upsample_nearest2d pixel_shuffle pixel_unshuffle "
-        "flip clone repeat"
+        "index_select max_pool2d_with_indices amax amin adaptive_max_pool2d upsample_nearest2d "
+        "pixel_shuffle pixel_unshuffle flip clone repeat"
     ).split()
+)
+"""Operators whose elements are some of those of their first operand."""
+_MEANS = frozenset(
+    f"aten.{name}" for name in "mean avg_pool2d adaptive_avg_pool2d _adaptive_avg_pool2d".split()
+)
+_MEAN_ERROR = 2.0**-10
+"""What rounding adds at most to a mean of up to 16,384 numbers, relative to the largest."""
+_MONOTONE = frozenset(f"aten.{name}" for name in "round floor ceil trunc clamp".split()) | {
+    "aten.clamp_min",
+    "aten.clamp_max",
 }
-_MONOTONE = {f"aten.{name}" for name in "round floor ceil trunc clamp clamp_min clamp_max".split()}
 
 
 class Range:
-    """Ranges of the tensors of one graph.
-
-    A padded average or maximum is no larger than what it is taken of, or it is 0.
-    """
+    """Ranges of the tensors of one graph."""
 
     def __init__(self) -> None:
         self._known: dict[fx.Node, tuple[float, float]] = {}
 
     def of(self, node: fx.Node) -> tuple[float, float]:
-        """The smallest and the largest number that an element may be; +-inf if nothing is known."""
+        """The smallest and the largest number that an element may be; +-inf if nothing is known.
+
+        NaN is no number: it may occur in any range.
+        """
         if node not in self._known:
             self._known[node] = _UNKNOWN  # a graph has no cycles, but deep recursion ends here
             self._known[node] = self._find(node)
@@ -54,13 +61,16 @@ class Range:
     def _find(self, node: fx.Node) -> tuple[float, float]:
         value = constant(node)
         if value is not None:
-            bare = value.numel() == 0 or value.is_complex()
+            bare = value.numel() == 0 or value.is_complex() or bool(value.isnan().any())
             return _UNKNOWN if bare else (float(value.min()), float(value.max()))
-        if is_tensor(node) and node.meta["val"].dtype == torch.bool:
+        dtype = _dtype(node)
+        if dtype == torch.bool:
             return 0.0, 1.0
         name = base_name(node)
         if name in _FIXED:
             return _FIXED[name]
+        if name in _NOT_NEGATIVE and dtype is not None and dtype.is_floating_point:
+            return 0.0, math.inf
         if not node.args or not isinstance(node.args[0], fx.Node):
             return _UNKNOWN
         return self._of_operands(name, node, node.args[0])
@@ -68,39 +78,38 @@ class Range:
     def _of_operands(self, name: str, node: fx.Node, source: fx.Node) -> tuple[float, float]:
         """The range of a call, from that of its first operand."""
         result = _UNKNOWN
-        if str(node.target) == "<built-in function getitem>":
-            if base_name(source) in _PASSED_ON and node.args[1] == 0:
+        if node.target is operator.getitem:
+            if base_name(source) in _SOME_OF and node.args[1] == 0:
                 result = self.of(source)
-        elif name in _PASSED_ON:
-            result = self._widened(name, self.of(source))
+        elif name in _SOME_OF:
+            result = self.of(source)
+        elif name in _MEANS:
+            result = _of_mean(node, self.of(source))
         elif name == "aten.hardtanh" and not node.kwargs:
             given: tuple[Any, ...] = node.args[1:]
             low = given[0] if given else -1.0
             high = given[1] if len(given) > 1 else 1.0
             result = float(low), float(high)
         elif name in _MONOTONE:
-            result = self._ends(node)
-        elif name in ("aten.mul", "aten.add", "aten.sub", "aten.div") and not node.kwargs:
-            result = self._arithmetic(name, source, node.args[1])
+            result = self._ends(node, source)
+        elif name in ("aten.mul", "aten.add", "aten.sub", "aten.div"):
+            if len(node.args) == 2 and not node.kwargs:  # no factor, no way to round a quotient
+                result = self._arithmetic(name, node, source, node.args[1])
         elif name == "aten._to_copy":
-            result = self.of(source)
+            result = _cast(self.of(source), _dtype(node))
         return result
 
-    @staticmethod
-    def _widened(name: str, known: tuple[float, float]) -> tuple[float, float]:
-        padded = "pool" in name or name == "aten.mean"
-        return (min(known[0], 0.0), max(known[1], 0.0)) if padded else known
-
-    def _ends(self, node: fx.Node) -> tuple[float, float]:
+    def _ends(self, node: fx.Node, source: fx.Node) -> tuple[float, float]:
         """The values at both ends, for an operator that increases."""
-        if any(isinstance(arg, fx.Node) for arg in node.args[1:]):
+        if any(isinstance(arg, fx.Node) for arg in (*node.args[1:], *node.kwargs.values())):
             return _UNKNOWN
-        low, high = self.of(node.args[0])  # type: ignore[arg-type]
-        ends = torch.tensor([low, high], dtype=torch.float32)
+        dtype = _dtype(source)
+        real = dtype is not None and dtype.is_floating_point
+        ends = torch.tensor(self.of(source), dtype=dtype if real else torch.float64)
         found = node.target(ends, *node.args[1:], **node.kwargs)  # type: ignore[operator]
-        return float(found[0]), float(found[1])
+        return _cast((float(found[0]), float(found[1])), _dtype(node))
 
-    def _arithmetic(self, name: str, left: Any, right: Any) -> tuple[float, float]:
+    def _arithmetic(self, name: str, node: fx.Node, left: Any, right: Any) -> tuple[float, float]:
         a, b = (
             self.of(each) if isinstance(each, fx.Node) else (float(each), float(each))
             for each in (left, right)
@@ -118,9 +127,52 @@ class Range:
             ends = [a[0] + sign * c[0], a[1] + sign * c[1]]
         if any(map(math.isnan, ends)):
             return _UNKNOWN
-        low, high = min(ends), max(ends)
-        # float64 ends of float32 results: one rounding up and down is allowed for.
-        return (
-            float(torch.nextafter(torch.tensor(low), torch.tensor(-torch.inf))) if low else 0.0,
-            float(torch.nextafter(torch.tensor(high), torch.tensor(torch.inf))) if high else 0.0,
-        )
+        return _rounded((min(ends), max(ends)), _dtype(node))
+
+
+def _dtype(node: fx.Node) -> torch.dtype | None:
+    return node.meta["val"].dtype if is_tensor(node) else None
+
+
+def _of_mean(node: fx.Node, known: tuple[float, float]) -> tuple[float, float]:
+    """Of a mean of some elements, and zeros of padding among them, or a sum with its divisor."""
+    low, high = min(known[0], 0.0), max(known[1], 0.0)
+    divisor = node.args[6] if base_name(node) == "aten.avg_pool2d" and len(node.args) > 6 else None
+    if divisor is not None:
+        window: Any = node.args[1]
+        taken = math.prod(window) if len(window) == 2 else window[0] ** 2
+        factor = taken / float(divisor)  # type: ignore[arg-type]
+        low, high = sorted(0.0 if end == 0.0 else end * factor for end in (low, high))
+    return _wider(low), _wider(high)
+
+
+def _wider(end: float) -> float:
+    """An end for sums that are rounded; those of a power of two, and 0, are exact."""
+    exact = end == 0.0 or math.isinf(end) or abs(math.frexp(end)[0]) == 0.5
+    return end if exact else end * (1.0 + _MEAN_ERROR)
+
+
+def _cast(known: tuple[float, float], dtype: torch.dtype | None) -> tuple[float, float]:
+    """The range of numbers of another type: rounding them, or cutting them off, keeps order."""
+    if dtype is None or dtype.is_complex or dtype == torch.bool:
+        return _UNKNOWN
+    if dtype.is_floating_point:
+        low, high = torch.tensor(known, dtype=torch.float64).to(dtype).tolist()
+        return low, high
+    types = torch.iinfo(dtype)
+    if not types.min <= known[0] <= known[1] <= types.max:
+        return float(types.min), float(types.max)
+    return float(math.trunc(known[0])), float(math.trunc(known[1]))
+
+
+def _rounded(known: tuple[float, float], dtype: torch.dtype | None) -> tuple[float, float]:
+    """The range of results in `dtype`, from ends in float64: one rounding up and down is added."""
+    if dtype not in (torch.float32, torch.float64):
+        exact = dtype is not None and not dtype.is_floating_point
+        return _cast(known, dtype) if exact else _UNKNOWN
+    low, high = torch.tensor(known, dtype=torch.float64).to(dtype)
+    infinite = torch.tensor(math.inf, dtype=dtype)
+    return (
+        float(torch.nextafter(low, -infinite)) if known[0] else 0.0,
+        float(torch.nextafter(high, infinite)) if known[1] else 0.0,
+    )

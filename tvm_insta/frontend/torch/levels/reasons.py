@@ -12,7 +12,7 @@ from tvm_insta.frontend.torch.levels.moves import moved_tensors
 from tvm_insta.frontend.torch.levels.staircase import undefined_at_zero
 from tvm_insta.frontend.torch.levels.steps import MOST
 from tvm_insta.frontend.torch.levels.values import Levels
-from tvm_insta.frontend.torch.names import source_line
+from tvm_insta.frontend.torch.origin import source_line
 
 _ROUNDS = {"round", "floor", "ceil", "trunc"}
 _KEEPS = {"add", "sub", "mul", "div", "neg", "clamp", "clamp_min", "clamp_max", "relu", "hardtanh"}

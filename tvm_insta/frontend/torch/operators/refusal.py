@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-from typing import Any
-
 import torch
 from torch import fx
 
 from tvm_insta.errors import ImportModelError
-
-_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+)')
-_FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parents[3]), "<")
-"""How the files begin that are not the user's: torch, this package, generated code."""
+from tvm_insta.frontend.torch.origin import module_path, user_frame
 
 IN_FLOAT32 = (
     "call .float() on the module and on its inputs, or cast to float32 in front of that line"
@@ -49,12 +42,6 @@ def where(node: fx.Node) -> str:
     return f"{subject} ({line}) " if line else f"{subject} "
 
 
-def module_path(node: fx.Node) -> str:
-    """Path of the innermost named module that computes a node, "" at the top."""
-    stack: dict[str, Any] = node.meta.get("nn_module_stack") or {}
-    return next((str(path) for path, _ in reversed(list(stack.values())) if path), "")
-
-
 def user_line(node: fx.Node) -> str:
     """``"net.py, line 12"``: the innermost line outside of torch, "" where none is known."""
     return line_of(str(node.meta.get("stack_trace") or ""))
@@ -62,14 +49,5 @@ def user_line(node: fx.Node) -> str:
 
 def line_of(stack: str) -> str:
     """The innermost line of a printed stack that lies neither in torch nor in this package."""
-    frames = [
-        (match["file"], match["line"])
-        for match in _FRAME.finditer(stack)
-        if not is_foreign(match["file"])
-    ]
-    return f"{frames[-1][0]}, line {frames[-1][1]}" if frames else ""
-
-
-def is_foreign(file: str) -> bool:
-    """Whether a file is not the user's: torch's, this package's, or generated code."""
-    return file.startswith(_FOREIGN)
+    frame = user_frame(stack)
+    return "" if frame is None else f"{frame[0]}, line {frame[1]}"
