@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import tvm_insta
 from tests.passes.networks import Binary, agree, calls, phases
 
 X = torch.randn(3, 8, 6, 5, generator=torch.Generator().manual_seed(0))
@@ -55,6 +57,40 @@ def test_a_float_convolution_takes_the_factor_into_its_weights():
     assert names.count("relax.multiply") == 0
     assert names.count("relax.add") == 1
     agree(module, mod, X, 1e-5)
+
+
+class MoreDimensions(nn.Module):
+    """A factor, or an offset, that gives the result of a layer one more dimension."""
+
+    def __init__(self, layer, shape, add):
+        super().__init__()
+        self.layer, self.add = layer, add
+        self.value = nn.Parameter(torch.full(shape, 1.5))
+
+    def forward(self, x):
+        y = self.layer(x)
+        y = y + self.value if self.add else y * self.value
+        return (y * 2.0 + 1.0).mean(1)
+
+
+@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize(
+    "layer, shape, x",
+    [
+        (nn.Linear(8, 4), (1, 1, 1), X[:1, :, 0, 0]),
+        (nn.Linear(8, 4), (1, 1, 4), X[:1, :, 0, 0]),
+        (Binary(sign), (1, 1, 1, 1, 1), X[:1]),
+        (nn.Conv2d(8, 8, 3, padding=1), (1, 1, 1, 1, 1), X[:1]),
+    ],
+)
+def test_a_constant_may_add_dimensions(layer, shape, x, add):
+    module = MoreDimensions(layer, shape, add).eval()
+    artefact = tvm_insta.build(module, x, "llvm", max_batch=1, check=False)
+    with torch.no_grad():
+        expected = module(x).numpy()
+    got = artefact(x.numpy())
+    assert got.shape == expected.shape
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
 class TwoReaders(nn.Module):

@@ -297,6 +297,36 @@ def test_instance_thresholds_become_one_kernel(plus):
     agree(module, mod, X, EXACT)
 
 
+class ReadGate(Gate):
+    """The hidden vector of the gate is a result, too."""
+
+    def forward(self, x):
+        m = (x * x * x).mean((2, 3))
+        hidden = F.relu(self.fc1(m))
+        threshold = self.a * m + self.b + torch.tanh(self.fc2(hidden))
+        bits = torch.where(x >= threshold[:, :, None, None], 1.0, -1.0)
+        return torch.cat([F.conv2d(bits, self.binary.weight, padding=1).mean((2, 3)), hidden], 1)
+
+
+def test_a_product_that_is_read_elsewhere_stays_in_the_report():
+    module = ReadGate(True)
+    mod, report = phases(module, X)
+    assert calls(mod).count("relax.insta.instance_threshold") == 1
+    assert sorted(layer.name for layer in report.layers) == ["binary", "fc1"]
+    agree(module, mod, X, 1e-5)
+
+
+def test_a_power_of_a_power_many_times_is_found_at_once():
+    def often(x):
+        for _ in range(40):
+            x = x * x
+        return x
+
+    module = Moments(lambda x: often(torch.clamp(x, -1, 1)))
+    mod, _ = phases(module, X)
+    agree(module, mod, X, 1e-5)
+
+
 def test_a_layer_that_looks_binary_and_is_not_is_a_warning(caplog):
     _, report = phases(REASONS["its input is real-valued"], X)
     report.log()
