@@ -30,6 +30,8 @@ from tvm_insta.target.toolchain import Linker, find_linker
 _STRICT = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-g0")
 TIR_PIPELINE = "tvm_insta"
 """Name of the pass pipeline that lowers PrimFuncs for CPUs, registered with TVM."""
+_OWN_ARGUMENTS = "insta.own_arguments"
+"""Attribute of kernels that get no tensor from outside of their module."""
 
 
 @dataclass(frozen=True)
@@ -121,12 +123,13 @@ def build_executable(
         program: what `extract` read in `mod`; None reads it.
     """
     device = back_end(target.tvm).device_code
+    known = None if device else program or extract(mod)
     with device_compiler(target) if device else nullcontext():
         # Byte code, not compiled code: a trace needs the VM to call kernels one by one.
         executable = relax.build(
-            mod,
+            mod if known is None else _marked(mod, known),
             target=target.tvm,
-            relax_pipeline=_lowering(None if device else program or extract(mod)),
+            relax_pipeline=_lowering(known),
             # The local arrays of a kernel's host half are memory of the device, never the stack's.
             tir_pipeline="s_tir" if device else TIR_PIPELINE,
             exec_mode="bytecode",
@@ -134,6 +137,23 @@ def build_executable(
     if device and not device_modules(executable.mod):
         raise CodegenError("no kernel was compiled to device code: the module calls none")
     return executable
+
+
+def _marked(mod: tvm.IRModule, program: Program) -> tvm.IRModule:
+    """Kernels whose arguments are all the module's own, marked for `_tir_pipeline`.
+
+    The VM gives them what it allocated, in the shapes that it computed: their checks of arguments,
+    most of their machine code, could never fail. What reads an input of the network checks it.
+    """
+    reading = {
+        call.symbol for call in program.calls if any(ref.kind == "input" for ref in call.args)
+    }
+    inner = {call.symbol for call in program.calls} - reading
+    marked = tvm.IRModule(dict(mod.functions), attrs=mod.attrs)
+    for var, func in mod.functions.items():
+        if var.name_hint in inner:
+            marked[var] = func.with_attr(_OWN_ARGUMENTS, True)
+    return marked
 
 
 def _lowering(program: Program | None) -> tvm.transform.Pass:
@@ -171,10 +191,16 @@ def _tir_pipeline() -> tuple[tvm.transform.Pass, Any, Any]:
         kept = {}
         for var, func in lowered.functions.items():
             on_host = isinstance(func, tirx.PrimFunc) and _runs_on_cpu(func)
-            kept[var] = keep_small_arrays_on_stack(func) if on_host else func
+            kept[var] = _without_checks(keep_small_arrays_on_stack(func)) if on_host else func
         return tvm.IRModule(kept, attrs=lowered.attrs)
 
     return tvm.transform.module_pass(lower, opt_level=0), finish_host, finish_device
+
+
+def _without_checks(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    if not (func.attrs and func.attrs.get(_OWN_ARGUMENTS, False)):
+        return func
+    return tirx.transform.SkipAssert()(tvm.IRModule({"kernel": func}))["kernel"]
 
 
 def _runs_on_cpu(func: tirx.PrimFunc) -> bool:

@@ -144,15 +144,15 @@ class Graph:
 
     def slice_of(self, targets: Iterable[fx.Node], cut: Iterable[fx.Node]) -> list[fx.Node]:
         """The same for several targets."""
-        stop = {*cut, *self.constant, *self.inputs}
+        stop = {*cut, *self.inputs}
         waiting = list(targets)
         wanted = set(waiting)
         while waiting:
             for source in waiting.pop().all_input_nodes:
-                if source not in wanted and source not in stop:
+                if source not in wanted and source not in stop and source not in self.constant:
                     wanted.add(source)
                     waiting.append(source)
-        return [node for node in self.nodes if node in wanted]
+        return sorted(wanted)
 
     def between(self, roots: Sequence[fx.Node], target: fx.Node) -> list[fx.Node]:
         """What of the slice behind `roots` depends on one of them; empty where nothing does."""

@@ -12,6 +12,7 @@ Both ways give the same operators in the same order.
 
 from __future__ import annotations
 
+import functools
 import operator
 import warnings
 from collections.abc import Callable, Hashable
@@ -84,7 +85,12 @@ Table = dict[Any, Any]
 
 def decompositions() -> Table:
     """PyTorch's own but of `_WHOLE`, and that of windows."""
-    # As a plain dictionary: PyTorch's own looks through all registered operators at every access.
+    return dict(_decompositions(tuple(torch._C._dispatch_get_all_op_names())))
+
+
+@functools.lru_cache(maxsize=1)
+def _decompositions(_: tuple[str, ...]) -> Table:
+    """Found anew where operators were registered: PyTorch looks through all, at every access."""
     table: Table = torch.export.default_decompositions().materialize()
     for kept in _WHOLE:
         table.pop(kept, None)

@@ -110,7 +110,7 @@ def buffer(
     graph = before.graph
     module = graph.owning_module
     assert module is not None, "a graph that is rewritten belongs to a module"
-    number = 0
+    number = len(module._buffers)
     while hasattr(module, f"_{hint}_{number}"):
         number += 1
     name = f"_{hint}_{number}"

@@ -161,9 +161,7 @@ def _exchanged(rank: int, *pair: object) -> list[int]:
 
 def _behind(data: fx.Node, *sources: object) -> fx.Node:
     """The node in front of which a function of these tensors may stand, as early as possible."""
-    order = {node: at for at, node in enumerate(data.graph.nodes)}
     flat: list[fx.Node] = []
     for source in sources:
         flat += [source] if isinstance(source, fx.Node) else list(source)  # type: ignore[call-overload]
-    last = max([data, *flat], key=order.__getitem__)
-    return last.next
+    return max([data, *flat]).next  # the last one in the order of the graph

@@ -87,13 +87,12 @@ class Chain:
 
 def chains(node: fx.Node) -> Iterator[Chain]:
     """All chains that end in a node, the shortest first."""
-    order = {each: at for at, each in enumerate(node.graph.nodes)}
     frontier, inside = {node}, set[fx.Node]()
     while len(inside) < _LONGEST:
-        last = max(frontier, key=order.__getitem__)
+        last = max(frontier)  # in the order of the graph
         whole = len(shape_of(last)) == len(shape_of(node))  # constants have no dimension more
         if frontier == {last} and last is not node and whole:
-            nodes = tuple(sorted(inside, key=order.__getitem__))
+            nodes = tuple(sorted(inside))
             private = all(set(each.users) <= inside for each in nodes if each is not node)
             yield Chain(last, nodes, private)
         if base_name(last) not in ROUNDED_ONCE or not is_elementwise(last):
