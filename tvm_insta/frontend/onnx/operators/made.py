@@ -25,7 +25,7 @@ def constant(
 ) -> Tensor | Constant:
     """A tensor that the file holds."""
     if value is not None:  # its element type may have fewer bits than the array
-        return Constant(value.array, value.element, torch.from_numpy(value.array))
+        return Constant(value.array, value.element, torch.from_numpy(value.array), value.doubles)
     for numbers, dtype in ((value_float, torch.float32), (value_floats, torch.float32)):
         if numbers is not None:
             return torch.tensor(numbers, dtype=dtype)

@@ -45,11 +45,18 @@ class Constant:
         array: the values.
         element: ONNX element type of the file, which may have fewer bits than the array.
         tensor: the same values where the graph is executed: a buffer of the module.
+        doubles: see `Initialiser`.
     """
 
     array: Array
     element: int
     tensor: Tensor
+    doubles: Array | None = None
+
+    @property
+    def exact(self) -> Array:
+        """The values for the arithmetic of shapes."""
+        return self.array if self.doubles is None else self.doubles
 
 
 @dataclass(frozen=True)
