@@ -19,6 +19,7 @@ from tvm_insta.frontend.onnx.load import OLDEST_OPSET
 from tvm_insta.frontend.onnx.operators import find, names
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
+PLACES = ["half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "asymmetric", "align_corners"]
 WITHOUT_CASE = {
     "Constant",  # test_constants
     "ConstantOfShape",  # test_made_tensors
@@ -282,6 +283,46 @@ def test_pools(data):
         **attributes,
     )
     agree(graph([node], {"x": x}, opset=19), {"x": x})
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("by", ["scales", "sizes"])
+@settings(max_examples=60, deadline=None, derandomize=True, print_blob=True)
+@given(st.data())
+def test_resizes(by, place, data):
+    """Any length from any other: which elements are taken is a matter of the last bit."""
+    draw = data.draw
+    size, width = draw(st.integers(1, 24)), draw(st.integers(1, 5))
+    mode = draw(st.sampled_from(["nearest", "nearest", "linear", "cubic"]))
+    how = {"mode": mode, "coordinate_transformation_mode": place}
+    if mode == "nearest":
+        how["nearest_mode"] = draw(st.sampled_from(["round_prefer_floor", "round_prefer_ceil"]))
+        how["nearest_mode"] = draw(st.sampled_from([how["nearest_mode"], "floor", "ceil"]))
+    factor = np.float32(draw(st.integers(1, 39))) / np.float32(draw(st.sampled_from([10, 7, 3])))
+    if by == "scales":
+        shape = np.float32([1, 1, factor, draw(st.sampled_from([1, 1.1, 2]))])
+        if np.float32(size) * factor < 1:
+            return
+    else:
+        shape = ints(1, 2, draw(st.integers(1, 30)), draw(st.integers(1, 6)))
+    x = np.arange(2 * size * width, dtype=np.float32).reshape(1, 2, size, width) ** 1.5
+    inputs = ["x", "", "s"] if by == "scales" else ["x", "", "", "s"]
+    node = helper.make_node("Resize", inputs, ["y"], **how)
+    agree(graph([node], {"x": x}, {"s": shape}, opset=19), {"x": x})
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize(("op", "opset"), [("Resize", 10), ("Upsample", 9)])
+def test_resizes_of_old_versions(op, opset, mode):
+    """The second input is the scales; the element above is taken where an axis becomes shorter."""
+    for size in (3, 7, 10, 23):
+        x = np.arange(2 * size * 4, dtype=np.float32).reshape(1, 2, size, 4) ** 1.5
+        for factor in (0.34, 0.5, 0.6, 0.7, 0.9, 1.1, 1.3, 1.9, 2.3):
+            if op == "Upsample" and factor < 1:
+                continue
+            scales = np.float32([1, 1, factor, 1])
+            node = helper.make_node(op, ["x", "s"], ["y"], mode=mode)
+            agree(graph([node], {"x": x}, {"s": scales}, opset=opset), {"x": x})
 
 
 @SETTINGS
