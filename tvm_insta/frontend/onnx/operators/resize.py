@@ -31,7 +31,7 @@ _TIE = 1e-6
 
 def _length(size: int, factor: float) -> int:
     """The length of an axis of ``size`` elements that is scaled."""
-    return math.floor(_F(size) * _F(factor))
+    return int(_F(size) * _F(factor))
 
 
 def _source(i: int, scale: float, size: int, result: int, place: str) -> float:

@@ -16,7 +16,7 @@ from tvm_insta.frontend.onnx.graph import Array
 OPSET = 17
 """Of the written files: new enough for every operator used, old enough for every runtime."""
 
-ELEMENT = {
+ELEMENT: dict[torch.dtype, int] = {
     torch.float32: TensorProto.FLOAT,
     torch.float64: TensorProto.DOUBLE,
     torch.int64: TensorProto.INT64,
@@ -26,6 +26,21 @@ ELEMENT = {
     torch.bool: TensorProto.BOOL,
 }
 """ONNX element type by PyTorch's."""
+
+
+def element_of(dtype: torch.dtype) -> int:
+    """The ONNX element type of a tensor.
+
+    Raises:
+        ImportModelError: a type that is not written.
+    """
+    if dtype not in ELEMENT:
+        known = ", ".join(str(each).removeprefix("torch.") for each in ELEMENT)
+        raise ImportModelError(
+            f"the network computes in {str(dtype).removeprefix('torch.')}, but only {known} are "
+            "written: convert it with module.float()"
+        )
+    return ELEMENT[dtype]
 
 
 class GraphWriter:
@@ -104,7 +119,7 @@ class GraphWriter:
                 return self.name(arg)
             if arg.op == "get_attr":
                 return self.constant(found.detach().to(dtype).numpy())
-            return self.emit("Cast", self.name(arg), to=ELEMENT[dtype])
+            return self.emit("Cast", self.name(arg), to=element_of(dtype))
         if isinstance(arg, torch.Tensor):
             return self.constant(arg.detach().to(dtype).numpy())
         return self.constant(torch.tensor(arg, dtype=dtype).numpy())
