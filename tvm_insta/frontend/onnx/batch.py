@@ -10,12 +10,11 @@ from torch import Tensor
 
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.onnx.apart import explained_run, images_are_apart
-from tvm_insta.frontend.onnx.execute import Step, Value, without_data
+from tvm_insta.frontend.onnx.execute import Step, Value, tensor_of, without_data
 from tvm_insta.frontend.onnx.layer import OnnxLayer
 from tvm_insta.frontend.onnx.limits import ACTIVATION_ELEMENTS, MACS, check_shape
 from tvm_insta.frontend.onnx.module import OnnxModule, input_dtype
 from tvm_insta.frontend.onnx.operators.layers import macs
-from tvm_insta.frontend.onnx.operators.registry import Codes, Constant
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,8 @@ def rehearse(module: OnnxModule, shapes: Sequence[Sequence[int]]) -> list[tuple[
     ) -> None:
         nonlocal elements, products
         for found in results:
-            tensor = found.values if isinstance(found, Codes) else found
-            if not isinstance(tensor, Tensor):
+            tensor = tensor_of(found)
+            if tensor is None:
                 continue
             check_shape([int(size) for size in tensor.shape], f"the result of {step.node}")
             elements += tensor.numel() // images
@@ -115,17 +114,12 @@ def rehearse(module: OnnxModule, shapes: Sequence[Sequence[int]]) -> list[tuple[
 
 
 def _macs(layer: OnnxLayer, operands: Sequence[Value | None], result: Tensor) -> int:
-    tensors: list[Tensor] = []
-    dynamic = iter(operands)
-    for name in ("data", "weight"):
-        buffer = getattr(layer, name, None)
-        value = buffer if isinstance(buffer, Tensor) else next(dynamic, None)
-        if isinstance(value, Constant):
-            value = value.tensor
-        if not isinstance(value, Tensor):
-            return 0
-        tensors.append(value)
-    return macs(layer.step.node.op, tensors, result)
+    given = iter(operands)
+    values = [
+        layer.bound_inputs[i][1] if i in layer.bound_inputs else (next(given) if name else None)
+        for i, name in enumerate(layer.step.node.inputs)
+    ]
+    return macs(layer.step.node, [tensor_of(value) for value in values], result)
 
 
 def settle(module: OnnxModule, given: Mapping[str, Sequence[int]] | None = None) -> Batch:

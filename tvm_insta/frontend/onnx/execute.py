@@ -261,6 +261,15 @@ def _ints(parameter: Parameter, value: Value) -> tuple[int, ...]:
     )
 
 
+def tensor_of(value: Value | None) -> Tensor | None:
+    """The tensor that holds a value; None for shapes, and where there is none."""
+    if isinstance(value, Constant):
+        return value.tensor
+    if isinstance(value, Codes):
+        return value.values
+    return value if isinstance(value, Tensor) else None
+
+
 def _tensor(value: Value) -> Tensor:
     if isinstance(value, Constant):
         return value.tensor

@@ -19,6 +19,7 @@ from tvm_insta.frontend.onnx.execute import (
     execute,
     explained,
     in_float64,
+    tensor_of,
     without_data,
 )
 from tvm_insta.frontend.onnx.graph import Array, Graph, Initialiser, Node, is_float
@@ -188,14 +189,13 @@ def _rehearse(step: Step, operands: list[Constant | None], budget: Budget) -> No
             for value in operands
         ]
         for found in execute(step, fakes):
-            tensor = found.values if isinstance(found, Codes) else found
-            if not isinstance(tensor, torch.Tensor):
+            tensor = tensor_of(found)
+            if tensor is None:
                 continue
             check_shape(list(tensor.shape), "its result")
             products = 0
             if step.operator.layer:
-                tensors = [fake.tensor for fake in fakes if isinstance(fake, Constant)]
-                products = macs(step.node.op, tensors, tensor)
+                products = macs(step.node, [tensor_of(fake) for fake in fakes], tensor)
             budget.compute(tensor.numel(), products)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tvm_insta.errors import ImportModelError
+from tvm_insta.frontend.onnx.graph import Node
 from tvm_insta.frontend.onnx.operators.registry import operator, prefer_float
 from tvm_insta.frontend.onnx.operators.window import AutoPad, Window, window
 
@@ -156,13 +157,24 @@ def einsum(*tensors: Tensor, equation: str) -> Tensor:
     return torch.einsum(equation, *tensors)
 
 
-def macs(name: str, inputs: Sequence[Tensor], output: Tensor) -> int:
-    """Multiply-accumulates of a layer, all images of the batch together."""
-    if name.startswith("QLinear"):  # the weight is behind the input's scale and zero point
-        return output.numel() * math.prod(inputs[1].shape[1:])
-    if name in ("Gemm", "MatMul"):
-        last = inputs[1].ndim - 2 if inputs[1].ndim > 1 else 0
-        return output.numel() * int(inputs[1].shape[last])
-    if name == "ConvTranspose":
-        return inputs[0].numel() * math.prod(inputs[1].shape[1:])
-    return output.numel() * math.prod(inputs[1].shape[1:])
+_PRODUCTS = ("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "XnorPopcountMatMul")
+
+
+def macs(node: Node, inputs: Sequence[Tensor | None], output: Tensor) -> int:
+    """Multiply-accumulates of a layer, all images of the batch together.
+
+    Args:
+        node: the layer.
+        inputs: in the order of the node; None for those that are not known.
+        output: its result.
+    """
+    data = inputs[0]
+    if node.op in _PRODUCTS:
+        summed = 0 if node.attributes.get("transA") else -1
+        return 0 if data is None else output.numel() * int(data.shape[summed])
+    # The weight of a quantised layer is behind the scale and the zero point of its data.
+    weight = inputs[3 if node.op == "QLinearConv" else 1]
+    if data is None or weight is None:
+        return 0
+    each = data if node.op == "ConvTranspose" else output
+    return each.numel() * math.prod(weight.shape[1:])
