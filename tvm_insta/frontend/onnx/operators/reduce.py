@@ -22,32 +22,13 @@ Axes = tuple[int, ...]
 
 
 def largest(x: Tensor, axes: Axes, keep: bool) -> Tensor:
-    """The largest along some axes; see `_halved`."""
-    return _halved(torch.maximum, x, axes, keep)
+    """The largest along some axes; no number where one of them is none, as PyTorch has it."""
+    return torch.amax(x, axes, keep)
 
 
 def smallest(x: Tensor, axes: Axes, keep: bool) -> Tensor:
-    """The smallest along some axes; see `_halved`."""
-    return _halved(torch.minimum, x, axes, keep)
-
-
-def _halved(
-    function: Callable[[Tensor, Tensor], Tensor], x: Tensor, axes: Axes, keep: bool
-) -> Tensor:
-    """Both halves of an axis are compared until one element is left.
-
-    Relax's importer of TVM 0.27 lacks ``amax``, and makes ``topk``, which is not lowered, of
-    ``max(dim)``.
-    """
-    for axis in axes:
-        size = x.shape[axis]
-        if not isinstance(size, int) or size < 1:
-            raise ImportModelError("a maximum over the batch, or over nothing, is not taken")
-        while size > 1:
-            half = (size + 1) // 2
-            x = function(x.narrow(axis, 0, half), x.narrow(axis, size - half, half))
-            size = half
-    return x if keep else x.squeeze(axes)
+    """The smallest along some axes, likewise."""
+    return torch.amin(x, axes, keep)
 
 
 def _log_sum_exp(x: Tensor, axes: Axes, keep: bool) -> Tensor:
