@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import onnx
@@ -21,6 +22,7 @@ from tvm_insta.frontend.onnx import load, onnx_module, settle
 from tvm_insta.frontend.onnx.load import QONNX
 from tvm_insta.frontend.onnx.write import export
 from tvm_insta.frontend.onnx.write.aten import RULES
+from tvm_insta.frontend.onnx.write.graph_writer import GraphWriter
 
 
 class Blocks(nn.Module):
@@ -93,6 +95,22 @@ def test_binary_weights_are_bytes():
     for name in names:
         weights = [module.get_buffer(f"{name}.weight") for module in modules]
         assert torch.equal(*weights), name
+
+
+def test_constants_are_kept_once():
+    """Equal ones have one name, and their bytes are no key beside them."""
+    writer = GraphWriter(quantised=False)
+    weight = np.arange(1 << 20, dtype=np.float32)
+    tracemalloc.start()
+    first = writer.constant(weight)
+    assert tracemalloc.get_traced_memory()[0] < weight.nbytes // 8
+    tracemalloc.stop()
+    assert writer.constant(weight.copy()) == first
+    others = [weight.reshape(1024, 1024), weight.view(np.int32), weight[::-1], np.float32(3)]
+    others += [np.zeros((0, 3), np.float32), np.zeros((0, 4), np.float32), np.array(True)]
+    names = {writer.constant(other) for other in [weight, *others]}
+    assert len(names) == 1 + len(others)
+    assert {writer.constant(other) for other in [weight, *others]} == names
 
 
 def test_qonnx():

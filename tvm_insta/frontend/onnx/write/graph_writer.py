@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,7 @@ class GraphWriter:
         self.constants: dict[str, Array] = {}
         self._names: dict[fx.Node, str] = {}
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        """Constants by type, shape and digest: their bytes would be kept twice."""
         self._weights: dict[tuple[str, int], str] = {}
         self._taken: set[str] = set()
         self._quantised = quantised
@@ -85,7 +87,7 @@ class GraphWriter:
         """The name of a constant; equal ones are stored once."""
         array = np.ascontiguousarray(value)
         array = array.reshape(np.shape(value))
-        key = (array.dtype.str, array.shape, array.tobytes())
+        key = (array.dtype.str, array.shape, hashlib.sha256(array.data).digest())
         if key not in self._known:
             self._known[key] = self.unique(hint)
             self.constants[self._known[key]] = array
