@@ -11,14 +11,14 @@ from torch.nn import functional as F
 
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.onnx.graph import Node
-from tvm_insta.frontend.onnx.operators.registry import operator, prefer_float
+from tvm_insta.frontend.onnx.operators.registry import operator, require_float
 from tvm_insta.frontend.onnx.operators.window import AutoPad, Window, window
 
 _CONV = (F.conv1d, F.conv2d, F.conv3d)
 _TRANSPOSED = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
 
-def conv_weight(x: Tensor, w: Tensor, group: int, channels: int) -> None:
+def check_conv_weight(x: Tensor, w: Tensor, group: int, channels: int) -> None:
     """Do nothing if a weight fits its input.
 
     Raises:
@@ -33,7 +33,7 @@ def conv_weight(x: Tensor, w: Tensor, group: int, channels: int) -> None:
             f"a weight of shape {list(w.shape)} in {group} groups does not fit "
             f"{x.shape[1]} channels"
         )
-    prefer_float(w, "its weight")
+    require_float(w, "its weight")
 
 
 @operator("Conv", layer=True)
@@ -50,7 +50,7 @@ def conv(
     strides: tuple[int, ...] = (),
 ) -> Tensor:
     """Convolution of ``[N, C, ...]`` with ``[O, C / group, ...]``, 1 to 3 image dimensions."""
-    conv_weight(x, w, group, w.shape[1] * group)
+    check_conv_weight(x, w, group, w.shape[1] * group)
     kernel = tuple(w.shape[2:])
     if kernel_shape and kernel_shape != kernel:
         raise ImportModelError(f"kernel_shape is {kernel_shape}, but the weight has {kernel}")
@@ -77,7 +77,7 @@ def conv_transpose(
     strides: tuple[int, ...] = (),
 ) -> Tensor:
     """Transposed convolution of ``[N, C, ...]`` with ``[C, O / group, ...]``."""
-    conv_weight(x, w, group, w.shape[0])
+    check_conv_weight(x, w, group, w.shape[0])
     kernel = tuple(w.shape[2:])
     if kernel_shape and kernel_shape != kernel:
         raise ImportModelError(f"kernel_shape is {kernel_shape}, but the weight has {kernel}")

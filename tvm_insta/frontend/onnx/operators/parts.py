@@ -15,7 +15,7 @@ from tvm_insta.frontend.onnx.operators.registry import (
     Ints,
     Result,
     axis_of,
-    check_result,
+    check_result_shape,
     operator,
 )
 
@@ -127,7 +127,7 @@ def pad(
     if isinstance(number, Tensor):
         raise ImportModelError("the number it pads with is computed from the input")
     pairs = {axis: (chosen[i], chosen[len(axes) + i]) for i, axis in enumerate(axes)}
-    check_result([size + sum(pairs.get(i, (0, 0))) for i, size in enumerate(x.shape)])
+    check_result_shape([size + sum(pairs.get(i, (0, 0))) for i, size in enumerate(x.shape)])
     for axis, (front, behind) in pairs.items():
         if front < 0 or behind < 0:
             x = x.narrow(axis, max(-front, 0), x.shape[axis] - max(-front, 0) - max(-behind, 0))

@@ -248,7 +248,7 @@ def _converted(hint: Any, value: Any, what: str) -> Any:
     raise ImportModelError(f"{what} is {value!r}, but must be of type {text}")
 
 
-def prefer_float(tensor: Tensor, what: str) -> Tensor:
+def require_float(tensor: Tensor, what: str) -> Tensor:
     """``tensor`` itself; it must hold floating-point numbers.
 
     Raises:
@@ -261,7 +261,7 @@ def prefer_float(tensor: Tensor, what: str) -> Tensor:
     return tensor
 
 
-def check_result(sizes: Sequence[int]) -> None:
+def check_result_shape(sizes: Sequence[int]) -> None:
     """Do nothing if a result may have these dimensions; symbols of the batch count as 1.
 
     Raises:
