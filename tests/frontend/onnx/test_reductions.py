@@ -67,3 +67,19 @@ def test_a_maximum_over_nothing_is_refused():
     ]
     with pytest.raises(ImportModelError, match="'y'"):
         by_us(graph(nodes, {"x": X}, {"zero": ints(0), "two": ints(2)}), {"x": X})
+
+
+WITHOUT_ROOTS = ["ReduceL1", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare"]
+
+
+@pytest.mark.parametrize("op", WITHOUT_ROOTS)
+@pytest.mark.parametrize("noop", [0, 1])
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_integers_stay_of_their_type(op, noop, kind):
+    """With axes, without them, and where nothing is reduced; means are cut towards 0."""
+    data = (X * 20).astype(kind)
+    how = {"noop_with_empty_axes": noop, "keepdims": 0}
+    for inputs in (["x"], ["x", "none"], ["x", "axes"]):
+        constants = {"none": ints(), "axes": ints(1, -1)}
+        node = helper.make_node(op, inputs, ["y"], **how)
+        agree(graph([node], {"x": data}, constants, opset=18, out=KINDS[kind]), {"x": data})

@@ -28,6 +28,7 @@ from tvm_insta.frontend.onnx.operators.registry import (
     Parameter,
 )
 from tvm_insta.frontend.onnx.static import Static
+from tvm_insta.frontend.onnx.tensors import torch_type
 
 _RULES = (static, static_numbers)
 """Importing them fills the table of rules."""
@@ -279,7 +280,7 @@ def _tensor(value: Value) -> Tensor:
         if value.known:
             return torch.from_numpy(np.asarray(value.values()))
         flat = [
-            torch.full((), item, dtype=torch.float32 if value.kind == "f" else torch.int64)
+            torch.full((), item, dtype=torch_type(value.element, "a shape"))
             for item in value.array.reshape(-1)
         ]
         return torch.stack(flat).reshape(value.array.shape)

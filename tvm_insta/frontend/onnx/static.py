@@ -39,13 +39,6 @@ class Static:
     element: int = TensorProto.INT64
 
     @property
-    def kind(self) -> str:
-        """As `numpy.dtype.kind`: "i", "f" or "b"."""
-        if self.element in FLOATS:
-            return "f"
-        return "b" if self.element == TensorProto.BOOL else "i"
-
-    @property
     def known(self) -> bool:
         """Whether no symbol is among the numbers."""
         return not any(isinstance(item, SYMBOLS) for item in self.array.reshape(-1))

@@ -81,7 +81,8 @@ def swish(x: Tensor, *, alpha: float = 1.0) -> Tensor:
 @operator("Shrink")
 def shrink(x: Tensor, *, bias: float = 0.0, lambd: float = 0.5) -> Tensor:
     """Move by ``bias`` towards 0, and to 0 within ``lambd``."""
-    return torch.where(x < -lambd, x + bias, torch.where(x > lambd, x - bias, 0.0))
+    shrunk = torch.where(x < -lambd, x + bias, torch.where(x > lambd, x - bias, 0.0))
+    return shrunk.to(x.dtype)
 
 
 def _softmax_axis(x: Tensor, axis: int | None, context: Context) -> tuple[Tensor, int]:

@@ -83,7 +83,7 @@ def conv_transpose(
         raise ImportModelError(f"kernel_shape is {kernel_shape}, but the weight has {kernel}")
     automatic = auto_pad in ("SAME_UPPER", "SAME_LOWER")
     span = window(x.shape[2:], kernel, strides, dilations, pads, "VALID" if automatic else auto_pad)
-    extra = output_padding or (0,) * len(kernel)
+    extra = list(output_padding or (0,) * len(kernel))
     if len(extra) != len(kernel) or not all(0 <= e < 64 for e in extra):
         raise ImportModelError(f"output_padding is {output_padding}, which does not fit the kernel")
     before, after = list(span.before), list(span.after)
@@ -94,6 +94,7 @@ def conv_transpose(
         for i, size in enumerate(wanted):
             full = _transposed_size(x.shape[2 + i], kernel[i], span, i) + extra[i]
             total = max(full - size, 0)
+            extra[i] += max(size - full, 0)
             small = total // 2
             upper = auto_pad == "SAME_UPPER"
             before[i], after[i] = (small, total - small) if upper else (total - small, small)
@@ -102,7 +103,8 @@ def conv_transpose(
     fitting = all(r < max(s, d) for r, s, d in zip(rim, span.strides, span.dilations, strict=True))
     if not fitting:
         raise ImportModelError(
-            f"output_padding is {output_padding}, but it must be smaller than the stride"
+            f"it adds {extra} elements behind its result, by output_padding {output_padding} and "
+            f"output_shape {output_shape}, but fewer than the stride are taken"
         )
     y = _TRANSPOSED[x.ndim - 3](x, w, b, span.strides, 0, rim, group, span.dilations)
     for i, (first, last) in enumerate(zip(before, after, strict=True)):

@@ -44,13 +44,20 @@ def _product(x: Tensor, axes: Axes, keep: bool) -> Tensor:
     return x
 
 
+def _mean(x: Tensor, axes: Axes, keep: bool) -> Tensor:
+    if x.is_floating_point():
+        return x.mean(axes, keep)
+    count = math.prod(x.shape[axis] for axis in axes)
+    return torch.div(x.sum(axes, keep), count, rounding_mode="trunc")
+
+
 _REDUCTIONS: dict[str, Callable[[Tensor, Axes, bool], Tensor]] = {
     "ReduceL1": lambda x, axes, keep: x.abs().sum(axes, keep),
     "ReduceL2": lambda x, axes, keep: torch.sqrt((x * x).sum(axes, keep)),
     "ReduceLogSum": lambda x, axes, keep: torch.log(x.sum(axes, keep)),
     "ReduceLogSumExp": _log_sum_exp,
     "ReduceMax": largest,
-    "ReduceMean": lambda x, axes, keep: x.mean(axes, keep),
+    "ReduceMean": _mean,
     "ReduceMin": smallest,
     "ReduceProd": _product,
     "ReduceSum": lambda x, axes, keep: x.sum(axes, keep),
@@ -69,15 +76,15 @@ def _enter(name: str, function: Callable[[Tensor, Axes, bool], Tensor]) -> None:
         noop_with_empty_axes: bool = False,
     ) -> Tensor:
         chosen = dims if axes is None else axes
+        dtype = x.dtype
         if not chosen and noop_with_empty_axes:
             # The element-wise part still happens: a square stays a square.
-            return function(x.unsqueeze(-1), (x.ndim,), False)
+            return function(x.unsqueeze(-1), (x.ndim,), False).to(dtype)
         found = tuple(axis_of(axis, x.ndim) for axis in chosen or range(x.ndim))
         if len(set(found)) < len(found):
             raise ImportModelError(f"axes {list(chosen or ())} name one axis twice")
         if not found:  # a scalar has no axes
-            return function(x.reshape(1), (0,), False)
-        dtype = x.dtype
+            return function(x.reshape(1), (0,), False).to(dtype)
         return function(x, found, keepdims).to(dtype)
 
 

@@ -75,7 +75,7 @@ def transpose(x: Tensor, *, perm: tuple[int, ...] | None = None) -> Tensor:
 def squeeze(x: Tensor, dims: Ints | None = None, *, axes: tuple[int, ...] | None = None) -> Tensor:
     """Without axes of length 1."""
     chosen = dims if axes is None else axes
-    if chosen is None:
+    if not chosen:  # an empty list of axes, too, is none for ONNX Runtime
         chosen = tuple(i for i, size in enumerate(x.shape) if isinstance(size, int) and size == 1)
     found = tuple(axis_of(axis, x.ndim) for axis in chosen)
     for axis in found:
