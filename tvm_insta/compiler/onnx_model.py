@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from tvm_insta.compiler.driver import Artefact
     from tvm_insta.frontend.onnx import OnnxModule
+    from tvm_insta.frontend.onnx.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,15 @@ def network(
         ImportModelError: the file cannot be taken, or the package onnx is not installed.
         ModelError: the file is another one than ``sha256`` says.
     """
+    return _network(source, lambda _: input_shapes, sha256)
+
+
+def _network(
+    source: str | Path | onnx.ModelProto,
+    shapes_of: Callable[[Graph], Mapping[str, Sequence[int]] | None],
+    sha256: str | None = None,
+) -> OnnxNetwork:
+    """As `network`; the shapes may depend on what was read, which is read once."""
     require_onnx()
     import torch
 
@@ -71,10 +81,7 @@ def network(
     if isinstance(source, (str, Path)):
         path = Path(source)
         graph = load(path)
-        digest = hashlib.sha256()
-        for file in (path, *graph.files):
-            digest.update(file.read_bytes())
-        found = digest.hexdigest()
+        found = _digest((path, *graph.files))
         if sha256 not in (None, found):
             raise ModelError(
                 f"{path} is another file than the one that was compiled (or the tensors beside it "
@@ -86,6 +93,7 @@ def network(
         graph = load(source)
         data = source.SerializeToString(deterministic=True)
         description = {"onnx": None, "sha256": hashlib.sha256(data).hexdigest()}
+    input_shapes = shapes_of(graph)
     if input_shapes:
         description["input_shapes"] = {name: list(shape) for name, shape in input_shapes.items()}
     for each in graph.inputs:
@@ -105,6 +113,16 @@ def network(
     return OnnxNetwork(
         label, module, examples, batch.dynamic, description, notes, preprocessing, classes
     )
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """SHA-256 of files, one behind the other."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _about_images(
@@ -168,16 +186,16 @@ def network_of_arguments(path: str, input_shape: str | None) -> OnnxNetwork:
         raise ImportModelError(
             f"got input shape {input_shape!r}, but numbers are needed, e.g. 3,224,224"
         )
-    require_onnx()
-    from tvm_insta.frontend.onnx import load
 
-    inputs = load(path).inputs
-    if len(inputs) != 1:
-        raise ImportModelError(
-            f"{path} has {len(inputs)} inputs, but --input-shape is for one: give the shapes from "
-            "Python, build_onnx(..., input_shapes={...})"
-        )
-    return network(path, input_shapes={inputs[0].name: shape})
+    def of_the_input(graph: Graph) -> Mapping[str, Sequence[int]]:
+        if len(graph.inputs) != 1:
+            raise ImportModelError(
+                f"{path} has {len(graph.inputs)} inputs, but --input-shape is for one: give the "
+                "shapes from Python, build_onnx(..., input_shapes={...})"
+            )
+        return {graph.inputs[0].name: shape}
+
+    return _network(path, of_the_input)
 
 
 def build_onnx(

@@ -96,6 +96,11 @@ def unary():
     yield Case("CastLike", inputs=("x", "c"), constants={"c": ints(1)}, out=(INT64,))
     for opset in (9, 12, 13):
         yield Case("Dropout", opset=opset)
+        mask = FLOAT if opset == 9 else BOOL
+        yield Case("Dropout", f"mask {opset}", opset=opset, out=(FLOAT, mask))
+    how = {"bias": 1.0, "lambd": 2.0}
+    numbers = (X * 3).astype(np.int32)
+    yield Case("Shrink", "integers", attributes=how, out=(TensorProto.INT32,), data=numbers)
 
 
 def binary():
@@ -376,6 +381,7 @@ def shapes():
     yield Case("Transpose", "last", attributes={"perm": [0, 2, 3, 1]})
     thin = X[:, :1, :, :1]
     yield Case("Squeeze", "all", data=thin)
+    yield Case("Squeeze", "of an empty list", ("x", "a"), {"a": ints()}, data=thin)
     yield Case("Squeeze", "11", attributes={"axes": [1, -1]}, opset=11, data=thin)
     yield Case("Squeeze", "13", ("x", "a"), {"a": ints(-1)}, data=thin)
     yield Case("Unsqueeze", "11", attributes={"axes": [0, 5]}, opset=11)

@@ -6,6 +6,7 @@ import functools
 import json
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from onnx import helper
@@ -116,6 +117,22 @@ def test_the_shape_of_the_command_line(tmp_path):
     for text in ("4,x,6", "4,9,7", "", "0,9,6"):
         with pytest.raises(InstaError):
             onnx_model.network_of_arguments(str(path), text)
+
+
+def test_a_file_is_read_and_checked_once(tmp_path, monkeypatch):
+    """With a shape of the command line, too; and two inputs are refused after that one reading."""
+    path, two = tmp_path / "m.onnx", tmp_path / "two.onnx"
+    path.write_bytes(graph([helper.make_node("Relu", ["x"], ["y"])], {"x": X}).SerializeToString())
+    both = graph([helper.make_node("Add", ["x", "z"], ["y"])], {"x": X, "z": X})
+    two.write_bytes(both.SerializeToString())
+    read = []
+    check = onnx.checker.check_model
+    monkeypatch.setattr(onnx.checker, "check_model", lambda m, *a: read.append(m) or check(m, *a))
+    onnx_model.network_of_arguments(str(path), "4,7,6")
+    assert len(read) == 1
+    with pytest.raises(ImportModelError, match="has 2 inputs, but --input-shape is for one"):
+        onnx_model.network_of_arguments(str(two), "4,7,6")
+    assert len(read) == 2
 
 
 def test_a_model_without_a_file_is_not_built_again():

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.frontend.onnx.cases import CASES, X, floats, ints
-from tests.frontend.onnx.models import LAST, QONNX, agree, by_us, graph
+from tests.frontend.onnx.models import LAST, QONNX, agree, by_runtime, by_us, graph
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.onnx.load import OLDEST_OPSET
 from tvm_insta.frontend.onnx.operators import find, names
 
 FLOAT, INT64 = TensorProto.FLOAT, TensorProto.INT64
+PLACES = ["half_pixel", "pytorch_half_pixel", "half_pixel_symmetric", "asymmetric", "align_corners"]
 WITHOUT_CASE = {
     "Constant",  # test_constants
     "ConstantOfShape",  # test_made_tensors
@@ -184,6 +185,20 @@ def test_space_to_depth_of_version_28():
     assert (by_us(model, {"x": data})[0] == data).all()
 
 
+def test_everything_that_is_padded_with_a_number():
+    """Of bytes and booleans as of floats."""
+    for data, number, kind in (
+        (np.abs(X * 20).astype(np.uint8), np.uint8(200), TensorProto.UINT8),
+        ((X * 20).astype(np.int8), np.int8(-7), TensorProto.INT8),
+        ((X * 20).astype(np.int32), np.int32(-7), TensorProto.INT32),
+        (X > 0, np.array(True), TensorProto.BOOL),
+        (X, np.float32([2.5]), FLOAT),
+    ):
+        node = helper.make_node("Pad", ["x", "p", "v"], ["y"])
+        constants = {"p": ints(0, 0, 1, 2, 0, 0, 2, 0), "v": number}
+        agree(graph([node], {"x": data}, constants, out=kind), {"x": data})
+
+
 OPSETS = (7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23)
 
 
@@ -255,6 +270,30 @@ def test_convolutions(data):
 
 @SETTINGS
 @given(st.data())
+def test_lengths_of_transposed_convolutions(data):
+    """Any output_shape and output_padding that a convolution could have made its input of."""
+    draw = data.draw
+    kernel, stride = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    size, dilation = draw(st.integers(1, 6)), draw(st.integers(1, 2))
+    full = (size - 1) * stride + (kernel - 1) * dilation + 1
+    wanted = draw(st.integers(max(full - 4, 1), full + stride - 1))
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    x = rng.standard_normal((2, 2, size)).astype(np.float32)
+    constants = {"w": rng.standard_normal((2, 3, kernel)).astype(np.float32)}
+    constants["b"] = rng.standard_normal(3).astype(np.float32)
+    how = {"strides": [stride], "dilations": [dilation], "output_shape": [wanted]}
+    how["auto_pad"] = draw(st.sampled_from(["NOTSET", "SAME_UPPER", "SAME_LOWER"]))
+    node = helper.make_node("ConvTranspose", ["x", "w", "b"], ["y"], **how)
+    model = graph([node], {"x": x}, constants)
+    try:
+        by_runtime(model, {"x": x})
+    except Exception:  # it takes no padding as large as its window
+        return
+    agree(model, {"x": x})
+
+
+@SETTINGS
+@given(st.data())
 def test_pools(data):
     """Any kernel, stride, dilation, pads and ceil_mode, of both kinds of pools."""
     draw = data.draw
@@ -284,6 +323,46 @@ def test_pools(data):
     agree(graph([node], {"x": x}, opset=19), {"x": x})
 
 
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("by", ["scales", "sizes"])
+@settings(max_examples=60, deadline=None, derandomize=True, print_blob=True)
+@given(st.data())
+def test_resizes(by, place, data):
+    """Any length from any other: which elements are taken is a matter of the last bit."""
+    draw = data.draw
+    size, width = draw(st.integers(1, 24)), draw(st.integers(1, 5))
+    mode = draw(st.sampled_from(["nearest", "nearest", "linear", "cubic"]))
+    how = {"mode": mode, "coordinate_transformation_mode": place}
+    if mode == "nearest":
+        how["nearest_mode"] = draw(st.sampled_from(["round_prefer_floor", "round_prefer_ceil"]))
+        how["nearest_mode"] = draw(st.sampled_from([how["nearest_mode"], "floor", "ceil"]))
+    factor = np.float32(draw(st.integers(1, 39))) / np.float32(draw(st.sampled_from([10, 7, 3])))
+    if by == "scales":
+        shape = np.float32([1, 1, factor, draw(st.sampled_from([1, 1.1, 2]))])
+        if np.float32(size) * factor < 1:
+            return
+    else:
+        shape = ints(1, 2, draw(st.integers(1, 30)), draw(st.integers(1, 6)))
+    x = np.arange(2 * size * width, dtype=np.float32).reshape(1, 2, size, width) ** 1.5
+    inputs = ["x", "", "s"] if by == "scales" else ["x", "", "", "s"]
+    node = helper.make_node("Resize", inputs, ["y"], **how)
+    agree(graph([node], {"x": x}, {"s": shape}, opset=19), {"x": x})
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize(("op", "opset"), [("Resize", 10), ("Upsample", 9)])
+def test_resizes_of_old_versions(op, opset, mode):
+    """The second input is the scales; the element above is taken where an axis becomes shorter."""
+    for size in (3, 7, 10, 23):
+        x = np.arange(2 * size * 4, dtype=np.float32).reshape(1, 2, size, 4) ** 1.5
+        for factor in (0.34, 0.5, 0.6, 0.7, 0.9, 1.1, 1.3, 1.9, 2.3):
+            if op == "Upsample" and factor < 1:
+                continue
+            scales = np.float32([1, 1, factor, 1])
+            node = helper.make_node(op, ["x", "s"], ["y"], mode=mode)
+            agree(graph([node], {"x": x}, {"s": scales}, opset=opset), {"x": x})
+
+
 @SETTINGS
 @given(st.data())
 def test_slices(data):
@@ -303,6 +382,7 @@ def test_slices(data):
 
 def _sliced(x, start, end, axis, step):
     index = [slice(None)] * x.ndim
+    start = max(start, -x.shape[axis]) if step < 0 else start  # ONNX takes the first element then
     below = step < 0 and end < -x.shape[axis]
     index[axis] = slice(start, None if below else end, step)
     return x[tuple(index)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import onnx
@@ -20,6 +21,8 @@ from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.onnx import load, onnx_module, settle
 from tvm_insta.frontend.onnx.load import QONNX
 from tvm_insta.frontend.onnx.write import export
+from tvm_insta.frontend.onnx.write.aten import RULES
+from tvm_insta.frontend.onnx.write.graph_writer import GraphWriter
 
 
 class Blocks(nn.Module):
@@ -94,6 +97,22 @@ def test_binary_weights_are_bytes():
         assert torch.equal(*weights), name
 
 
+def test_constants_are_kept_once():
+    """Equal ones have one name, and their bytes are no key beside them."""
+    writer = GraphWriter(quantised=False)
+    weight = np.arange(1 << 20, dtype=np.float32)
+    tracemalloc.start()
+    first = writer.constant(weight)
+    assert tracemalloc.get_traced_memory()[0] < weight.nbytes // 8
+    tracemalloc.stop()
+    assert writer.constant(weight.copy()) == first
+    others = [weight.reshape(1024, 1024), weight.view(np.int32), weight[::-1], np.float32(3)]
+    others += [np.zeros((0, 3), np.float32), np.zeros((0, 4), np.float32), np.array(True)]
+    names = {writer.constant(other) for other in [weight, *others]}
+    assert len(names) == 1 + len(others)
+    assert {writer.constant(other) for other in [weight, *others]} == names
+
+
 def test_qonnx():
     module = Blocks().eval()
     model = export(module, [example()], qonnx=True)
@@ -149,6 +168,109 @@ def test_operators():
     expected = module(images()).numpy()
     found = by_runtime(model, {model.graph.input[0].name: images().numpy()})[0]
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+class Parameters(nn.Module):
+    """A function of the input and of parameters of several shapes."""
+
+    def __init__(self, function):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.function = function
+        for name, shape in SHAPES.items():
+            values = torch.rand(shape, generator=generator) + 0.1
+            self.register_parameter(name, nn.Parameter(values))
+
+    def forward(self, x):
+        return self.function(x, self)
+
+
+SHAPES = {"number": (), "one": (1,), "row": (8,), "channels": (3,), "image": (3, 1, 1)}
+SHAPES |= {"square": (8, 8)}
+TENSORS = {
+    "clamp": lambda x, p: torch.clamp(x, -p.image, p.image),
+    "clamp from below": lambda x, p: torch.clamp(x, min=p.image),
+    "clamp from above": lambda x, p: torch.clamp(x, max=p.row),
+    "clamp of crossed bounds": lambda x, p: torch.clamp(x, p.row, -p.row),
+    "clamp of a number": lambda x, p: torch.clamp(x, -p.number, p.number),
+    "clamp of one": lambda x, p: torch.clamp(x, -p.one, p.one),
+    "clamp that broadcasts": lambda x, p: torch.clamp(x[:, :1], -p.image, p.image),
+    "clamp of the input's": lambda x, p: torch.clamp(x, max=x.mean((2, 3), keepdim=True)),
+    "clamp_min": lambda x, p: torch.clamp_min(x, p.image),
+    "clamp_max": lambda x, p: torch.clamp_max(x, p.image),
+    "clamp of integers": lambda x, p: (x * 3).int().clamp(-2, 2),
+    "clamp of integers by tensors": lambda x, p: (x * 3).int().clamp(-p.row, p.row),
+    "add": lambda x, p: torch.add(x, p.image, alpha=2.5),
+    "sub": lambda x, p: torch.sub(x, p.row, alpha=0.5) - p.one,
+    "pow": lambda x, p: x.abs().pow(p.image) + 2.0**x,
+    "maximum": lambda x, p: torch.maximum(x, p.row).minimum(p.image * 2),
+    "where": lambda x, p: torch.where(p.image > 0.5, x, p.row),
+    "prelu": lambda x, p: F.prelu(x, p.channels) + F.prelu(x, p.one),
+    "prelu of rows": lambda x, p: F.prelu(x[:, :, 0, 0], p.channels),
+    "linear of a vector": lambda x, p: F.linear(x, p.row, p.number),
+    "linear": lambda x, p: F.linear(x, p.square, p.row),
+    "linear of a matrix": lambda x, p: F.linear(x[:, 0, 0], p.square, p.row),
+    "matmul of a vector": lambda x, p: x @ p.row,
+    "addmm": lambda x, p: torch.addmm(p.row, x[:, 0, 0], p.square, beta=0.5, alpha=2.0),
+    "addmm of one": lambda x, p: torch.addmm(p.one, x[:, 0, 0], p.square),
+    "batch_norm": lambda x, p: F.batch_norm(x, p.channels, p.channels, None, p.channels),
+    "layer_norm": lambda x, p: F.layer_norm(x, [8], p.row, None),
+    "elu": lambda x, p: F.elu(x, 0.7) + F.selu(x),
+    "comparisons": lambda x, p: (x > p.image).float() + ((x * 3).int() >= p.row).float(),
+    "comparisons of booleans": lambda x, p: ((x > 0) >= (p.image > 0.5)).float(),
+    "comparisons of bytes": lambda x, p: (x.abs().to(torch.uint8) > 1).float(),
+    "roundings of integers": lambda x, p: (x * 3).int().round() + (x * 3).int().floor(),
+    "pad": lambda x, p: F.pad(x, (1, 2), value=2) * p.image,
+    "infinite": lambda x, p: torch.log(F.relu(x)) * p.image,
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_parameters_that_are_tensors(name):
+    """What ONNX wants as one number, or as another type, is written with other operators."""
+    module = Parameters(TENSORS[name]).eval()
+    model = export(module, [example()])
+    with torch.no_grad():
+        expected = module(images()).numpy()
+    (found,) = by_runtime(model, {model.graph.input[0].name: images().numpy()})
+    assert found.dtype == expected.dtype
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_bounds_that_are_numbers_stay_one_operator():
+    model = export(Parameters(TENSORS["clamp of a number"]).eval(), [example()])
+    assert [node.op_type for node in model.graph.node] == ["Clip"]
+
+
+REFUSED = {
+    "integers, bit by bit": (lambda x, p: (x * 9).int() & 3, "bitwise_and of integers"),
+    "celu": (lambda x, p: torch.ops.aten.elu(x, 0.7, 1.3, 2.0), "exponents are scaled"),
+    "signs of booleans": (lambda x, p: (x > 0).sign(), "of booleans is not written"),
+    "half": (lambda x, p: x.half().float(), "computes in float16, but only float32"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_onnx_has_no_word_for_is_refused(name):
+    function, message = REFUSED[name]
+    with pytest.raises(ImportModelError, match=message):
+        export(Parameters(function).eval(), [example()])
+
+
+def test_what_a_reader_says_is_one_sentence(monkeypatch, capfd):
+    """ONNX Runtime's errors, and those of other readers, are the project's."""
+
+    def clip(writer, node):
+        x, low, high = node.args
+        bounds = [writer.tensor(bound, torch.float32) for bound in (low, high)]
+        return writer.emit("Clip", writer.tensor(x, torch.float32), *bounds, at=node)
+
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setitem(RULES, "clamp", clip)
+    with pytest.raises(ImportModelError, match=r"ONNX Runtime .* does not take the .* scalar") as e:
+        export(Parameters(TENSORS["clamp"]).eval(), [example()])
+    assert "\n" not in str(e.value)
+    assert capfd.readouterr().err == ""
 
 
 class Unknown(nn.Module):

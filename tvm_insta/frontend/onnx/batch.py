@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,17 +9,12 @@ import torch
 from torch import Tensor
 
 from tvm_insta.errors import ImportModelError
-from tvm_insta.frontend.onnx.execute import Step, Value, without_data
+from tvm_insta.frontend.onnx.apart import explained_run, images_are_apart
+from tvm_insta.frontend.onnx.execute import Step, Value, tensor_of, without_data
 from tvm_insta.frontend.onnx.layer import OnnxLayer
 from tvm_insta.frontend.onnx.limits import ACTIVATION_ELEMENTS, MACS, check_shape
-from tvm_insta.frontend.onnx.module import OnnxModule, Watch, input_dtype
+from tvm_insta.frontend.onnx.module import OnnxModule, input_dtype
 from tvm_insta.frontend.onnx.operators.layers import macs
-from tvm_insta.frontend.onnx.operators.registry import Codes, Constant
-
-_IMAGES = 4
-_SEEDS = (0, 1, 2)
-_TOLERANCE = 1e-3
-"""Of the largest output: other sizes of a batch round otherwise, and a sign may flip."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +91,8 @@ def rehearse(module: OnnxModule, shapes: Sequence[Sequence[int]]) -> list[tuple[
     ) -> None:
         nonlocal elements, products
         for found in results:
-            tensor = found.values if isinstance(found, Codes) else found
-            if not isinstance(tensor, Tensor):
+            tensor = tensor_of(found)
+            if tensor is None:
                 continue
             check_shape([int(size) for size in tensor.shape], f"the result of {step.node}")
             elements += tensor.numel() // images
@@ -115,35 +109,17 @@ def rehearse(module: OnnxModule, shapes: Sequence[Sequence[int]]) -> list[tuple[
             torch.empty(tuple(shape), dtype=input_dtype(each))
             for shape, each in zip(shapes, module.graph.inputs, strict=True)
         ]
-        outputs = _explained_run(module, inputs, watch)
+        outputs = explained_run(module, inputs, watch)
     return [tuple(int(size) for size in output.shape) for output in outputs]
 
 
 def _macs(layer: OnnxLayer, operands: Sequence[Value | None], result: Tensor) -> int:
-    tensors: list[Tensor] = []
-    dynamic = iter(operands)
-    for name in ("data", "weight"):
-        buffer = getattr(layer, name, None)
-        value = buffer if isinstance(buffer, Tensor) else next(dynamic, None)
-        if isinstance(value, Constant):
-            value = value.tensor
-        if not isinstance(value, Tensor):
-            return 0
-        tensors.append(value)
-    return macs(layer.step.node.op, tensors, result)
-
-
-def _explained_run(
-    module: OnnxModule, inputs: Sequence[Tensor], watch: Watch = lambda *_: None
-) -> list[Tensor]:
-    """Run, and name the node in which something goes wrong."""
-    try:
-        result = module.run(inputs, watch)
-    except ImportModelError:
-        raise
-    except Exception as error:
-        raise ImportModelError(f"the network cannot be run ({error})") from error
-    return list(result) if isinstance(result, tuple) else [result]
+    given = iter(operands)
+    values = [
+        layer.bound_inputs[i][1] if i in layer.bound_inputs else (next(given) if name else None)
+        for i, name in enumerate(layer.step.node.inputs)
+    ]
+    return macs(layer.step.node, [tensor_of(value) for value in values], result)
 
 
 def settle(module: OnnxModule, given: Mapping[str, Sequence[int]] | None = None) -> Batch:
@@ -194,7 +170,7 @@ def _batch_outputs(shapes: Sequence[Sequence[int]], batch: int) -> None:
 
 
 def _varies(module: OnnxModule, exact: Sequence[tuple[int, ...]], own: int) -> bool:
-    """Whether several batches at once give what they give one by one."""
+    """Whether several images at once give what each gives alone."""
     try:
         larger = [(shape[0] * 2, *shape[1:]) for shape in exact]
         outputs = rehearse(module, larger)
@@ -203,32 +179,4 @@ def _varies(module: OnnxModule, exact: Sequence[tuple[int, ...]], own: int) -> b
         _batch_outputs(one, 1 if own != 1 else 2)
     except ImportModelError:
         return False
-    images = own * max(2, math.ceil(_IMAGES / own))
-    return any(_agrees(module, exact, own, images, seed) for seed in _SEEDS)
-
-
-def _agrees(
-    module: OnnxModule, exact: Sequence[tuple[int, ...]], own: int, images: int, seed: int
-) -> bool:
-    generator = torch.Generator().manual_seed(seed)
-    inputs = [
-        torch.rand(images, *shape[1:], generator=generator).mul(4).sub(2)
-        if input_dtype(each).is_floating_point
-        else torch.randint(0, 2, (images, *shape[1:]), generator=generator).to(input_dtype(each))
-        for shape, each in zip(exact, module.graph.inputs, strict=True)
-    ]
-    with torch.no_grad():
-        together = _explained_run(module, inputs)
-        parts = [
-            _explained_run(module, [x[i : i + own] for x in inputs]) for i in range(0, images, own)
-        ]
-    apart = [torch.cat(list(results)) for results in zip(*parts, strict=True)]
-    for a, b in zip(together, apart, strict=True):
-        if a.shape != b.shape:
-            return False
-        x, y = a.to(torch.float64), b.to(torch.float64)
-        finite = y[torch.isfinite(y)]
-        largest = float(finite.abs().max()) if finite.numel() else 0.0
-        if not torch.allclose(x, y, rtol=0, atol=_TOLERANCE * largest, equal_nan=True):
-            return False
-    return True
+    return images_are_apart(module, exact, own)

@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from onnx import TensorProto
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tvm_insta.errors import ImportModelError
-from tvm_insta.frontend.onnx import static
+from tvm_insta.frontend.onnx import static, static_numbers
 from tvm_insta.frontend.onnx.graph import Node
+from tvm_insta.frontend.onnx.limits import SHAPE_NUMBERS
 from tvm_insta.frontend.onnx.operators.quantise import materialised
 from tvm_insta.frontend.onnx.operators.registry import (
     Codes,
@@ -26,6 +28,10 @@ from tvm_insta.frontend.onnx.operators.registry import (
     Parameter,
 )
 from tvm_insta.frontend.onnx.static import Static
+from tvm_insta.frontend.onnx.tensors import torch_type
+
+_RULES = (static, static_numbers)
+"""Importing them fills the table of rules."""
 
 Value = Tensor | Constant | Static | Codes
 """What a name of the graph stands for while it is executed."""
@@ -69,14 +75,10 @@ def execute(
         array = np.empty((), object)
         array[()] = math.prod(_dims(values[0]))
         return (Static(array),)
-    rule = static.find(node.op) if node.domain == "" else None
-    if rule is not None and static.applies(node.op, values):
-        numbers = [_static(value) for value in values]
-        if all(
-            given is not None or value is None for given, value in zip(numbers, values, strict=True)
-        ):
-            found = rule(node.attributes, outputs, numbers)
-            return tuple(found) if isinstance(found, list) else (found,)
+    if node.domain == "" and static.applies(node.op, values):
+        found = _numbers(node, values, outputs)
+        if found is not None:
+            return found
     arguments = list(_arguments(step.operator, values))
     keywords = dict(step.attributes)
     if step.operator.wants_context:
@@ -146,9 +148,37 @@ def _dims(value: Value | None) -> Sequence[Any]:
     return value.array.shape
 
 
+def in_float64(node: Node, values: Sequence[Constant | None]) -> tuple[Static, ...] | None:
+    """Few numbers of float64, which shapes may be made of, computed in that type.
+
+    Returns:
+        The results; None for other numbers, which float32 is good enough for, and for operators
+        that have no rule.
+    """
+    given = [value for value in values if value is not None]
+    elements = {value.element for value in given}
+    if node.op == "Cast":
+        elements.add(int(node.attributes.get("to", 0)))
+    few = all(value.array.size <= SHAPE_NUMBERS for value in given)
+    if node.domain != "" or not given or not few or TensorProto.DOUBLE not in elements:
+        return None
+    return _numbers(node, values, len(node.outputs))
+
+
+def _numbers(node: Node, values: Sequence[Value | None], outputs: int) -> tuple[Static, ...] | None:
+    """The results of a node whose inputs are all known as numbers, None if they are not."""
+    rule = static.find(node.op)
+    numbers = [_static(value) for value in values]
+    pairs = zip(numbers, values, strict=True)
+    if rule is None or any(given is None and value is not None for given, value in pairs):
+        return None
+    found = rule(node.attributes, outputs, numbers)
+    return tuple(found) if isinstance(found, list) else (found,)
+
+
 def _static(value: Value | None) -> Static | None:
     if isinstance(value, Constant) and value.array.size <= static.MAX_SIZE:
-        return static.static(value.array)
+        return static.static(value.exact, value.element)
     return value if isinstance(value, Static) else None
 
 
@@ -191,7 +221,7 @@ def _argument(parameter: Parameter, value: Value, rank: int, operands: Sequence[
             return value
         if isinstance(value, Static) and value.known and parameter.kind == "constant":
             array = value.values()
-            return Constant(array, 0, torch.from_numpy(np.asarray(array)))
+            return Constant(array, value.element, torch.from_numpy(np.asarray(array)))
         if parameter.kind == "constant":
             raise ImportModelError(f"its input {parameter.name!r} is computed from the input")
     if parameter.kind in ("ints", "shape"):
@@ -232,6 +262,15 @@ def _ints(parameter: Parameter, value: Value) -> tuple[int, ...]:
     )
 
 
+def tensor_of(value: Value | None) -> Tensor | None:
+    """The tensor that holds a value; None for shapes, and where there is none."""
+    if isinstance(value, Constant):
+        return value.tensor
+    if isinstance(value, Codes):
+        return value.values
+    return value if isinstance(value, Tensor) else None
+
+
 def _tensor(value: Value) -> Tensor:
     if isinstance(value, Constant):
         return value.tensor
@@ -241,7 +280,7 @@ def _tensor(value: Value) -> Tensor:
         if value.known:
             return torch.from_numpy(np.asarray(value.values()))
         flat = [
-            torch.full((), item, dtype=torch.float32 if value.kind == "f" else torch.int64)
+            torch.full((), item, dtype=torch_type(value.element, "a shape"))
             for item in value.array.reshape(-1)
         ]
         return torch.stack(flat).reshape(value.array.shape)

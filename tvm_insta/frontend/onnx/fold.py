@@ -13,7 +13,15 @@ from onnx import TensorProto
 from onnx.helper import np_dtype_to_tensor_dtype
 
 from tvm_insta.errors import ImportModelError
-from tvm_insta.frontend.onnx.execute import Step, Value, execute, explained, without_data
+from tvm_insta.frontend.onnx.execute import (
+    Step,
+    Value,
+    execute,
+    explained,
+    in_float64,
+    tensor_of,
+    without_data,
+)
 from tvm_insta.frontend.onnx.graph import Array, Graph, Initialiser, Node, is_float
 from tvm_insta.frontend.onnx.limits import (
     CONSTANT_BYTES,
@@ -58,10 +66,12 @@ def step_of(graph: Graph, node: Node) -> Step:
     return Step(node, operator, attributes, graph.version(node.domain))
 
 
-def constant(array: Array, element: int = TensorProto.UNDEFINED) -> Constant:
+def constant(
+    array: Array, element: int = TensorProto.UNDEFINED, doubles: Array | None = None
+) -> Constant:
     """A constant with its tensor."""
     tensor = torch.from_numpy(array if array.flags.writeable else array.copy())
-    return Constant(array, element, tensor)
+    return Constant(array, element, tensor, doubles)
 
 
 def fold(graph: Graph, budget: Budget | None = None) -> Folded:
@@ -76,7 +86,8 @@ def fold(graph: Graph, budget: Budget | None = None) -> Folded:
     """
     result = Folded()
     values = {
-        name: constant(value.array, value.element) for name, value in graph.initialisers.items()
+        name: constant(value.array, value.element, value.doubles)
+        for name, value in graph.initialisers.items()
     }
     readers = Counter(name for node in graph.nodes for name in node.inputs if name)
     readers.update(graph.outputs)
@@ -161,6 +172,9 @@ def _compute(step: Step, operands: list[Constant | None], budget: Budget) -> lis
     sizes = [value.array.size for value in operands if value is not None]
     if step.node.op in _GROW or math.prod(max(size, 1) for size in sizes) > _SMALL:
         _rehearse(step, operands, budget)
+    numbers = in_float64(step.node, operands)
+    if numbers is not None:
+        return [_constant(value, operands, step) for value in numbers]
     with torch.no_grad():
         return [_constant(value, operands, step) for value in execute(step, operands)]
 
@@ -175,14 +189,13 @@ def _rehearse(step: Step, operands: list[Constant | None], budget: Budget) -> No
             for value in operands
         ]
         for found in execute(step, fakes):
-            tensor = found.values if isinstance(found, Codes) else found
-            if not isinstance(tensor, torch.Tensor):
+            tensor = tensor_of(found)
+            if tensor is None:
                 continue
             check_shape(list(tensor.shape), "its result")
             products = 0
             if step.operator.layer:
-                tensors = [fake.tensor for fake in fakes if isinstance(fake, Constant)]
-                products = macs(step.node.op, tensors, tensor)
+                products = macs(step.node, [tensor_of(fake) for fake in fakes], tensor)
             budget.compute(tensor.numel(), products)
 
 
@@ -192,7 +205,7 @@ def _constant(value: Value, operands: list[Constant | None], step: Step) -> Cons
     if isinstance(value, Codes):
         return constant(materialised(value).numpy(), value.element)
     if isinstance(value, Static):
-        return constant(np.asarray(value.values()))
+        return constant(np.asarray(value.values()), value.element, value.doubles())
     array = np.ascontiguousarray(value.detach().numpy()).reshape(tuple(value.shape))
     return constant(array, _element(array, operands, step))
 

@@ -66,10 +66,18 @@ class Initialiser:
         array: its values; 2- and 4-bit integers as 8-bit ones, float16, bfloat16 and float64 as
             float32.
         element: ONNX element type in the file.
+        doubles: the same values in float64, where the file has few of them: shapes are computed in
+            the type that the file says.
     """
 
     array: Array
     element: int
+    doubles: Array | None = None
+
+    @property
+    def exact(self) -> Array:
+        """The values as the file has them, where shapes may be computed with them."""
+        return self.array if self.doubles is None else self.doubles
 
 
 @dataclass(frozen=True)

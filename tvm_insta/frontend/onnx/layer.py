@@ -55,7 +55,7 @@ def bound(module: nn.Module, name: str, value: Constant) -> Constant:
     """A constant whose tensor is the buffer as it is now, which may be a traced one."""
     tensor = getattr(module, name)
     assert isinstance(tensor, Tensor)
-    return Constant(value.array, value.element, tensor)
+    return Constant(value.array, value.element, tensor, value.doubles)
 
 
 def holds(condition: Value) -> bool:

@@ -32,6 +32,8 @@ ACTIVATION_ELEMENTS = 1 << 29
 """Of all tensors that one image makes."""
 MACS = 1 << 36
 """Multiply-accumulates of one image."""
+SHAPE_NUMBERS = 64
+"""Float64 numbers of one constant that are kept as they are, for the arithmetic of shapes."""
 RANK = 8
 """Dimensions of a tensor."""
 NAME = 512

@@ -88,7 +88,7 @@ class OnnxModule(nn.Module):
     ) -> tuple[str, ...]:
         """Child modules of an If, "" for one whose condition never holds."""
         known = {
-            step.node.inputs[i]: Initialiser(value.array, value.element)
+            step.node.inputs[i]: Initialiser(value.array, value.element, value.doubles)
             for i, value in own.items()
             if i
         }

@@ -12,7 +12,7 @@ from onnx import TensorProto, numpy_helper
 
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.onnx.graph import Initialiser
-from tvm_insta.frontend.onnx.limits import check_shape
+from tvm_insta.frontend.onnx.limits import SHAPE_NUMBERS, check_shape
 
 FLOATS = frozenset(
     {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
@@ -62,6 +62,10 @@ _NUMPY: dict[int, type[np.generic]] = {
 }
 
 
+_WIDE_UNSIGNED = (TensorProto.UINT16, TensorProto.UINT32, TensorProto.UINT64)
+"""Held in wider signed integers, as PyTorch has no arithmetic of their own."""
+
+
 def element_name(element: int) -> str:
     """The name of an ONNX element type, e.g. "INT4"."""
     try:
@@ -94,8 +98,8 @@ def bounds(element: int) -> tuple[int, int]:
     """Smallest and largest value of an ONNX integer type."""
     if element in NARROW:
         return NARROW[element]
-    if element == TensorProto.UINT16:
-        return 0, 65535
+    if element in _WIDE_UNSIGNED:
+        return 0, (1 << _BITS[element]) - 1
     info = np.iinfo(numpy_type(element, "an integer"))
     return int(info.min), int(info.max)
 
@@ -158,4 +162,6 @@ def to_initialiser(tensor: onnx.TensorProto, what: str) -> Initialiser:
         raise ImportModelError(f"{what} cannot be read ({error}): the file is damaged") from error
     with np.errstate(over="ignore"):  # a float64 that float32 cannot hold becomes infinite
         values = np.ascontiguousarray(array.astype(numpy_type(tensor.data_type, what)))
-    return Initialiser(values.reshape(tuple(tensor.dims)), int(tensor.data_type))
+    shaped = values.reshape(tuple(tensor.dims))
+    small = tensor.data_type == TensorProto.DOUBLE and array.size <= SHAPE_NUMBERS
+    return Initialiser(shaped, int(tensor.data_type), array if small else None)

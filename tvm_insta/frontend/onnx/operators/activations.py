@@ -12,7 +12,7 @@ from tvm_insta.frontend.onnx.operators.registry import (
     Context,
     axis_of,
     operator,
-    prefer_float,
+    require_float,
 )
 
 
@@ -81,12 +81,13 @@ def swish(x: Tensor, *, alpha: float = 1.0) -> Tensor:
 @operator("Shrink")
 def shrink(x: Tensor, *, bias: float = 0.0, lambd: float = 0.5) -> Tensor:
     """Move by ``bias`` towards 0, and to 0 within ``lambd``."""
-    return torch.where(x < -lambd, x + bias, torch.where(x > lambd, x - bias, 0.0))
+    shrunk = torch.where(x < -lambd, x + bias, torch.where(x > lambd, x - bias, 0.0))
+    return shrunk.to(x.dtype)
 
 
 def _softmax_axis(x: Tensor, axis: int | None, context: Context) -> tuple[Tensor, int]:
     """Before version 13 all axes from ``axis`` on were one."""
-    prefer_float(x, "its input")
+    require_float(x, "its input")
     if context.opset >= 13:
         return x, axis_of(-1 if axis is None else axis, x.ndim)
     first = axis_of(1 if axis is None else axis, x.ndim)

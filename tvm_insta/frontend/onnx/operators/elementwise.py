@@ -18,6 +18,7 @@ from tvm_insta.frontend.onnx.graph import Array
 from tvm_insta.frontend.onnx.operators.registry import (
     Codes,
     Constant,
+    Context,
     Result,
     operator,
 )
@@ -125,10 +126,18 @@ def identity(x: Tensor | Codes) -> Result:
 
 
 @operator("Dropout", ignored=("seed", "ratio"))
-def dropout(x: Tensor, ratio: Tensor | None = None, training: Constant | None = None) -> Result:
-    """``x``, and a mask that is true everywhere."""
+def dropout(
+    x: Tensor,
+    ratio: Tensor | None = None,
+    training: Constant | None = None,
+    *,
+    context: Context,
+) -> Result:
+    """``x``, and a mask: true everywhere since version 12, as ONNX Runtime has it."""
     if training is not None and training.array.any():
         raise ImportModelError("it is in training mode: export the model in evaluation mode")
+    if context.opset < 12:
+        return x, torch.zeros_like(x, dtype=torch.bool if context.opset >= 10 else x.dtype)
     return x, torch.ones_like(x, dtype=torch.bool)
 
 

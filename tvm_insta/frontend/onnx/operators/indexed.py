@@ -13,7 +13,7 @@ from tvm_insta.frontend.onnx.operators.registry import (
     Constant,
     Ints,
     axis_of,
-    check_result,
+    check_result_shape,
     operator,
 )
 
@@ -66,7 +66,7 @@ def one_hot(indices: Tensor, depth: Ints, values: Constant, *, axis: int = -1) -
     if count < 1 or values.array.size != 2:
         raise ImportModelError("its depth must be one positive number, its values two")
     dim = axis_of(axis, indices.ndim, 1)
-    check_result([*indices.shape, count])
+    check_result_shape([*indices.shape, count])
     shape = [1] * (indices.ndim + 1)
     shape[dim] = -1
     positions = torch.arange(count).reshape(shape)

@@ -10,14 +10,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tvm_insta.errors import ImportModelError
-from tvm_insta.frontend.onnx.operators.registry import operator, prefer_float
+from tvm_insta.frontend.onnx.graph import Node
+from tvm_insta.frontend.onnx.operators.registry import operator, require_float
 from tvm_insta.frontend.onnx.operators.window import AutoPad, Window, window
 
 _CONV = (F.conv1d, F.conv2d, F.conv3d)
 _TRANSPOSED = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
 
 
-def conv_weight(x: Tensor, w: Tensor, group: int, channels: int) -> None:
+def check_conv_weight(x: Tensor, w: Tensor, group: int, channels: int) -> None:
     """Do nothing if a weight fits its input.
 
     Raises:
@@ -32,7 +33,7 @@ def conv_weight(x: Tensor, w: Tensor, group: int, channels: int) -> None:
             f"a weight of shape {list(w.shape)} in {group} groups does not fit "
             f"{x.shape[1]} channels"
         )
-    prefer_float(w, "its weight")
+    require_float(w, "its weight")
 
 
 @operator("Conv", layer=True)
@@ -49,7 +50,7 @@ def conv(
     strides: tuple[int, ...] = (),
 ) -> Tensor:
     """Convolution of ``[N, C, ...]`` with ``[O, C / group, ...]``, 1 to 3 image dimensions."""
-    conv_weight(x, w, group, w.shape[1] * group)
+    check_conv_weight(x, w, group, w.shape[1] * group)
     kernel = tuple(w.shape[2:])
     if kernel_shape and kernel_shape != kernel:
         raise ImportModelError(f"kernel_shape is {kernel_shape}, but the weight has {kernel}")
@@ -76,13 +77,13 @@ def conv_transpose(
     strides: tuple[int, ...] = (),
 ) -> Tensor:
     """Transposed convolution of ``[N, C, ...]`` with ``[C, O / group, ...]``."""
-    conv_weight(x, w, group, w.shape[0])
+    check_conv_weight(x, w, group, w.shape[0])
     kernel = tuple(w.shape[2:])
     if kernel_shape and kernel_shape != kernel:
         raise ImportModelError(f"kernel_shape is {kernel_shape}, but the weight has {kernel}")
     automatic = auto_pad in ("SAME_UPPER", "SAME_LOWER")
     span = window(x.shape[2:], kernel, strides, dilations, pads, "VALID" if automatic else auto_pad)
-    extra = output_padding or (0,) * len(kernel)
+    extra = list(output_padding or (0,) * len(kernel))
     if len(extra) != len(kernel) or not all(0 <= e < 64 for e in extra):
         raise ImportModelError(f"output_padding is {output_padding}, which does not fit the kernel")
     before, after = list(span.before), list(span.after)
@@ -93,6 +94,7 @@ def conv_transpose(
         for i, size in enumerate(wanted):
             full = _transposed_size(x.shape[2 + i], kernel[i], span, i) + extra[i]
             total = max(full - size, 0)
+            extra[i] += max(size - full, 0)
             small = total // 2
             upper = auto_pad == "SAME_UPPER"
             before[i], after[i] = (small, total - small) if upper else (total - small, small)
@@ -101,7 +103,8 @@ def conv_transpose(
     fitting = all(r < max(s, d) for r, s, d in zip(rim, span.strides, span.dilations, strict=True))
     if not fitting:
         raise ImportModelError(
-            f"output_padding is {output_padding}, but it must be smaller than the stride"
+            f"it adds {extra} elements behind its result, by output_padding {output_padding} and "
+            f"output_shape {output_shape}, but fewer than the stride are taken"
         )
     y = _TRANSPOSED[x.ndim - 3](x, w, b, span.strides, 0, rim, group, span.dilations)
     for i, (first, last) in enumerate(zip(before, after, strict=True)):
@@ -156,13 +159,24 @@ def einsum(*tensors: Tensor, equation: str) -> Tensor:
     return torch.einsum(equation, *tensors)
 
 
-def macs(name: str, inputs: Sequence[Tensor], output: Tensor) -> int:
-    """Multiply-accumulates of a layer, all images of the batch together."""
-    if name.startswith("QLinear"):  # the weight is behind the input's scale and zero point
-        return output.numel() * math.prod(inputs[1].shape[1:])
-    if name in ("Gemm", "MatMul"):
-        last = inputs[1].ndim - 2 if inputs[1].ndim > 1 else 0
-        return output.numel() * int(inputs[1].shape[last])
-    if name == "ConvTranspose":
-        return inputs[0].numel() * math.prod(inputs[1].shape[1:])
-    return output.numel() * math.prod(inputs[1].shape[1:])
+_PRODUCTS = ("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "XnorPopcountMatMul")
+
+
+def macs(node: Node, inputs: Sequence[Tensor | None], output: Tensor) -> int:
+    """Multiply-accumulates of a layer, all images of the batch together.
+
+    Args:
+        node: the layer.
+        inputs: in the order of the node; None for those that are not known.
+        output: its result.
+    """
+    data = inputs[0]
+    if node.op in _PRODUCTS:
+        summed = 0 if node.attributes.get("transA") else -1
+        return 0 if data is None else output.numel() * int(data.shape[summed])
+    # The weight of a quantised layer is behind the scale and the zero point of its data.
+    weight = inputs[3 if node.op == "QLinearConv" else 1]
+    if data is None or weight is None:
+        return 0
+    each = data if node.op == "ConvTranspose" else output
+    return each.numel() * math.prod(weight.shape[1:])

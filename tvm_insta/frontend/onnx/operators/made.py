@@ -10,7 +10,7 @@ from torch import Tensor
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.onnx.graph import Initialiser
 from tvm_insta.frontend.onnx.limits import ELEMENTS
-from tvm_insta.frontend.onnx.operators.registry import Constant, Ints, check_result, operator
+from tvm_insta.frontend.onnx.operators.registry import Constant, Ints, check_result_shape, operator
 from tvm_insta.frontend.onnx.tensors import torch_type
 
 
@@ -25,7 +25,7 @@ def constant(
 ) -> Tensor | Constant:
     """A tensor that the file holds."""
     if value is not None:  # its element type may have fewer bits than the array
-        return Constant(value.array, value.element, torch.from_numpy(value.array))
+        return Constant(value.array, value.element, torch.from_numpy(value.array), value.doubles)
     for numbers, dtype in ((value_float, torch.float32), (value_floats, torch.float32)):
         if numbers is not None:
             return torch.tensor(numbers, dtype=dtype)
@@ -38,7 +38,7 @@ def constant(
 @operator("ConstantOfShape")
 def constant_of_shape(shape: Ints, *, value: Initialiser | None = None) -> Tensor:
     """A tensor of one number."""
-    check_result(shape)
+    check_result_shape(shape)
     fill = torch.zeros(1) if value is None else torch.from_numpy(value.array)
     if fill.numel() != 1:
         raise ImportModelError(f"its value has {fill.numel()} elements, but must have one")

@@ -12,7 +12,7 @@ from tvm_insta.frontend.onnx.operators.registry import (
     Result,
     axis_of,
     operator,
-    prefer_float,
+    require_float,
 )
 
 
@@ -61,7 +61,7 @@ def instance_normalization(
 def _standardised(x: Tensor, axes: tuple[int, ...], epsilon: float) -> Tensor:
     if not axes:
         raise ImportModelError(f"an input of {x.ndim} dimensions has nothing to normalise over")
-    centred = prefer_float(x, "its input") - x.mean(axes, keepdim=True)
+    centred = require_float(x, "its input") - x.mean(axes, keepdim=True)
     variance = (centred * centred).mean(axes, keepdim=True)
     return centred / torch.sqrt(variance + epsilon)
 
@@ -88,7 +88,7 @@ def layer_normalization(
 def rms_normalization(x: Tensor, scale: Tensor, *, axis: int = -1, epsilon: float = 1e-5) -> Tensor:
     """Divided by the root of the mean square over all axes from ``axis`` on."""
     axes = tuple(range(axis_of(axis, x.ndim), x.ndim))
-    square = (prefer_float(x, "its input") * x).mean(axes, keepdim=True)
+    square = (require_float(x, "its input") * x).mean(axes, keepdim=True)
     return x / torch.sqrt(square + epsilon) * scale
 
 

@@ -11,11 +11,12 @@ from torch.nn import functional as F
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.onnx.limits import SPAN
 from tvm_insta.frontend.onnx.operators.registry import (
+    Constant,
     Context,
     Ints,
     Result,
     axis_of,
-    check_result,
+    check_result_shape,
     operator,
 )
 
@@ -74,7 +75,7 @@ def _sliced(x: Tensor, start: int, stop: int, axis: int, step: int) -> Tensor:
         raise ImportModelError("a step of 0 goes nowhere")
     size = x.shape[axis]
     if step < 0:
-        first, last = min(start + size if start < 0 else start, size - 1), stop
+        first, last = min(max(start + size, 0) if start < 0 else start, size - 1), stop
         last = max(stop + size if stop < 0 else stop, -1) if stop >= -size else -1
         count = max(-(-(first - last) // -step), 0)
         if count == 0:
@@ -109,7 +110,7 @@ def gather_elements(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
 def pad(
     x: Tensor,
     amounts: Ints | None = None,
-    number: Tensor | float | None = None,
+    number: Constant | None = None,
     dims: Ints | None = None,
     *,
     mode: Literal["constant", "reflect", "edge", "wrap"] = "constant",
@@ -124,10 +125,8 @@ def pad(
             f"pads is {None if chosen is None else list(chosen)[:16]}, but {2 * len(axes)} numbers "
             f"of at most {SPAN} are needed"
         )
-    if isinstance(number, Tensor):
-        raise ImportModelError("the number it pads with is computed from the input")
     pairs = {axis: (chosen[i], chosen[len(axes) + i]) for i, axis in enumerate(axes)}
-    check_result([size + sum(pairs.get(i, (0, 0))) for i, size in enumerate(x.shape)])
+    check_result_shape([size + sum(pairs.get(i, (0, 0))) for i, size in enumerate(x.shape)])
     for axis, (front, behind) in pairs.items():
         if front < 0 or behind < 0:
             x = x.narrow(axis, max(-front, 0), x.shape[axis] - max(-front, 0) - max(-behind, 0))
@@ -136,12 +135,19 @@ def pad(
         flat = [n for axis in reversed(range(x.ndim)) for n in pairs.get(axis, (0, 0))]
         while flat[-2:] == [0, 0]:
             flat = flat[:-2]
-        fill = value if number is None else number
+        fill = value if number is None else _one(number)
         return F.pad(x, flat, value=fill) if flat else x
     for axis, (front, behind) in pairs.items():
         if front or behind:
             x = torch.index_select(x, axis, _positions(x.shape[axis], front, behind, mode))
     return x
+
+
+def _one(number: Constant) -> float:
+    if number.array.size != 1:
+        raise ImportModelError(f"it pads with {number.array.size} numbers, but one is needed")
+    found: float = number.array.reshape(-1)[0].item()
+    return found
 
 
 def _positions(size: int, front: int, behind: int, mode: str) -> Tensor:

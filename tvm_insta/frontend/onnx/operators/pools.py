@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tvm_insta.errors import ImportModelError
-from tvm_insta.frontend.onnx.operators.registry import Context, Result, operator, prefer_float
+from tvm_insta.frontend.onnx.operators.registry import Context, Result, operator, require_float
 from tvm_insta.frontend.onnx.operators.window import AutoPad, Window, window
 
 _MAX = (F.max_pool1d, F.max_pool2d, F.max_pool3d)
@@ -102,7 +102,7 @@ def average_pool(
 ) -> Tensor:
     """The mean of each window; pads count where ``count_include_pad`` says so."""
     rank = _rank(x, kernel_shape)
-    prefer_float(x, "its input")
+    require_float(x, "its input")
     given = window(x.shape[2:], kernel_shape, strides, dilations, pads, auto_pad)
     more = _rounded_up(x, given, ceil_mode)
     span = _widened(given, more)
@@ -172,7 +172,7 @@ def _image_axes(x: Tensor) -> tuple[int, ...]:
 @operator("GlobalAveragePool")
 def global_average_pool(x: Tensor) -> Tensor:
     """The mean of each channel."""
-    return prefer_float(x, "its input").mean(_image_axes(x), keepdim=True)
+    return require_float(x, "its input").mean(_image_axes(x), keepdim=True)
 
 
 @operator("GlobalMaxPool")

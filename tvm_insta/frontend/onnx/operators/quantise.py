@@ -14,7 +14,7 @@ from tvm_insta.frontend.onnx.operators.registry import (
     Result,
     axis_of,
     operator,
-    prefer_float,
+    require_float,
 )
 from tvm_insta.frontend.onnx.tensors import bounds, torch_type
 
@@ -73,7 +73,7 @@ def quantize_linear(
     check_scale(scale)
     element = zero_point.element if zero_point is not None else output_dtype or TensorProto.UINT8
     low, high = bounds(element)
-    codes = torch.round(prefer_float(x, "its input") / _shaped(x, scale, axis, block_size))
+    codes = torch.round(require_float(x, "its input") / _shaped(x, scale, axis, block_size))
     if zero_point is not None and not _is_zero(zero_point):
         codes = codes + _shaped(x, zero_point, axis, block_size)
     return Codes(torch.clamp(codes, low, high), element)

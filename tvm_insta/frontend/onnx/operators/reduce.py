@@ -22,32 +22,13 @@ Axes = tuple[int, ...]
 
 
 def largest(x: Tensor, axes: Axes, keep: bool) -> Tensor:
-    """The largest along some axes; see `_halved`."""
-    return _halved(torch.maximum, x, axes, keep)
+    """The largest along some axes; no number where one of them is none, as PyTorch has it."""
+    return torch.amax(x, axes, keep)
 
 
 def smallest(x: Tensor, axes: Axes, keep: bool) -> Tensor:
-    """The smallest along some axes; see `_halved`."""
-    return _halved(torch.minimum, x, axes, keep)
-
-
-def _halved(
-    function: Callable[[Tensor, Tensor], Tensor], x: Tensor, axes: Axes, keep: bool
-) -> Tensor:
-    """Both halves of an axis are compared until one element is left.
-
-    Relax's importer of TVM 0.27 lacks ``amax``, and makes ``topk``, which is not lowered, of
-    ``max(dim)``.
-    """
-    for axis in axes:
-        size = x.shape[axis]
-        if not isinstance(size, int) or size < 1:
-            raise ImportModelError("a maximum over the batch, or over nothing, is not taken")
-        while size > 1:
-            half = (size + 1) // 2
-            x = function(x.narrow(axis, 0, half), x.narrow(axis, size - half, half))
-            size = half
-    return x if keep else x.squeeze(axes)
+    """The smallest along some axes, likewise."""
+    return torch.amin(x, axes, keep)
 
 
 def _log_sum_exp(x: Tensor, axes: Axes, keep: bool) -> Tensor:
@@ -63,13 +44,20 @@ def _product(x: Tensor, axes: Axes, keep: bool) -> Tensor:
     return x
 
 
+def _mean(x: Tensor, axes: Axes, keep: bool) -> Tensor:
+    if x.is_floating_point():
+        return x.mean(axes, keep)
+    count = math.prod(x.shape[axis] for axis in axes)
+    return torch.div(x.sum(axes, keep), count, rounding_mode="trunc")
+
+
 _REDUCTIONS: dict[str, Callable[[Tensor, Axes, bool], Tensor]] = {
     "ReduceL1": lambda x, axes, keep: x.abs().sum(axes, keep),
     "ReduceL2": lambda x, axes, keep: torch.sqrt((x * x).sum(axes, keep)),
     "ReduceLogSum": lambda x, axes, keep: torch.log(x.sum(axes, keep)),
     "ReduceLogSumExp": _log_sum_exp,
     "ReduceMax": largest,
-    "ReduceMean": lambda x, axes, keep: x.mean(axes, keep),
+    "ReduceMean": _mean,
     "ReduceMin": smallest,
     "ReduceProd": _product,
     "ReduceSum": lambda x, axes, keep: x.sum(axes, keep),
@@ -88,15 +76,15 @@ def _enter(name: str, function: Callable[[Tensor, Axes, bool], Tensor]) -> None:
         noop_with_empty_axes: bool = False,
     ) -> Tensor:
         chosen = dims if axes is None else axes
+        dtype = x.dtype
         if not chosen and noop_with_empty_axes:
             # The element-wise part still happens: a square stays a square.
-            return function(x.unsqueeze(-1), (x.ndim,), False)
+            return function(x.unsqueeze(-1), (x.ndim,), False).to(dtype)
         found = tuple(axis_of(axis, x.ndim) for axis in chosen or range(x.ndim))
         if len(set(found)) < len(found):
             raise ImportModelError(f"axes {list(chosen or ())} name one axis twice")
         if not found:  # a scalar has no axes
-            return function(x.reshape(1), (0,), False)
-        dtype = x.dtype
+            return function(x.reshape(1), (0,), False).to(dtype)
         return function(x, found, keepdims).to(dtype)
 
 

@@ -45,11 +45,18 @@ class Constant:
         array: the values.
         element: ONNX element type of the file, which may have fewer bits than the array.
         tensor: the same values where the graph is executed: a buffer of the module.
+        doubles: see `Initialiser`.
     """
 
     array: Array
     element: int
     tensor: Tensor
+    doubles: Array | None = None
+
+    @property
+    def exact(self) -> Array:
+        """The values for the arithmetic of shapes."""
+        return self.array if self.doubles is None else self.doubles
 
 
 @dataclass(frozen=True)
@@ -241,7 +248,7 @@ def _converted(hint: Any, value: Any, what: str) -> Any:
     raise ImportModelError(f"{what} is {value!r}, but must be of type {text}")
 
 
-def prefer_float(tensor: Tensor, what: str) -> Tensor:
+def require_float(tensor: Tensor, what: str) -> Tensor:
     """``tensor`` itself; it must hold floating-point numbers.
 
     Raises:
@@ -254,7 +261,7 @@ def prefer_float(tensor: Tensor, what: str) -> Tensor:
     return tensor
 
 
-def check_result(sizes: Sequence[int]) -> None:
+def check_result_shape(sizes: Sequence[int]) -> None:
     """Do nothing if a result may have these dimensions; symbols of the batch count as 1.
 
     Raises:

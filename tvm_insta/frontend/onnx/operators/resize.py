@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -20,28 +22,40 @@ _Mode = Literal["nearest", "linear", "cubic"]
 _Place = Literal[
     "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"
 ]
+_F = np.float32
+"""Lengths and places are computed in it, as ONNX Runtime does: floor(10 * 0.7) is 7 there, and a
+place in the middle between two elements lies on one side of it or the other."""
+_TIE = 1e-6
+"""A place that is as near as this to the middle of two elements is there: ONNX Runtime's."""
+
+
+def _length(size: int, factor: float) -> int:
+    """The length of an axis of ``size`` elements that is scaled."""
+    return int(_F(size) * _F(factor))
 
 
 def _source(i: int, scale: float, size: int, result: int, place: str) -> float:
     """Where element ``i`` of the result lies in the original."""
+    step = _F(scale)
     if place == "asymmetric":
-        return i / scale
+        return float(_F(i) / step)
     if place == "align_corners":
-        return 0.0 if result == 1 else i * (size - 1) / (result - 1)
+        return 0.0 if result == 1 else float(_F(i) * _F(size - 1) / _F(result - 1))
     if place == "pytorch_half_pixel" and result == 1:
         return 0.0
-    if place == "half_pixel_symmetric":
-        adjust = result / (scale * size)
-        return size / 2 * (1 - adjust) + (i + 0.5) / scale - 0.5
-    return (i + 0.5) / scale - 0.5
+    if place == "half_pixel_symmetric":  # partly in float64
+        cut = _F(1) - _F(result) / (step * _F(size))
+        return float(_F(float(_F(size) / _F(2) * cut) + (i + 0.5) / float(step) - 0.5))
+    return float((_F(i) + _F(0.5)) / step - _F(0.5))
 
 
 def _nearest(x: float, mode: str) -> int:
-    if mode == "round_prefer_floor":
-        return math.ceil(x - 0.5)
-    if mode == "round_prefer_ceil":
-        return math.floor(x + 0.5)
-    return math.floor(x) if mode == "floor" else math.ceil(x)
+    if mode in ("floor", "ceil"):
+        return math.floor(x) if mode == "floor" else math.ceil(x)
+    below = math.floor(x)
+    if abs(x - below - 0.5) <= _TIE:
+        return below + (mode == "round_prefer_ceil")
+    return below + (x - below > 0.5)
 
 
 def _resized(x: Tensor, axis: int, result: int, scale: float, place: str, mode: str) -> Tensor:
@@ -96,7 +110,8 @@ def _between(
             total = sum(weight for _, weight in found)
             found = [(j, weight / total) for j, weight in found]
         rows.append([(min(max(j, 0), size - 1), weight) for j, weight in found])
-    if all(weight == (1.0 if j == i else 0.0) for i, row in enumerate(rows) for j, weight in row):
+    every = [(i, j, weight) for i, row in enumerate(rows) for j, weight in row]
+    if result == size and all(weight == (1.0 if j == i else 0.0) for i, j, weight in every):
         return x
     shape = [1] * x.ndim
     shape[axis] = -1
@@ -127,7 +142,8 @@ def resize(
 ) -> Tensor:
     """``x`` in another size, by the nearest element, or between two or four of each axis.
 
-    Version 10 had the scales as its second input, and one meaning only.
+    Version 10 had the scales as its second input, and one meaning only: the element below, or the
+    one above where the axis becomes shorter, as the examples of the standard have it.
     """
     if context.opset == 10:
         scales, coordinate_transformation_mode, nearest_mode = roi, "asymmetric", "floor"
@@ -144,24 +160,39 @@ def resize(
         )
     if not all(math.isfinite(factor) and 0 < factor <= DIM for factor in factors):
         raise ImportModelError(f"its scales are {factors}, but positive numbers are needed")
-    for i, axis in enumerate(chosen):
-        if axis < 2:  # a batch and its channels keep their size, whatever the batch was written as
+    place = coordinate_transformation_mode
+    for axis, (result, scale) in _changes(x, chosen, factors, wanted).items():
+        if mode == "nearest":
+            smaller = context.opset == 10 and scale < 1
+            x = _resized(x, axis, result, scale, place, "ceil" if smaller else nearest_mode)
+        else:
+            x = _between(x, axis, result, scale, place, spline)
+    return x
+
+
+def _changes(
+    x: Tensor, axes: Sequence[int], factors: Sequence[float], wanted: Sequence[int]
+) -> dict[int, tuple[int, float]]:
+    """The new length of each axis and its scale: ``factors``, or what gives the lengths ``wanted``.
+
+    A batch and its channels keep their size, whatever the batch was written as.
+    """
+    found: dict[int, tuple[int, float]] = {}
+    for i, axis in enumerate(axes):
+        if axis < 2:
             if factors and factors[i] != 1.0:
                 raise ImportModelError("it resizes the batch or the channels, which is not taken")
             if axis == 1 and wanted and wanted[i] != x.shape[1]:
                 raise ImportModelError("it resizes the channels, which is not taken")
             continue
-        result = math.floor(x.shape[axis] * factors[i]) if factors else int(wanted[i])
+        result = _length(x.shape[axis], factors[i]) if factors else int(wanted[i])
         check_shape([*x.shape[2:axis], result, *x.shape[axis + 1 :]], "its result")
         if result < 1:
             raise ImportModelError(f"axis {axis} would have length {result}")
-        scale = factors[i] if factors else result / x.shape[axis]
-        place = coordinate_transformation_mode
-        if mode == "nearest":
-            x = _resized(x, axis, result, scale, place, nearest_mode)
-        else:
-            x = _between(x, axis, result, scale, place, spline)
-    return x
+        found[axis] = result, factors[i] if factors else result / x.shape[axis]
+    # ONNX Runtime hands over what keeps its size, even where a scale of 1.1 would move places.
+    same = all(result == x.shape[axis] for axis, (result, _) in found.items())
+    return {} if same else found
 
 
 @operator("Upsample")
@@ -176,13 +207,14 @@ def upsample(
     given = scales or (() if factors is None else tuple(factors.array.reshape(-1).tolist()))
     if len(given) != x.ndim or not all(1 <= factor <= 64 for factor in given):
         raise ImportModelError(f"its scales are {list(given)[:8]}, but 1 to 64 per axis are taken")
-    for axis, factor in enumerate(given):
-        if factor != 1:
-            result = math.floor(x.shape[axis] * factor)
-            if mode == "nearest":
-                x = _resized(x, axis, result, factor, "asymmetric", "floor")
-            else:
-                x = _between(x, axis, result, factor, "asymmetric", _Spline(cubic=False))
+    found = {a: (_length(x.shape[a], f), f) for a, f in enumerate(given) if f != 1}
+    if all(result == x.shape[axis] for axis, (result, _) in found.items()):  # as in `_changes`
+        return x
+    for axis, (result, factor) in found.items():
+        if mode == "nearest":
+            x = _resized(x, axis, result, factor, "asymmetric", "floor")
+        else:
+            x = _between(x, axis, result, factor, "asymmetric", _Spline(cubic=False))
     return x
 
 

@@ -15,7 +15,7 @@ from tvm_insta.frontend.onnx.operators.registry import (
     Context,
     Ints,
     axis_of,
-    check_result,
+    check_result_shape,
     operator,
 )
 
@@ -75,7 +75,7 @@ def transpose(x: Tensor, *, perm: tuple[int, ...] | None = None) -> Tensor:
 def squeeze(x: Tensor, dims: Ints | None = None, *, axes: tuple[int, ...] | None = None) -> Tensor:
     """Without axes of length 1."""
     chosen = dims if axes is None else axes
-    if chosen is None:
+    if not chosen:  # an empty list of axes, too, is none for ONNX Runtime
         chosen = tuple(i for i, size in enumerate(x.shape) if isinstance(size, int) and size == 1)
     found = tuple(axis_of(axis, x.ndim) for axis in chosen)
     for axis in found:
@@ -118,7 +118,7 @@ def expand(x: Tensor, shape: Ints) -> Tensor:
         if isinstance(mine, int) and isinstance(other, int) and 1 not in (mine, other):
             if mine != other:
                 raise ImportModelError(f"{own} cannot be broadcast to {wanted}")
-    check_result(sizes)
+    check_result_shape(sizes)
     return x.expand(sizes)
 
 
@@ -127,7 +127,7 @@ def tile(x: Tensor, repeats: Ints) -> Tensor:
     """``x`` repeated along each axis."""
     if len(repeats) != x.ndim:
         raise ImportModelError(f"{len(repeats)} numbers do not fit {x.ndim} dimensions")
-    check_result([size * count for size, count in zip(x.shape, repeats, strict=True)])
+    check_result_shape([size * count for size, count in zip(x.shape, repeats, strict=True)])
     return x.repeat(*repeats)
 
 

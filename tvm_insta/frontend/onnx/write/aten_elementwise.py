@@ -45,7 +45,13 @@ def _enter_unary(name: str, op: str) -> None:
         given = arguments(node)
         if given.get("decimals") or given.get("beta", 1) != 1:
             raise ImportModelError(f"{node.name}: only the plain form of {name} is written")
-        return writer.emit(op, writer.tensor(node.args[0], dtype_of(node)), at=node)
+        dtype = dtype_of(node)
+        x = writer.tensor(node.args[0], dtype)
+        if not dtype.is_floating_point and op in ("Ceil", "Floor", "Round"):
+            return x  # ONNX rounds floats only
+        if dtype == torch.bool and op != "Not":
+            raise ImportModelError(f"{node.name}: {name} of booleans is not written")
+        return writer.emit(op, x, at=node)
 
 
 for _name, _op in _UNARY.items():
@@ -80,11 +86,21 @@ def _enter_binary(name: str, op: str) -> None:
         left, right = node.args[:2]
         if given.get("rounding_mode") is not None:
             raise ImportModelError(f"{node.name}: a division that rounds is not written")
-        dtype = _common(left, right) if name in _COMPARE else dtype_of(node)
+        dtype = _compared(name, left, right) if name in _COMPARE else dtype_of(node)
+        if name.startswith("bitwise") and dtype != torch.bool:
+            raise ImportModelError(f"{node.name}: {name} of integers is not written")
         second = writer.tensor(right, dtype)
         if given.get("alpha", 1) != 1:
             second = writer.emit("Mul", second, writer.tensor(given["alpha"], dtype))
         return writer.emit(op, writer.tensor(left, dtype), second, at=node)
+
+
+def _compared(name: str, left: Any, right: Any) -> torch.dtype:
+    """The type in which operands are compared: ONNX orders no booleans, ONNX Runtime no bytes."""
+    found = _common(left, right)
+    if found in (torch.int8, torch.uint8) or (found == torch.bool and name != "eq"):
+        return torch.int32
+    return found
 
 
 def _common(left: Any, right: Any) -> torch.dtype:
@@ -140,7 +156,13 @@ def _leaky_relu(writer: GraphWriter, node: fx.Node) -> str:
 @rule("elu", "elu_")
 def _elu(writer: GraphWriter, node: fx.Node) -> str:
     x = writer.tensor(node.args[0], dtype_of(node))
-    return writer.emit("Elu", x, at=node, alpha=float(arguments(node)["alpha"]))
+    given = arguments(node)
+    alpha, scale = float(given["alpha"]), float(given.get("scale", 1))
+    if given.get("input_scale", 1) != 1:
+        raise ImportModelError(f"{node.name}: an ELU whose exponents are scaled is not written")
+    if scale != 1:
+        return writer.emit("Selu", x, at=node, alpha=alpha, gamma=scale)
+    return writer.emit("Elu", x, at=node, alpha=alpha)
 
 
 @rule("clamp", "clamp_", "clamp_min", "clamp_max", "hardtanh", "hardtanh_", "relu6", "relu6_")
@@ -150,8 +172,19 @@ def _clamp(writer: GraphWriter, node: fx.Node) -> str:
     high = given.get("max", given.get("max_val"))
     if "relu6" in str(node.target):
         low, high = 0.0, 6.0
-    bounds = ["" if bound is None else writer.tensor(bound, dtype) for bound in (low, high)]
-    return writer.emit("Clip", writer.tensor(node.args[0], dtype), *bounds, at=node)
+    x = writer.tensor(node.args[0], dtype)
+    if all(_number(bound) for bound in (low, high)):
+        bounds = ["" if bound is None else writer.tensor(bound, dtype) for bound in (low, high)]
+        return writer.emit("Clip", x, *bounds, at=node)
+    for op, bound in (("Max", low), ("Min", high)):
+        if bound is not None:
+            x = writer.emit(op, x, writer.tensor(bound, dtype), at=node)
+    return x
+
+
+def _number(bound: Any) -> bool:
+    """Whether a bound is none or one number: Clip takes no others, and broadcasts none."""
+    return not isinstance(bound, fx.Node) or value_of(bound).ndim == 0
 
 
 @rule("prelu", "_prelu_kernel")

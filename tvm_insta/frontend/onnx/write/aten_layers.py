@@ -51,17 +51,17 @@ def _conv(writer: GraphWriter, node: fx.Node) -> str:
 @rule("linear")
 def _linear(writer: GraphWriter, node: fx.Node) -> str:
     given = arguments(node)
-    x, weight, bias = given["input"], given["weight"], given["bias"]
-    inputs = [writer.tensor(x, torch.float32), writer.weight(weight, 0)]
-    if rank_of(x) == 2:
-        if bias is not None:
-            inputs.append(writer.tensor(bias, torch.float32))
-        return writer.emit("Gemm", *inputs, at=node, transB=1)
-    turned = writer.emit("Transpose", inputs[1], perm=[1, 0])
-    product = writer.emit("MatMul", inputs[0], turned, at=node)
-    return (
-        product if bias is None else writer.emit("Add", product, writer.tensor(bias, torch.float32))
-    )
+    x = writer.tensor(given["input"], torch.float32)
+    weight = given["weight"]
+    bias = [] if given["bias"] is None else [writer.tensor(given["bias"], torch.float32)]
+    if rank_of(weight) == 1:  # one output, which has no axis of its own
+        product = writer.emit("MatMul", x, writer.tensor(weight, torch.float32), at=node)
+    elif rank_of(given["input"]) == 2:
+        return writer.emit("Gemm", x, writer.weight(weight, 0), *bias, at=node, transB=1)
+    else:
+        turned = writer.emit("Transpose", writer.weight(weight, 0), perm=[1, 0])
+        product = writer.emit("MatMul", x, turned, at=node)
+    return writer.emit("Add", product, *bias) if bias else product
 
 
 @rule("mm", "matmul", "bmm")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from tvm_insta.frontend.onnx.load import load
 from tvm_insta.frontend.onnx.module import onnx_module
 from tvm_insta.frontend.onnx.write import aten_elementwise, aten_layers, aten_shapes
 from tvm_insta.frontend.onnx.write.aten import RULES
-from tvm_insta.frontend.onnx.write.graph_writer import ELEMENT, GraphWriter, value_of
+from tvm_insta.frontend.onnx.write.graph_writer import GraphWriter, element_of, value_of
 from tvm_insta.frontend.onnx.write.qonnx import to_qonnx
 
 _TABLES = (aten_elementwise, aten_layers, aten_shapes)
@@ -115,7 +116,7 @@ def _results(node: fx.Node) -> list[fx.Node]:
 
 def _info(name: str, value: torch.Tensor) -> onnx.ValueInfoProto:
     shape = [size if isinstance(size, int) else "batch" for size in value.shape]
-    return helper.make_tensor_value_info(name, ELEMENT[value.dtype], shape)
+    return helper.make_tensor_value_info(name, element_of(value.dtype), shape)
 
 
 def _drop_identities(nodes: list[onnx.NodeProto], outputs: set[str], inputs: set[str]) -> None:
@@ -138,15 +139,22 @@ def _check(
     example_inputs: Sequence[torch.Tensor],
     fixed: bool,
 ) -> None:
-    """Read the model back and run it; by ONNX Runtime too, where it is installed."""
-    onnx.checker.check_model(model)
+    """Read the model back and run it; by ONNX Runtime too, where it is installed.
+
+    Raises:
+        ImportModelError: one of them does not take the model, or gives other results.
+    """
+    with _takes("the checker of onnx"):
+        onnx.checker.check_model(model)
     count = 1 if fixed else _IMAGES
     kinds = [((count, *tensor.shape[1:]), tensor.dtype) for tensor in example_inputs]
     inputs = random_tensors(kinds, seed=0)
     interpreter: Any = fx.Interpreter(graph)
     with torch.no_grad():
         wanted = _arrays(interpreter.run(*inputs))
-        _compare(_arrays(onnx_module(load(model))(*inputs)), wanted, "the front end")
+        with _takes("the front end"):
+            found = _arrays(onnx_module(load(model))(*inputs))
+        _compare(found, wanted, "the front end")
     if not fixed:
         try:
             import onnxruntime
@@ -155,13 +163,30 @@ def _check(
         options = onnxruntime.SessionOptions()
         # Its optimisations quantise weights of their own accord.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        names = [each.name for each in session.get_inputs()]
-        given = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
-        _compare(session.run(None, given), wanted, f"ONNX Runtime {onnxruntime.__version__}")
+        options.log_severity_level = 4  # what it would print is in the error
+        reader = f"ONNX Runtime {onnxruntime.__version__}"
+        with _takes(reader):
+            session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+            names = [each.name for each in session.get_inputs()]
+            found = session.run(None, dict(zip(names, [x.numpy() for x in inputs], strict=True)))
+        _compare(found, wanted, reader)
+
+
+@contextmanager
+def _takes(reader: str) -> Iterator[None]:
+    """Turn whatever a reader of the written model says against it into one sentence."""
+    try:
+        yield
+    except Exception as error:  # each reader has errors of its own, without a common type
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if len(reason) > 300:  # ONNX Runtime begins with the node, and ends with what is wrong
+            reason = f"{reason[:120]} ... {reason[-150:]}"
+        raise ImportModelError(
+            f"{reader} does not take the written model ({reason}): please report this network, and "
+            "use torch.onnx.export for it"
+        ) from error
 
 
 def _arrays(results: Any) -> list[Any]:
@@ -171,9 +196,16 @@ def _arrays(results: Any) -> list[Any]:
 
 def _compare(found: Sequence[Any], wanted: Sequence[Any], reader: str) -> None:
     for ours, theirs in zip(found, wanted, strict=True):
-        scale = max(float(np.abs(theirs).max()), 1e-30) if theirs.size else 1.0
-        difference = float(np.abs(ours.astype(np.float64) - theirs).max()) if theirs.size else 0.0
-        if ours.shape != theirs.shape or not difference <= TOLERANCE * scale:
+        if ours.shape != theirs.shape or ours.dtype.kind != theirs.dtype.kind:
+            raise ImportModelError(
+                f"{reader} makes {ours.dtype} of shape {list(ours.shape)} of the written model, "
+                f"but PyTorch {theirs.dtype} of {list(theirs.shape)}: please report this network"
+            )
+        x, y = ours.astype(np.float64), theirs.astype(np.float64)
+        scale = float(np.abs(y, where=np.isfinite(y), out=np.zeros_like(y)).max(initial=1e-30))
+        same = (x == y) | (np.isnan(x) & np.isnan(y))  # infinite and undefined results, too
+        difference = float(np.abs(np.where(same, 0, x) - np.where(same, 0, y)).max(initial=0))
+        if not difference <= TOLERANCE * scale:
             raise ImportModelError(
                 f"{reader} reads the written model otherwise than PyTorch computes it (difference "
                 f"{difference:.2g} of {scale:.2g}): please report this network"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from tvm_insta.frontend.torch.origin import module_path
 OPSET = 17
 """Of the written files: new enough for every operator used, old enough for every runtime."""
 
-ELEMENT = {
+ELEMENT: dict[torch.dtype, int] = {
     torch.float32: TensorProto.FLOAT,
     torch.float64: TensorProto.DOUBLE,
     torch.int64: TensorProto.INT64,
@@ -27,6 +28,21 @@ ELEMENT = {
     torch.bool: TensorProto.BOOL,
 }
 """ONNX element type by PyTorch's."""
+
+
+def element_of(dtype: torch.dtype) -> int:
+    """The ONNX element type of a tensor.
+
+    Raises:
+        ImportModelError: a type that is not written.
+    """
+    if dtype not in ELEMENT:
+        known = ", ".join(str(each).removeprefix("torch.") for each in ELEMENT)
+        raise ImportModelError(
+            f"the network computes in {str(dtype).removeprefix('torch.')}, but only {known} are "
+            "written: convert it with module.float()"
+        )
+    return ELEMENT[dtype]
 
 
 class GraphWriter:
@@ -42,6 +58,7 @@ class GraphWriter:
         self.constants: dict[str, Array] = {}
         self._names: dict[fx.Node, str] = {}
         self._known: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        """Constants by type, shape and digest: their bytes would be kept twice."""
         self._weights: dict[tuple[str, int], str] = {}
         self._taken: set[str] = set()
         self._quantised = quantised
@@ -71,7 +88,7 @@ class GraphWriter:
         """The name of a constant; equal ones are stored once."""
         array = np.ascontiguousarray(value)
         array = array.reshape(np.shape(value))
-        key = (array.dtype.str, array.shape, array.tobytes())
+        key = (array.dtype.str, array.shape, hashlib.sha256(array.data).digest())
         if key not in self._known:
             self._known[key] = self.unique(hint)
             self.constants[self._known[key]] = array
@@ -105,7 +122,7 @@ class GraphWriter:
                 return self.name(arg)
             if arg.op == "get_attr":
                 return self.constant(found.detach().to(dtype).numpy())
-            return self.emit("Cast", self.name(arg), to=ELEMENT[dtype])
+            return self.emit("Cast", self.name(arg), to=element_of(dtype))
         if isinstance(arg, torch.Tensor):
             return self.constant(arg.detach().to(dtype).numpy())
         return self.constant(torch.tensor(arg, dtype=dtype).numpy())
