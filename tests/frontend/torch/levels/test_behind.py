@@ -101,3 +101,37 @@ def test_what_differs_within_a_sum_stays_before_the_layer():
     assert not any(layer.source.binary for layer in artefact.report.layers)
     for own, theirs in zip(artefact(x.numpy()), network(x), strict=True):
         assert (torch.from_numpy(own) - theirs).abs().max() / theirs.abs().max() < 1e-6
+
+
+REASONS = {
+    # what is in front of a layer of signs: the reason that it stays float
+    "batch norm": (lambda x: F.batch_norm(x, OFFSET, OFFSET.abs()), "(the result of batch_norm"),
+    "layer norm": (lambda x: F.layer_norm(x, [SIZE]), "(the result of layer_norm"),
+    "group norm": (lambda x: F.group_norm(x, 4), "(the result of group_norm"),
+    "maximum": (lambda x: x.max(-1, keepdim=True)[0], "(the result of max"),
+    "8 bits of a row": (
+        lambda x: (x / x.abs().amax(1, keepdim=True) * 127).round() / 127,
+        "rounded to more than 16 levels",
+    ),
+    "scaled back": (
+        lambda x: (
+            (x * (127 / x.abs().amax(1, keepdim=True))).round().clamp(-128, 127)
+            / (127 / x.abs().amax(1, keepdim=True))
+        ),
+        "rounded to more than 16 levels",
+    ),
+    "straight through": (
+        lambda x: x + ((x * (99 / x.abs().amax(1, keepdim=True))).round() - x).detach(),
+        "rounded to more than 16 levels",
+    ),
+}
+
+
+def test_reasons_name_the_operator_or_say_what_was_rounded():
+    functions = {
+        name: lambda x, front=front: F.conv2d(front(x), KERNEL[..., :1])
+        for name, (front, _) in REASONS.items()
+    }
+    artefact = tvm_insta.build(Network(functions), normal(1, CHANNELS, SIZE, SIZE), max_batch=1)
+    for (name, (_, text)), layer in zip(REASONS.items(), artefact.report.layers, strict=True):
+        assert text in layer.reason, f"{name}: {layer.reason}"
