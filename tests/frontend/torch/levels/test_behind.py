@@ -109,6 +109,7 @@ REASONS = {
     "layer norm": (lambda x: F.layer_norm(x, [SIZE]), "(the result of layer_norm"),
     "group norm": (lambda x: F.group_norm(x, 4), "(the result of group_norm"),
     "maximum": (lambda x: x.max(-1, keepdim=True)[0], "(the result of max"),
+    "pool": (lambda x: F.max_pool2d(x, 2), "(the result of max_pool2d"),
     "8 bits of a row": (
         lambda x: (x / x.abs().amax(1, keepdim=True) * 127).round() / 127,
         "rounded to more than 16 levels",

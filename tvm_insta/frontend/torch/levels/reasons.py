@@ -25,6 +25,7 @@ _CALLED = {
     "_native_batch_norm_legit": "instance_norm",
     "native_layer_norm": "layer_norm",
     "native_group_norm": "group_norm",
+    "max_pool2d_with_indices": "max_pool2d",
     "_softmax": "softmax",
     "_log_softmax": "log_softmax",
 }
@@ -74,7 +75,7 @@ def _became_many(node: fx.Node, levels: Levels) -> WhyFloat:
 def _name(node: fx.Node) -> str:
     """What a node's operator is called in PyTorch, also where the node is one of its results."""
     several = node.args[0] if node.target is operator.getitem else node
-    name = base_name(several).removeprefix("aten.")
+    name = base_name(several).removeprefix("aten.").removeprefix("tvm_insta.")
     return _CALLED.get(name, name) or "an operator with several results"
 
 
