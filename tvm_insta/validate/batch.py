@@ -97,9 +97,11 @@ def _call(module: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tenso
         raise
     except Exception as error:  # whatever the user's code raises
         text = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        count = len(inputs[0])
+        alone = "" if count == 1 else ", or compile with max_batch=1 what takes one image only"
         raise ImportModelError(
-            f"{type(module).__name__} itself fails in PyTorch on a batch of {len(inputs[0])} "
-            f"({text}): mend it, or compile with max_batch=1 what takes one image only"
+            f"{type(module).__name__} itself fails in PyTorch on a batch of {count} "
+            f"({text}): mend it{alone}"
         ) from error
     if not found:
         raise ImportModelError(

@@ -202,6 +202,11 @@ def _requires(m: Part, x: torch.Tensor) -> torch.Tensor:
     return x * m.alpha
 
 
+def _moves_by_rounding(m: Part, x: torch.Tensor) -> torch.Tensor:
+    m.step += 1
+    return x * (m.weight * (1 + m.step % 2 * 2.0**-22))
+
+
 RIGHT: dict[str, Callable[[Part, torch.Tensor], torch.Tensor]] = {
     "a counter that nobody reads": _step,
     "counters of the class": _class_counter,
@@ -222,6 +227,7 @@ RIGHT: dict[str, Callable[[Part, torch.Tensor], torch.Tensor]] = {
     "clamps a parameter": _parameter_written,
     "changes the mode": _leaves_mode,
     "freezes a parameter": _requires,
+    "moves a parameter to and fro by rounding": _moves_by_rounding,
 }
 
 
@@ -300,6 +306,11 @@ def _decays(m: Part, x: torch.Tensor) -> torch.Tensor:
     return x * m.weight
 
 
+def _drifts(m: Part, x: torch.Tensor) -> torch.Tensor:
+    m.weight.data.mul_(1 + 2.0**-23)
+    return x * m.weight
+
+
 CHANGING: dict[str, tuple[Callable[[Part, torch.Tensor], torch.Tensor], str]] = {
     "reads a counter": (_reads_step, r"part\.step"),
     "reads a counter of the class": (_class_step, r"Part\.shared"),
@@ -315,6 +326,7 @@ CHANGING: dict[str, tuple[Callable[[Part, torch.Tensor], torch.Tensor], str]] = 
     "reads a tensor that is no buffer": (_plain_sum, r"part\.plain"),
     "does something else at the first call": (_first_call, r"part\.first"),
     "halves a parameter": (_decays, r"part\.weight"),
+    "adds a last place to a parameter": (_drifts, r"part\.weight"),
     "LSQ: step from the input at the first call": (_lsq_input, r"part\.(alpha|init)"),
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,7 @@ from tvm_insta.frontend.torch.decompose import decompose
 from tvm_insta.frontend.torch.export_checks import tracing
 from tvm_insta.frontend.torch.export_errors import WRITTEN, export_error
 from tvm_insta.frontend.torch.state import unchanged
+from tvm_insta.frontend.torch.supposed import GUARDED, check_supposed
 
 _BATCHES = (2, 3, 7)
 """Batches, with the largest, for which a number that is always the same is taken for constant."""
@@ -105,19 +106,33 @@ def _trace(
     dynamic: bool,
     sizes: Sizes | None,
 ) -> fx.GraphModule:
-    """Export and decompose, once more with other buffers where the first way cannot do it."""
-    for prepare in (lambda module: None, _tensors_to_buffers):
+    """Export and decompose, once more with other buffers or guards where it cannot be done else."""
+    prepare: Callable[[nn.Module], None] = _as_it_is
+    deferred = False
+    while True:
         with unchanged(module):
             prepare(module)
             try:
                 program = export_program(
-                    module, example_inputs, max_batch=max_batch, dynamic=dynamic, sizes=sizes
+                    module,
+                    example_inputs,
+                    max_batch=max_batch,
+                    dynamic=dynamic,
+                    sizes=sizes,
+                    deferred=deferred,
                 )
                 return decompose(program)
             except Exception as error:  # torch.export raises many unrelated types
-                if prepare is _tensors_to_buffers or WRITTEN not in str(error):
+                if WRITTEN in str(error) and prepare is _as_it_is:
+                    prepare = _tensors_to_buffers
+                elif GUARDED in str(error.__cause__) and not deferred:
+                    deferred = True
+                else:
                     raise export_error(module, error) from error
-    raise AssertionError("the second way returns or raises")
+
+
+def _as_it_is(module: nn.Module) -> None:
+    """Nothing is prepared."""
 
 
 def _tensors_to_buffers(module: nn.Module) -> None:
@@ -136,6 +151,7 @@ def export_program(
     max_batch: int,
     dynamic: bool,
     sizes: Sizes | None = None,
+    deferred: bool = False,
 ) -> torch.export.ExportedProgram:
     """Call torch.export.
 
@@ -145,6 +161,10 @@ def export_program(
         max_batch: as in `export_graph`.
         dynamic: as in `export_graph`.
         sizes: what forward makes of a symbolic batch; None where it may make nothing of it.
+        deferred: see for one batch after another that it meets what is supposed of the batch.
+            torch.export itself does so with symbols, and gives up on ``b * min(8, 8 * b) ==
+            8 * b``, which it supposes where time steps are flattened into the batch and taken
+            apart again.
 
     Raises:
         ImportModelError: the module cannot be exported.
@@ -162,7 +182,15 @@ def export_program(
     try:
         with torch.no_grad(), warnings.catch_warnings(), tracing(module, sizes):
             warnings.simplefilter("ignore")  # deprecations inside torch.export
-            return torch.export.export(module, tuple(example_inputs), dynamic_shapes=shapes)
+            program = torch.export.export(
+                module,
+                tuple(example_inputs),
+                dynamic_shapes=shapes,
+                prefer_deferred_runtime_asserts_over_guards=deferred,
+            )
+            if deferred:
+                check_supposed(program, max_batch)
+            return program
     except Exception as error:  # torch.export raises many unrelated types
         raise export_error(module, error) from error
 

@@ -13,6 +13,13 @@ from tvm_insta.frontend.torch.origin import is_foreign
 WRITTEN = "is mutated in the forward method"
 """What torch.export says of a tensor that forward writes into and that is no buffer."""
 
+_FIXED = (
+    "specialized it to be a constant",
+    "Constraints violated",
+    "Specializations unexpectedly required",
+)
+"""What torch.export says where the batch cannot be any number."""
+
 
 def export_error(module: nn.Module, error: BaseException) -> ImportModelError:
     """What torch.export could not do, in one sentence with the user's line.
@@ -28,7 +35,7 @@ def export_error(module: nn.Module, error: BaseException) -> ImportModelError:
     line = _line_in(error) or line_of(text)
     place = f" ({line})" if line else ""
     said = (text.splitlines() or [type(error).__name__])[0][:200].rstrip(" .:")
-    if "specialized it to be a constant" in text or "Constraints violated" in text:
+    if any(each in text for each in _FIXED):
         return ImportModelError(
             f"{name} fixes the size of the batch in forward{place}: write x.shape[0] or -1 where a "
             "number stands for the batch"

@@ -32,6 +32,7 @@ from tvm_insta.frontend.torch.graph import (
     shape_of,
 )
 from tvm_insta.frontend.torch.levels.elementwise import boundaries, is_elementwise
+from tvm_insta.frontend.torch.masked import masked_assignment
 
 _COPIES = frozenset(
     f"aten.{name}" for name in "clone alias detach lift_fresh_copy contiguous positive".split()
@@ -70,6 +71,8 @@ def normalise(module: fx.GraphModule, *, sign_of_zero: str = "exact") -> None:
         elif base_name(node) == "aten.view":
             node.target = torch.ops.aten.reshape.default  # a view needs the strides of the copy
     _share_equal(graph)
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.index_put.default):
+        masked_assignment(node)  # equal masks are one by now
     uniform: dict[fx.Node, torch.Tensor] = {}
     for node in list(graph.nodes):
         if node.op != "call_function":
@@ -179,26 +182,6 @@ def _cast_in_front(node: fx.Node) -> None:
         node.args = (target, cast)
 
 
-def _masked_assignment(node: fx.Node) -> None:
-    """``index_put(y, [mask], value)`` -> ``where(mask, value, y)``."""
-    target, indices, value, *rest = node.args
-    if any(rest) or not isinstance(indices, (list, tuple)) or len(indices) != 1:
-        return
-    (mask,) = indices
-    if not is_tensor(mask) or not is_tensor(value) or not is_tensor(target):
-        return
-    assert isinstance(mask, fx.Node) and isinstance(value, fx.Node) and isinstance(target, fx.Node)
-    if mask.meta["val"].dtype != torch.bool or shape_of(mask) != shape_of(target):
-        return
-    if value.meta["val"].numel() != 1:
-        return
-    chosen = call(
-        node, torch.ops.aten.where.self, (mask, value, target), source=node.meta.get(SOURCE, "")
-    )
-    node.replace_all_uses_with(chosen)
-    node.graph.erase_node(node)
-
-
 def _constant_on_the_right(node: fx.Node) -> None:
     """``W @ x`` -> ``(x^T @ W^T)^T``: a layer of the last dimension of ``x^T``."""
     left, right = node.args[:2]
@@ -271,7 +254,6 @@ def _circular_padding(node: fx.Node) -> None:
 
 
 _REWRITES: dict[str, Callable[[fx.Node], None]] = {
-    "aten.index_put": _masked_assignment,
     "aten.addmm": _product_and_sum,
     "aten.matmul": _constant_on_the_right,
     "aten.bmm": _constant_on_the_right,

@@ -65,5 +65,7 @@ def test_weights_scaled_by_input_channels_stay_float():
     dense = signs(8, CHANNELS) * SCALES
     pooled = reasons(lambda x: F.linear(torch.sign(x.mean((2, 3))), dense))
     assert pooled == [Reason.INPUT_CHANNEL_SCALES]
+    pairs = signs(8, CHANNELS, 3, 3) * (1 + torch.rand(8, CHANNELS, 1, 1))
+    assert reasons(lambda x: F.conv2d(torch.sign(x), pairs)) == [Reason.INPUT_CHANNEL_SCALES]
     real = torch.randn(8, CHANNELS, 3, 3)
     assert reasons(lambda x: F.conv2d(torch.sign(x), real)) == [Reason.REAL_WEIGHTS]

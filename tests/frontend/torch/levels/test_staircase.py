@@ -77,6 +77,12 @@ CASES = {
     "PACT": (pact, "ge", [None, None, None], (0.0, 2 * THIRD, 4 * THIRD, 2.0)),
     "per channel": (lambda x: torch.where(x >= OFFSET, 1.0, -1.0), "ge", [OFFSET], PLUS_MINUS),
     "straight through": (straight_through, "gt", [-TINY, 0.0], THREE),
+    "wide steps, bounded": (
+        lambda x: torch.clamp(torch.round(x / 1000), -2, 1),
+        "div ge",
+        [None] * 3,
+        (-2.0, -1.0, 0.0, 1.0),
+    ),
     "absolute": (lambda x: torch.where(x.abs() < 1.0, 1.0, -1.0), "abs ge", [1.0], (1.0, -1.0)),
 }
 
@@ -159,6 +165,11 @@ NO_STAIRCASES = {
     "not monotone": lambda x: torch.where((x < -1.0) | (x > 1.0), 1.0, -1.0),
     "seventeen values": lambda x: torch.round(torch.clamp(x, 0, 16)),
     "infinite": lambda x: torch.where(x >= 0, 1.0, -math.inf),
+    # Few values of all but the largest numbers, which are numbers nevertheless.
+    "wide steps": lambda x: torch.round(x / 1000),
+    "wider steps of a channel": lambda x: torch.floor(x / (OFFSET.abs() * 30000)),
+    "wide steps, bounded late": lambda x: torch.clamp(torch.round(x / 1000), 0, 40),
+    "one number of the batch": lambda x: (x.max() > 0).float(),
 }
 
 

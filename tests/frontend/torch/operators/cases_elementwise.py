@@ -28,6 +28,29 @@ def _assigned(x: torch.Tensor) -> torch.Tensor:
     return y
 
 
+def _moved_under_masks(x: torch.Tensor) -> torch.Tensor:
+    """Values from under the same mask, of the tensor itself and of another."""
+    y, up = x.floor(), (x - x.floor()) >= 0.5
+    y[up] = y[up] + 1
+    low = y < 0
+    y[low] = torch.where(x[low] < -1, x.sin()[low] * 2, y[low].abs())
+    y[~low] *= 3
+    return y
+
+
+def _rows_under_a_mask(x: torch.Tensor) -> torch.Tensor:
+    y, rows = x.clone(), x.mean(-1) > 0
+    y[rows] = 0.25
+    y[~rows] = torch.linspace(-1, 1, x.shape[-1])
+    return y
+
+
+def _counted_under_a_mask(x: torch.Tensor) -> torch.Tensor:
+    y = x.clone()
+    y[x > 0] = x[x > 0].cumsum(0)
+    return y
+
+
 def _filled_in_place(x: torch.Tensor) -> torch.Tensor:
     y = torch.zeros_like(x)
     y.add_(1.0)
@@ -194,6 +217,12 @@ BINARY: dict[str, Function] = {
     "bitwise_xor scalar": lambda i: i ^ 1,
     "shift left": lambda i: i << 2,
     "shift right": lambda i: i >> 1,
+    "shift right far": lambda i: (i.to(torch.int32) * 100003) >> 12,
+    "shift right to the sign": lambda i: (i.to(torch.int16) * 1009) >> 15,
+    "shift left out": lambda i: (i.to(torch.int32) << 29) >> 3,
+    "shift long": lambda i: ((i.to(torch.int64) << 40) >> 37).to(torch.float32),
+    "shift bytes": lambda u: (u << 7) >> 6,
+    "shift too far": lambda i: i.to(torch.int16) >> 16,
     "logical_and float int": lambda x, i: torch.logical_and(x, i),
     "logical_xor bool": lambda b, c: torch.logical_xor(b, c),
     "lerp": lambda x, y: torch.lerp(x, y, 0.3),
@@ -249,6 +278,9 @@ COMPARISONS: dict[str, Function] = {
     "masked_fill new_ones": lambda x: x.new_ones(x.shape).masked_fill(x < 0, -1.0),
     "masked_fill_": _filled_in_place,
     "index assignment": _assigned,
+    "values under masks": _moved_under_masks,
+    "rows under a mask": _rows_under_a_mask,
+    "counted under a mask": _counted_under_a_mask,
     "index_put mask tensor": lambda x, b: torch.index_put(x, (b,), torch.tensor(0.25)),
     "clamp": lambda x: x.clamp(-0.5, 1.0),
     "clamp min": lambda x: x.clamp(min=-0.5),

@@ -49,6 +49,7 @@ REFUSED = {
     "median": "median",
     "kthvalue": "kthvalue", "mode": "mode", "searchsorted": "searchsorted",
     "bilinear": "trilinear", "scatter": "scatter", "scatter_add": "scatter_add",
+    "counted under a mask": "index with a mask", "shift too far": "by 16 places",
     "index_add": "index_put", "index_fill": "index_put", "index_copy": "index_put",
     "grid_sample bicubic": "grid_sampler_2d",
     "grid_sample reflection": "grid_sampler_2d",

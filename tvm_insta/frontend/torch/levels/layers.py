@@ -32,6 +32,7 @@ from tvm_insta.frontend.torch.graph import (
     shape_of,
     source_of,
 )
+from tvm_insta.frontend.torch.levels.behind import Behind, offset_behind, scale_behind
 from tvm_insta.frontend.torch.levels.codes import Codes, codes_of
 from tvm_insta.frontend.torch.levels.compared import compared
 from tvm_insta.frontend.torch.levels.forms import Form, MatMul, form_of, of_one_image
@@ -161,8 +162,7 @@ class _Rewrite:
         name = self.names.of(node, form.weight).removeprefix(self.prefix)
         if isinstance(form, MatMul):
             return self._product(node, form, name)
-        scale, data = _scale_behind(form, node)
-        steps = compared(data, self.levels)
+        data, steps, behind = self._taken_off(node, form)
         weight = constant(form.weight) if isinstance(form.weight, fx.Node) else None
         planes = None if weight is None else decompose(weight)
         reasons: list[WhyFloat] = []
@@ -183,8 +183,8 @@ class _Rewrite:
             notes = self._notes(steps)
             if planes.single and codes.plain:
                 self.levels.lattices.enter(result, _lattice(node, form, codes, planes))
-            if scale is not None:
-                result = call(node, _aten.mul.Tensor, (result, scale))
+            for each in reversed(behind):
+                result = each.apply(node, result)
         else:
             planes = codes = None
             result = form.apply(node, form.data, form.weight, name)
@@ -206,6 +206,25 @@ class _Rewrite:
         if form.bias is None:
             return result
         return call(node, _aten.add.Tensor, (result, form.shaped_bias(node)))
+
+    def _taken_off(self, node: fx.Node, form: Form) -> tuple[fx.Node, Steps | None, list[Behind]]:
+        """The level tensor in a layer's input, and what is done behind the layer instead.
+
+        Without levels: the input but for its scales.
+        """
+        data, behind = form.data, list[Behind]()
+        real: fx.Node | None = None
+        while True:
+            while (scale := scale_behind(form, node, data)) is not None:
+                behind.append(scale)
+                data = scale.data
+            real = real or data
+            steps = compared(data, self.levels)
+            offset = offset_behind(form, node, data) if steps is None else None
+            if offset is None:
+                return (real if steps is None else data), steps, behind
+            behind.append(offset)
+            data = offset.data
 
     def _binary(
         self,
@@ -279,30 +298,6 @@ class _Rewrite:
             return result
         shaped = form.per_channel(ratio)
         return call(node, _aten.mul.Tensor, (result, buffer(node, shaped, "ratio")))
-
-
-def _scale_behind(form: Form, node: fx.Node) -> tuple[fx.Node | None, fx.Node]:
-    """``layer(s * x)`` as ``s * layer(x)``: (s, x), or (None, the layer's input) where it is not.
-
-    For one number per image, as XNOR-Net scales; and one per channel in front of a depthwise layer.
-    """
-    data = form.data
-    if base_name(data) != "aten.mul" or len(shape_of(data)) != 4:
-        return None, data
-    for scale, x in (data.args, reversed(data.args)):
-        if not isinstance(scale, fx.Node) or not isinstance(x, fx.Node):
-            continue
-        if shape_of(x) != shape_of(data):
-            continue
-        value = constant(scale)
-        if value is None and shape_of(scale)[1:] == [1, 1, 1]:
-            return scale, x
-        channels = shape_of(x)[1]
-        if value is not None and form.groups == channels and value.numel() == channels:
-            if list(value.shape)[-3:] == [channels, 1, 1]:
-                each = value.flatten().repeat_interleave(shape_of(form.weight)[0] // channels)
-                return buffer(node, form.per_channel(each), "scale"), x
-    return None, data
 
 
 def _as_fraction(ratio: float) -> tuple[float, int]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import operator
+
 import torch
 from torch import fx
 
 from tvm_insta.frontend.layers import Reason, WhyFloat
-from tvm_insta.frontend.torch.graph import base_name, constant, is_tensor
+from tvm_insta.frontend.torch.graph import base_name, constant, is_tensor, shape_of
 from tvm_insta.frontend.torch.levels.means import means_of, near_values
 from tvm_insta.frontend.torch.levels.moves import moved_tensors
 from tvm_insta.frontend.torch.levels.staircase import undefined_at_zero
@@ -18,6 +20,17 @@ _ROUNDS = {"round", "floor", "ceil", "trunc"}
 _KEEPS = {"add", "sub", "mul", "div", "neg", "clamp", "clamp_min", "clamp_max", "relu", "hardtanh"}
 """Operators that make no new values of their one operand that is no constant."""
 
+_CALLED = {
+    "_native_batch_norm_legit_no_training": "batch_norm",
+    "_native_batch_norm_legit": "instance_norm",
+    "native_layer_norm": "layer_norm",
+    "native_group_norm": "group_norm",
+    "max_pool2d_with_indices": "max_pool2d",
+    "_softmax": "softmax",
+    "_log_softmax": "log_softmax",
+}
+"""Names of core operators that no user writes."""
+
 
 def why_real(node: fx.Node, levels: Levels) -> WhyFloat:
     """Say where the values of a layer's input became many."""
@@ -28,7 +41,7 @@ def why_real(node: fx.Node, levels: Levels) -> WhyFloat:
 
 def _became_many(node: fx.Node, levels: Levels) -> WhyFloat:
     """What the operator did whose result is real-valued."""
-    name = base_name(node).removeprefix("aten.") or "an operator with several results"
+    name = _name(node)
     line = source_line(node)
     where = f" in {line}" if line else ""
     if undefined_at_zero(node):
@@ -57,6 +70,13 @@ def _became_many(node: fx.Node, levels: Levels) -> WhyFloat:
             f"its input is rounded to more than {MOST} levels (the result of {name}{where})",
         )
     return WhyFloat(Reason.REAL_INPUT, f"its input is real-valued (the result of {name}{where})")
+
+
+def _name(node: fx.Node) -> str:
+    """What a node's operator is called in PyTorch, also where the node is one of its results."""
+    several = node.args[0] if node.target is operator.getitem else node
+    name = base_name(several).removeprefix("aten.").removeprefix("tvm_insta.")
+    return _CALLED.get(name, name) or "an operator with several results"
 
 
 def _is_binarised(node: fx.Node, levels: Levels) -> bool:
@@ -90,14 +110,29 @@ def _averaged(node: fx.Node, levels: Levels) -> WhyFloat | None:
 
 
 def _rounded(node: fx.Node) -> bool:
-    """Whether a tensor is one that was rounded, scaled and shifted by constants and clamped."""
-    while (name := base_name(node).removeprefix("aten.")) not in _ROUNDS:
-        sources = [
-            source
-            for source in node.all_input_nodes
-            if is_tensor(source) and constant(source) is None
-        ]
-        if name not in _KEEPS or len(sources) != 1:
+    """Whether a tensor was rounded, and since then scaled, shifted and clamped, if anything.
+
+    Scales may be computed, of a row for instance; and it may be a straight-through sum.
+    """
+    while base_name(node).removeprefix("aten.") not in _ROUNDS:
+        source = _kept(node)
+        if source is None:
             return False
-        (node,) = sources
+        node = source
     return True
+
+
+def _kept(node: fx.Node) -> fx.Node | None:
+    """The operand whose number of values a node has; None where it is not known to be so."""
+    name = base_name(node).removeprefix("aten.")
+    sources = [
+        source for source in node.all_input_nodes if is_tensor(source) and constant(source) is None
+    ]
+    if name in ("mul", "div"):
+        sources = [source for source in sources if shape_of(source) == shape_of(node)]
+    if name == "add" and len(sources) == 2:
+        for x, change in (sources, sources[::-1]):
+            if base_name(change) == "aten.sub" and change.args[1] is x:  # x + (hard - x)
+                hard = change.args[0]
+                return hard if isinstance(hard, fx.Node) else None
+    return sources[0] if name in _KEEPS and len(sources) == 1 else None

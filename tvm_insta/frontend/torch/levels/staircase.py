@@ -43,7 +43,12 @@ from tvm_insta.frontend.torch.levels.steps import MOST, Steps
 
 _LIMITED = ((-65536.0, 65536.0), (-4096.0, 4096.0))
 """Where a chain is no staircase over all of float32, these ranges are tried: PACT's ``(|x| - |x -
-a| + a) / 2`` loses a in the rounding of numbers beyond 2**24 * a, which no activation reaches."""
+a| + a) / 2`` loses a in the rounding of numbers beyond 2**24 * a, which no activation reaches. That
+it is only rounding, float64 tells: ``round(x / 1000)`` has few values there, too, but goes on."""
+
+_FAR = 2.0**30
+"""How far beyond a limited range a chain is evaluated in float64, which rounds at a 2**29th of
+what float32 rounds at."""
 
 _LONGEST = 48
 """Operators of the longest chain that is followed."""
@@ -64,11 +69,14 @@ class Chain:
     private: bool
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Evaluate the chain by PyTorch; x broadcasts with the constants of the chain."""
+        """Evaluate the chain by PyTorch; x broadcasts with the constants of the chain.
+
+        In float64 if x is, but for what the chain itself casts.
+        """
         known = {self.root: x}
         for node in self.nodes:
             known[node] = evaluate(node, known)
-        result = known[self.nodes[-1]].to(torch.float32)
+        result = known[self.nodes[-1]].to(x.dtype)
         return torch.broadcast_tensors(result, x)[0]  # type: ignore[no-any-return, no-untyped-call]
 
     def constants_shape(self) -> list[int]:
@@ -86,7 +94,9 @@ class Chain:
 
 
 def chains(node: fx.Node) -> Iterator[Chain]:
-    """All chains that end in a node, the shortest first."""
+    """All chains that end in a node, the shortest first; none in one number of the whole batch."""
+    if not shape_of(node):  # levels are those of an image
+        return
     frontier, inside = {node}, set[fx.Node]()
     while len(inside) < _LONGEST:
         last = max(frontier)  # in the order of the graph
@@ -116,10 +126,12 @@ def staircase(node: fx.Node, ranges: Range, lattices: Lattices) -> Steps | None:
     for chain in chains(node):
         if chain.root.meta["val"].dtype != torch.float32:
             continue
-        steps = None
         nonzero = lattices.never_zero(chain.root)
-        for limits in (ranges.of(chain.root), *_LIMITED):
-            steps = steps or _steps(chain, *limits, nonzero=nonzero)
+        steps = _steps(chain, *ranges.of(chain.root), nonzero=nonzero)
+        for limits in _LIMITED:
+            if steps is None:
+                steps = _steps(chain, *limits, nonzero=nonzero)
+                steps = steps if steps is not None and _stays(chain, steps, *limits) else None
         if steps is not None and nonzero:
             steps = _without_zero(steps)
         steps = None if steps is None else steps.without_subnormals()
@@ -241,6 +253,18 @@ def _agrees(chain: Chain, steps: Steps, samples: torch.Tensor) -> bool:
         code = code + (x >= threshold).to(torch.int64)
     table = torch.tensor(steps.values, dtype=torch.float32)
     return torch.equal(table[code].expand(chain(x).shape), chain(x))
+
+
+def _stays(chain: Chain, steps: Steps, low: float, high: float) -> bool:
+    """Whether a chain keeps its first and last value beyond a range, but for float32's rounding."""
+    shape = chain.constants_shape()
+    far = _of_every_size(high, _FAR, 256).double()
+    x = torch.cat([far, -far]).reshape(-1, *[1] * (len(shape) - 1))
+    x = x.expand(-1, *shape[1:]).contiguous()
+    ends = chain(torch.tensor([high, low]).reshape(-1, *[1] * (x.dim() - 1)).expand(2, *shape[1:]))
+    kept = torch.where(x > 0, ends[:1], ends[1:]).double()
+    gap = min(after - before for before, after in itertools.pairwise(steps.values))
+    return bool(((chain(x) - kept).abs() <= gap / 8).all())
 
 
 def _samples(steps: Steps, low: float, high: float) -> torch.Tensor:

@@ -125,19 +125,26 @@ def _two_planes(weight: torch.Tensor, flat: torch.Tensor) -> Planes | None:
 
 
 def _input_scales(weight: torch.Tensor) -> WhyFloat | None:
-    """The reason where every input channel has a magnitude of its own; else None."""
-    channels = weight.shape[1]
-    columns = weight.detach().to(torch.float64).transpose(0, 1).reshape(channels, -1).abs()
-    scale = columns.mean(1, keepdim=True)
-    if not _on_grid((columns - scale).abs() / scale.clamp_min(1e-300), scale > 0):
-        return None
-    if _distinct(scale[:, 0]) is not None:  # few numbers: rows of the same uneven levels
-        return None
-    return WhyFloat(
-        Reason.INPUT_CHANNEL_SCALES,
-        f"its weights are +-1 times {channels} numbers, one for each input channel; scales of "
-        "output channels are packed",
-    )
+    """The reason where each input channel, or pair of channels, has a magnitude of its own."""
+    out, channels = weight.shape[:2]
+    wide = weight.detach().to(torch.float64).reshape(out, channels, -1).abs()
+    for each, count, whole in (
+        ("each input channel", channels, wide.transpose(0, 1).reshape(channels, -1)),
+        ("each pair of an output and an input channel", out * channels, wide.flatten(0, 1)),
+    ):
+        scale = whole.mean(1, keepdim=True)
+        if whole.shape[1] == 1 or not _on_grid(
+            (whole - scale).abs() / scale.clamp_min(1e-300), scale > 0
+        ):
+            continue
+        if _distinct(scale[:, 0]) is not None:  # few numbers: rows of the same uneven levels
+            return None
+        return WhyFloat(
+            Reason.INPUT_CHANNEL_SCALES,
+            f"its weights are +-1 times {count} numbers, one for {each}; scales of output channels "
+            "are packed",
+        )
+    return None
 
 
 def _magnitudes(flat: torch.Tensor, shape: torch.Size) -> Planes:

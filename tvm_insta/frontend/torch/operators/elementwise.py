@@ -336,10 +336,13 @@ def _same(c: Call) -> Expr:
 
 
 def _check_shift(bound: Bound) -> tuple[str, str] | None:
-    shift = bound["other"]
-    if bound.value("self").dtype in _INTEGERS and isinstance(shift, int) and 0 <= shift < 8:
+    shift, dtype = bound["other"], bound.value("self").dtype
+    if dtype not in _INTEGERS:
+        return f"of {str(dtype).removeprefix('torch.')}", "multiply or divide by a power of two"
+    places = torch.iinfo(dtype).bits
+    if isinstance(shift, int) and 0 <= shift < places:
         return None
-    return "by that many places", "multiply or divide by a power of two"
+    return f"by {shift} places", f"shift by 0 to {places - 1}, or multiply by a power of two"
 
 
 @converts("__lshift__.Scalar", "__rshift__.Scalar", check=_check_shift)

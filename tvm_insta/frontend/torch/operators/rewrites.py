@@ -12,6 +12,7 @@ from torch import fx
 
 from tvm_insta.frontend.inputs import HALVES
 from tvm_insta.frontend.torch.graph import constant, is_tensor, name_of
+from tvm_insta.frontend.torch.masked import masked_assignment
 from tvm_insta.frontend.torch.operators.converter import bind
 from tvm_insta.frontend.torch.operators.convolutions import (
     sequence_to_image,
@@ -63,28 +64,6 @@ def _convolution(node: fx.Node) -> bool:
         transposed_to_convolution(node)
     else:
         return False
-    return True
-
-
-def _masked_assignment(node: fx.Node) -> bool:
-    """``index_put(y, [mask], value)`` is a choice between two tensors."""
-    given = bind(node).arguments
-    target, value, indices = given["self"], given["values"], given["indices"]
-    if given["accumulate"] or len(indices) != 1:
-        return False
-    (mask,) = indices
-    if not is_tensor(mask) or mask.meta["val"].dtype != torch.bool:
-        return False
-    if not is_tensor(value) or value.meta["val"].numel() != 1:
-        return False
-    insert = Inserter(node)
-    missing = target.meta["val"].ndim - mask.meta["val"].ndim
-    for _ in range(missing):
-        mask = insert.call(_aten.unsqueeze.default, mask, -1)
-    dtype = target.meta["val"].dtype
-    if value.meta["val"].dtype != dtype:
-        value = insert.call(_aten.to.dtype, value, dtype)
-    replace(node, insert.call(_aten.where.self, mask, value, target))
     return True
 
 
@@ -213,7 +192,7 @@ def _unrepeated(node: Any) -> fx.Node | None:
 
 _RULES: dict[str, Callable[[fx.Node], bool]] = {
     "aten.convolution.default": _convolution,
-    "aten.index_put.default": _masked_assignment,
+    "aten.index_put.default": masked_assignment,
     "aten.index.Tensor": _constant_indices,
     "aten._native_batch_norm_legit.no_stats": _instance_norm,
     "aten._native_batch_norm_legit_no_training.default": _instance_norm,
