@@ -20,7 +20,7 @@ from tvm_insta.errors import TuneError
 from tvm_insta.schedules import Tiles
 from tvm_insta.target import InstaTarget
 from tvm_insta.target.toolchain import find_linker
-from tvm_insta.tuning.measure import check, random_arrays
+from tvm_insta.tuning.measure import WrongResultError, check, random_arrays
 from tvm_insta.tuning.qemu import count_plugin
 from tvm_insta.tuning.runner import SEED, Outcome, Workshop, cores, reference_library
 from tvm_insta.tuning.tasks import Task
@@ -99,7 +99,8 @@ class IcountRunner:
             calls = _CALLS if one < _LONG else _CALLS_OF_LONG
             many, _ = self._run(task, program, calls)
         except TuneError as error:
-            return Outcome(error=f"run: {error}", device=self.cpu)
+            wrong = isinstance(error, WrongResultError)
+            return Outcome(error=f"run: {error}", device=self.cpu, wrong=wrong)
         return Outcome((1e-9 * (many - one) / (calls - 1),), self.cpu)
 
     def _run(self, task: Task, program: Path, calls: int) -> tuple[int, list[bytes]]:

@@ -162,6 +162,7 @@ class TuningLog:
             target,
             arguments_of(task.mod),
             final=final,
+            wrong=outcome.wrong,
         )
         lines.append(self.folder / RECORDS, [line])
         record = records.from_json(line, self.keys)

@@ -25,7 +25,7 @@ from tvm_insta.schedules import SCHEDULE_VERSION, Tiles, back_end
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning import lines
 from tvm_insta.tuning.log import RECORDS, TuningLog, folder_of, stamp
-from tvm_insta.tuning.records import Record, exported
+from tvm_insta.tuning.records import Record, best_record, exported
 from tvm_insta.tuning.workload import blocks_of, canonical, key_of, layer_of, names_of, same
 
 _LOG = logging.getLogger("tvm_insta")
@@ -158,22 +158,3 @@ class _Layers:
             if best is not None:
                 return best.tiles
         return None
-
-
-def best_record(records: Sequence[Record]) -> Record | None:
-    """The record that counts among those of one workload: None if all failed.
-
-    A trial is one of many, so the fastest of them is also the luckiest: where some were compared
-    again, only that comparison counts, and of a choice that was compared several times the last.
-    """
-    last: dict[tuple[tuple[str, int], ...], Record] = {}
-    compared = any(record.final and not record.failed for record in records)
-    wrong = set()
-    for record in records:
-        choice = tuple(sorted(record.parameters.items()))
-        if record.failed:
-            wrong.add(choice)
-        elif record.final or not compared:
-            last[choice] = record
-    sound = [record for choice, record in last.items() if choice not in wrong]
-    return min(sound, key=lambda record: record.median, default=None)

@@ -11,6 +11,7 @@ schedule is right, not that the other CPU's code is.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -77,7 +78,7 @@ class McaRunner:
             if isinstance(assembly, str):
                 yield tiles, Outcome(error=assembly, device=self.cpu)
             elif checked[tiles].error:
-                yield tiles, Outcome(error=checked[tiles].error, device=self.cpu)
+                yield tiles, dataclasses.replace(checked[tiles], device=self.cpu)
             else:
                 yield tiles, self._model(task, assembly)
 

@@ -19,7 +19,14 @@ from tvm_insta.target import InstaTarget
 from tvm_insta.tuning.cuda_cards import card_of
 from tvm_insta.tuning.cuda_model import estimate
 from tvm_insta.tuning.process import Worker, WorkerFailure
-from tvm_insta.tuning.runner import Outcome, Workshop, cores, reference_library, reference_path
+from tvm_insta.tuning.runner import (
+    Outcome,
+    Workshop,
+    cores,
+    reference_library,
+    reference_path,
+    refused,
+)
 from tvm_insta.tuning.tasks import Task
 
 
@@ -76,7 +83,7 @@ class ModelRunner:
         request = {"op": "model", "library": str(library), "reference": reference}
         answer = self._ask(task, request)
         if "error" in answer:
-            return Outcome(error=f"run: {answer['error']}", device=self.cpu)
+            return refused(answer, self.cpu)
         return Outcome((1e-9 * float(answer["clocks"]),), self.cpu)
 
     def _ask(self, task: Task, request: dict[str, Any]) -> dict[str, Any]:

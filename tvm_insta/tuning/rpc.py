@@ -11,12 +11,16 @@ from typing import Any
 from tvm_insta.errors import TuneError
 from tvm_insta.schedules import Tiles
 from tvm_insta.target import InstaTarget
+from tvm_insta.tuning.measure import WrongResultError
 from tvm_insta.tuning.process import Worker, WorkerFailure
-from tvm_insta.tuning.runner import Outcome, Workshop, reference_library, reference_path
+from tvm_insta.tuning.runner import Outcome, Workshop, reference_library, reference_path, refused
 from tvm_insta.tuning.tasks import Task
 
 _ATTEMPTS = 3
 """A device that vanishes looks like a candidate that crashes it: another one has to agree."""
+
+_FINAL = (TuneError.__name__, WrongResultError.__name__)
+"""Kinds of errors that another device would answer with, too."""
 
 _WAIT = 120.0  # seconds for a free device
 
@@ -100,7 +104,7 @@ class RpcRunner:
         }
         answer = self._ask(task, request, _ATTEMPTS)
         if "error" in answer:
-            return Outcome(error=f"run: {answer['error']}", device=answer.get("device", ""))
+            return refused(answer, answer.get("device", ""))
         return Outcome(tuple(answer["run_secs"]), answer["device"])
 
     def _ask(self, task: Task, request: dict[str, Any], attempts: int) -> dict[str, Any]:
@@ -120,7 +124,7 @@ class RpcRunner:
                     answer = {"error": str(failure), "kind": "WorkerFailure"}
                 if answer.get("kind") == "NoDeviceError":
                     raise TuneError(answer["error"])
-                if "error" not in answer or answer.get("kind") == "TuneError":
+                if "error" not in answer or answer.get("kind") in _FINAL:
                     break  # measured, or wrong, which is wrong on any device
         finally:
             self._idle.put(worker)

@@ -18,6 +18,7 @@ from tvm_insta.schedules import Tiles, back_end
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning.build import resources_path
 from tvm_insta.tuning.machine import machine_of
+from tvm_insta.tuning.measure import WrongResultError
 from tvm_insta.tuning.process import Worker, WorkerFailure
 from tvm_insta.tuning.records import to_numbers
 from tvm_insta.tuning.tasks import Task
@@ -35,11 +36,13 @@ class Outcome:
         run_secs: one figure per repeat in the runner's unit; empty if it failed.
         device: what measured it.
         error: why it failed, "" if it did not.
+        wrong: it failed because its outputs are not the expected bytes.
     """
 
     run_secs: tuple[float, ...] = ()
     device: str = ""
     error: str = ""
+    wrong: bool = False
 
     def __post_init__(self) -> None:
         """A candidate either failed or was measured."""
@@ -211,13 +214,19 @@ class LocalRunner:
         except WorkerFailure as failure:
             return Outcome(error=f"run: {failure}")
         if "error" in answer:
-            return Outcome(error=f"run: {answer['error']}")
+            return refused(answer)
         return Outcome(tuple(answer["run_secs"]), answer["device"])
 
     def close(self) -> None:
         """See `Runner.close`."""
         self._worker.close()
         self.workshop.close()
+
+
+def refused(answer: Mapping[str, Any], device: str = "") -> Outcome:
+    """What a worker's answer with an error says of a candidate."""
+    wrong = answer.get("kind") == WrongResultError.__name__
+    return Outcome(error=f"run: {answer['error']}", device=device, wrong=wrong)
 
 
 def reference_path(workshop: Workshop, task: Task) -> Path:
