@@ -29,6 +29,7 @@ from tvm_insta.runtime.entries import (
     Site,
     TensorInfo,
 )
+from tvm_insta.runtime.manifest_checks import is_file_name
 from tvm_insta.runtime.regular_file import digest, open_regular, read_regular
 from tvm_insta.runtime.schema import SchemaError, from_json
 
@@ -47,6 +48,7 @@ __all__ = [
     "TensorInfo",
     "check_files",
     "describe_files",
+    "listed_files",
     "read",
     "sealed",
     "write",
@@ -149,6 +151,22 @@ def read(path: Path) -> Manifest:
         raise ArtefactError(
             f"{path}: {one_line(error, 400)}; the artefact is damaged: compile it again"
         ) from error
+
+
+def listed_files(path: Path) -> tuple[str, ...]:
+    """Names of the files beside a manifest that belong to its artefact, whatever its schema.
+
+    Returns:
+        Plain names; none where the file is missing or is not as a compiler wrote it.
+    """
+    try:
+        data = _parsed(path)
+        if not isinstance(data, dict) or sealed(data)[INTEGRITY] != data.get(INTEGRITY):
+            return ()
+    except ArtefactError:
+        return ()
+    files = data.get("files")
+    return tuple(filter(is_file_name, files)) if isinstance(files, dict) else ()
 
 
 def check_files(folder: Path, manifest: Manifest, names: Iterable[str] | None = None) -> None:

@@ -76,6 +76,11 @@ def check(manifest: Manifest) -> None:
         Preprocessing.from_dict(manifest.preprocessing)
 
 
+def is_file_name(name: str) -> bool:
+    """Whether a name may be that of an artefact's file: no path, and not hidden."""
+    return _FILE.fullmatch(name) is not None
+
+
 def _wrong(what: str, got: object, allowed: str) -> ArtefactError:
     return ArtefactError(f"the manifest's {what} is {got!r}; allowed is {allowed}")
 
@@ -91,7 +96,7 @@ def _check_files(manifest: Manifest) -> None:
             "again"
         )
     for name, entry in manifest.files.items():
-        if not _FILE.fullmatch(name):
+        if not is_file_name(name):
             raise ArtefactError(
                 f"the manifest lists the file {name!r}; only plain file names are allowed"
             )
