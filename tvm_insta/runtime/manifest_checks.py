@@ -30,7 +30,11 @@ ITEM_BYTES = {
 }
 """Bytes of an element of each dtype that a manifest may name."""
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
+MOST_LETTERS = 128
+"""Of the name of an artefact."""
+NAME_RULE = f"a letter, then letters, digits and _, at most {MOST_LETTERS} in all"
+
+_NAME = re.compile(rf"[A-Za-z][A-Za-z0-9_]{{0,{MOST_LETTERS - 1}}}")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SYMBOLIC = re.compile(rf"(?=.*{BATCH})[A-Za-z0-9_ ()+*/%,.-]{{1,200}}")
@@ -76,6 +80,11 @@ def check(manifest: Manifest) -> None:
         Preprocessing.from_dict(manifest.preprocessing)
 
 
+def is_name(name: str) -> bool:
+    """Whether a name may be that of an artefact: it begins the names of its C functions."""
+    return _NAME.fullmatch(name) is not None
+
+
 def is_file_name(name: str) -> bool:
     """Whether a name may be that of an artefact's file: no path, and not hidden."""
     return _FILE.fullmatch(name) is not None
@@ -88,8 +97,8 @@ def _wrong(what: str, got: object, allowed: str) -> ArtefactError:
 def _check_files(manifest: Manifest) -> None:
     if manifest.form not in FORMS:
         raise ArtefactError(f"the manifest's form is {manifest.form!r}; allowed are vm and c")
-    if not _NAME.fullmatch(manifest.name):
-        raise _wrong("name", manifest.name, "a letter, then letters, digits and _")
+    if not is_name(manifest.name):
+        raise _wrong("name", manifest.name, NAME_RULE)
     if manifest.library not in manifest.files:
         raise ArtefactError(
             f"the manifest lists no file {manifest.library}, its own library; compile the model "
