@@ -11,12 +11,12 @@ import dataclasses
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tvm_insta.errors import ArtefactError, InputError, one_line
+from tvm_insta.files import write_atomically
 from tvm_insta.runtime.entries import (
     SCHEMA,
     Binarisation,
@@ -108,18 +108,9 @@ def write(folder: Path, manifest: Manifest) -> Path:
     # As a reader sees it: tuples are lists, and every key is text.
     data = json.loads(_text(dataclasses.asdict(manifest), indent=1))
     text = _text(sealed(data), indent=1) + "\n"
-    handle, temporary = -1, ""
     try:
-        handle, temporary = tempfile.mkstemp(prefix=".model-", suffix=".json", dir=folder)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp's files are private; an artefact is not
-        Path(temporary).replace(path)
+        write_atomically(path, text.encode("utf-8"))
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
         raise ArtefactError(
             f"cannot write {path} ({error.strerror}); free space or name another output folder"
         ) from error
