@@ -176,7 +176,8 @@ def check_imported(
     reference = Graph(graph)
     others = 0
     images = [[tensor[index : index + 1] for tensor in inputs] for index in range(len(inputs[0]))]
-    wanted = [joined(eager.outputs(module, image)) for image in images]
+    run = eager.Eager(module)
+    wanted = [joined(run(image)) for image in images]
     most = max(eager.largest(each) for each in wanted)
     for image, expected in zip(images, wanted, strict=True):
         result = machine["main"](*map(tvm.runtime.tensor, as_arrays(image)))
@@ -219,7 +220,7 @@ def _check_whole_batch(
         image = as_arrays(tensor[index : index + 1] for tensor in batch)
         alone = torch.from_numpy(loaded.run_joined(*image))
         if eager.relative(together[index : index + 1], alone) > 0.0:
-            expected = joined(eager.outputs(module, batch))
+            expected = joined(eager.Eager(module)(batch))
             if eager.relative(together, expected) > LOGITS:
                 raise ValidationError(
                     f"image {index} of a batch of {count} gets another output than alone, and "

@@ -93,11 +93,12 @@ class _Validation:
         calibrated: bool,
     ) -> None:
         self.calibrated = calibrated
-        self.artefact, self.module = artefact, module
+        self.artefact = artefact
         manifest = artefact.manifest
         if graph is None:
             graph = export_graph(module, images.one(0), max_batch=manifest.max_batch, dynamic=True)
             join_outputs(graph)
+        self.eager = eager.Eager(module)
         self.graph = Graph(graph)
         self.packs = manifest.binarisations
         self.parts = _parts(manifest)
@@ -194,7 +195,7 @@ class _Validation:
     ) -> bool:
         """Compare with the module; without a replay no more than its shape, type and class."""
         findings = self.findings
-        expected = joined(eager.outputs(self.module, image))
+        expected = joined(self.eager(image))
         if ours.shape != expected.shape:
             findings.free_failure = (
                 f"the output has the shape {list(ours.shape)}, PyTorch's has {list(expected.shape)}"
