@@ -40,8 +40,8 @@ def overview(folder: Path) -> Iterator[str]:
         f"kernels by runner {meta.runner} ({meta.unit}, {meta.threads} threads) on {meta.cpu}, "
         f"TVM {meta.tvm}"
     )
-    for key in log.keys:
-        of_key = [record for record in log.records if record.key == key]
+    for key, pairs in log.by_key().items():
+        of_key = [record for record, _ in pairs]
         now = [record for record in of_key if record.version == SCHEDULE_VERSION]
         about = meta.tasks.get(key)
         name = "unknown" if about is None else ", ".join(about.layers) or about.name
@@ -116,14 +116,13 @@ def prune(folder: Path, keep: int) -> tuple[int, int]:
         meta, log = _meta(folder), TuningLog(folder, repair=True)
         target = parse(meta.target)
         export, rules = exported(target), back_end(target.tvm)
-        kept, trials, tasks = [], [], {}
+        kept, trials, tasks, by_key = [], [], {}, log.by_key()
         for key, entry in zip(log.keys, log.workloads, strict=True):
             listed = set(rules.space(log.mod_of(key)["main"], target.lanes))
             own = [
                 (record, line)
-                for record, line in zip(log.records, log.lines, strict=True)
-                if record.key == key
-                and record.version == SCHEDULE_VERSION
+                for record, line in by_key[key]
+                if record.version == SCHEDULE_VERSION
                 and dict(record.target) == export
                 and record.tiles in listed
             ]
