@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -42,6 +44,53 @@ def counter():
     runner = IcountRunner(A72, run_timeout=20.0)
     yield runner
     runner.close()
+
+
+@pytest.fixture
+def scripted(tmp_path):
+    """An icount runner whose emulator is a shell script, in a folder of its own."""
+
+    def make(script):
+        emulator = tmp_path / "emulator"
+        # -plugin PLUGIN,out=COUNT PROGRAM CALLS INPUT OUT
+        emulator.write_text(f"#!/bin/sh\ncount=${{2#*,out=}}; out=$6\n{script}\n")
+        emulator.chmod(0o755)
+        runner = object.__new__(IcountRunner)
+        runner.cpu, runner._timeout, runner._plugin = "script", 20.0, tmp_path / "plugin.so"
+        runner._command = [str(emulator)]
+        runner.workshop = SimpleNamespace(folder=tmp_path)
+        runner._references = {"key": [b"ok"]}
+        return runner
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("exit 0", r"exit code 0, but x\.1\.count cannot be read \(No such file"),
+        ("echo 7 > $count", r"exit code 0, but x\.1\.out cannot be read \(No such file"),
+        ("printf ok > $out; : > $count", r"exit code 0, but x\.1\.count holds no count"),
+        ("printf ok > $out; echo no > $count", "holds no count"),
+        ("rm $0; kill $$", "exit code -15"),
+        ("printf no > $out; echo 7 > $count", "wrong result"),
+    ],
+)
+def test_whatever_a_program_leaves_is_a_failed_candidate(scripted, tmp_path, script, said):
+    """No error goes past the runner; what an earlier run left does not count for a later one."""
+    runner, task = scripted(script), SimpleNamespace(key="key")
+    for name, text in (("x.1.count", "5"), ("x.1.out", "ok")):
+        (tmp_path / name).write_text(text)
+    outcome = runner._measure(task, tmp_path / "x.exe")
+    assert re.match(f"run: .*{said}", outcome.error)
+    assert outcome.wrong == (said == "wrong result")
+
+
+def test_an_emulator_that_is_gone_is_a_failed_candidate(scripted, tmp_path):
+    runner = scripted("exit 0")
+    (tmp_path / "emulator").unlink()
+    outcome = runner._measure(SimpleNamespace(key="key"), tmp_path / "x.exe")
+    assert "cannot be started (No such file" in outcome.error
 
 
 @pytest.mark.qemu

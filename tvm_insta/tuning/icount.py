@@ -107,9 +107,11 @@ class IcountRunner:
         """Instructions of the whole program, and its outputs.
 
         Raises:
-            TuneError: it fails, or takes too long.
+            TuneError: it fails, takes too long, or leaves no count or outputs.
         """
         count, out = (program.with_suffix(f".{calls}.{what}") for what in ("count", "out"))
+        for left in (count, out):  # of an earlier run
+            left.unlink(missing_ok=True)
         command = [
             *self._command,
             *("-plugin", f"{self._plugin},out={count}"),
@@ -122,11 +124,18 @@ class IcountRunner:
             )
         except subprocess.TimeoutExpired:
             raise TuneError(f"no end within {self._timeout:.0f} s") from None
+        except OSError as error:
+            raise TuneError(f"{self._command[0]} cannot be started ({error.strerror})") from error
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip().splitlines()
             raise TuneError(f"exit code {done.returncode}{': ' + said[-1] if said else ''}")
-        data = out.read_bytes()
-        return int(count.read_text(encoding="utf-8")), [data]
+        try:
+            return int(count.read_text(encoding="utf-8")), [out.read_bytes()]
+        except OSError as error:
+            name = Path(error.filename).name
+            raise TuneError(f"exit code 0, but {name} cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise TuneError(f"exit code 0, but {count.name} holds no count") from error
 
     def _input(self, task: Task) -> Path:
         return self.workshop.folder / f"{task.key}-input.bin"
