@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import re
 import shutil
 from dataclasses import replace
@@ -18,14 +20,18 @@ from tvm_insta.errors import TuneError
 from tvm_insta.passes.context import Context
 from tvm_insta.passes.pipeline import run_pipeline
 from tvm_insta.target import parse
-from tvm_insta.tuning import llvm_mca, lookup
+from tvm_insta.tuning import llvm_mca, lookup, runners
 from tvm_insta.tuning.assembly import hot_loop
 from tvm_insta.tuning.icount import IcountRunner
 from tvm_insta.tuning.mca import McaRunner
+from tvm_insta.tuning.model import ModelRunner
 from tvm_insta.tuning.options import SweepOptions
+from tvm_insta.tuning.rpc import RpcRunner
+from tvm_insta.tuning.runner import LocalRunner
 from tvm_insta.tuning.runners import RUNNERS
 
 A72 = parse("rpi4")
+KINDS = (LocalRunner, RpcRunner, IcountRunner, McaRunner, ModelRunner)
 needs_mca = pytest.mark.skipif(llvm_mca.find() is None, reason="no llvm-mca")
 needs_qemu = pytest.mark.skipif(
     not all(map(shutil.which, ("qemu-aarch64", "aarch64-linux-gnu-gcc"))),
@@ -277,3 +283,35 @@ def test_the_hot_loop_of_a_float_kernel_counts_lanes():
 def test_assembly_without_such_a_loop_is_an_error():
     with pytest.raises(TuneError, match="no loop with vector multiply-accumulates"):
         hot_loop(ARM, "insta_bconv")
+
+
+@pytest.mark.parametrize("name", RUNNERS)
+@pytest.mark.parametrize(("words", "seconds"), [([], None), (["--run-timeout", "7"], 7.0)])
+def test_each_runner_has_a_time_limit_of_its_own(monkeypatch, name, words, seconds):
+    """The command line gave all of them 30 s; the emulation that `model` needs takes longer."""
+    asked = {}
+
+    def stop(*_, **limits):
+        asked.update(limits)
+        raise TuneError("stop")
+
+    for kind in ("LocalRunner", "IcountRunner", "McaRunner", "ModelRunner", "RpcRunner"):
+        monkeypatch.setattr(runners, kind, stop)
+    target = parse("cuda -arch=sm_90" if name == "model" else "native")
+
+    def make(module, examples, options, bar, max_batch):
+        return runners.make_runner(name, target, options.runners)
+
+    monkeypatch.setattr(tuner, "tune", make)
+    key = ["--key", "k"] if name == "rpc" else []
+    argv = ["--model", "resnet20", "--target", target.text, "--runner", name, *key, *words]
+    args = argparse.ArgumentParser()
+    tune.add_arguments(args)
+    with pytest.raises(TuneError, match="stop"):
+        tune.run_tune(args.parse_args(argv))
+    assert asked.get("run_timeout") == seconds
+
+
+def test_the_models_limit_is_longer():
+    limits = [inspect.signature(kind).parameters["run_timeout"].default for kind in KINDS]
+    assert limits == [30.0, 30.0, 30.0, 30.0, 120.0]

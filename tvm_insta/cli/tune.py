@@ -65,7 +65,7 @@ def add_arguments(result: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--key", help="under which they are registered (rpc)")
     group.add_argument("--build-timeout", type=float, default=60.0, help="seconds")
-    group.add_argument("--run-timeout", type=float, default=30.0, help="seconds")
+    group.add_argument("--run-timeout", type=float, help="seconds (default: 30; model: 120)")
 
 
 def run_tune(args: argparse.Namespace) -> int:

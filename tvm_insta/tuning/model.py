@@ -29,14 +29,19 @@ from tvm_insta.tuning.runner import (
 )
 from tvm_insta.tuning.tasks import Task
 
+RUN_SECONDS = 120.0
+"""For one execution: emulation of a large layer takes longer than any device does."""
+
 
 class ModelRunner:
-    """Models candidates on the emulated device, in one worker process for each core.
+    """Models candidates on the emulated device, one after the other in one worker process.
+
+    All cores build a batch; the worker has the last of them for itself.
 
     Args:
         target: kind "cuda".
         build_timeout: seconds for one build.
-        run_timeout: seconds for one execution.
+        run_timeout: seconds for one emulated execution.
 
     Raises:
         TuneError: the target is another, or there are no figures for its card.
@@ -46,7 +51,7 @@ class ModelRunner:
     unit = "modelled clocks"
 
     def __init__(
-        self, target: InstaTarget, *, build_timeout: float = 60.0, run_timeout: float = 120.0
+        self, target: InstaTarget, *, build_timeout: float = 60.0, run_timeout: float = RUN_SECONDS
     ) -> None:
         if not back_end(target.tvm).device_code:
             raise TuneError(
