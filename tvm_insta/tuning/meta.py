@@ -59,7 +59,10 @@ class TaskMeta:
 
 @dataclass(frozen=True)
 class Meta:
-    """A whole log. `unit` is what figures count: "seconds", or 1e9 "instructions" or "cycles"."""
+    """A whole log.
+
+    `unit` is what figures count: "seconds", or 1e9 "instructions", "cycles" or "modelled clocks".
+    """
 
     target: str
     target_text: str

@@ -55,7 +55,7 @@ class Runner(Protocol):
 
     name: str
     unit: str
-    """"seconds", "instructions" (1e9) or "cycles" (1e9): what a figure counts."""
+    """"seconds", or 1e9 "instructions", "cycles" or "modelled clocks": what a figure counts."""
 
     cpu: str
     """What measures: figures of different ones cannot be compared."""
