@@ -85,7 +85,7 @@ def check_compiled(
         loaded = runtime.load(folder, threads=1)
     elif cpu_emulator.reason_against(manifest) is None:
         loaded = cpu_emulator.load(folder)
-        inputs = [each[::2][:2] for each in inputs]  # emulation is slow: the example and the ties
+        inputs = [each[::2][:2] for each in inputs]  # emulation is slow: the first and the third
     else:
         return check_imported(imported.mod, module, inputs, imported.reference)
     checked = check_artefact(loaded, module, inputs, imported.reference, calibrated=calibrated)
@@ -98,7 +98,7 @@ def inputs_for(
     """The inputs of the check, one tensor per input, ``[images, ...]``.
 
     The first image of the example, one of random numbers, one of zeros, and one whose numbers are
-    multiples of 1/2, a third of them 0: comparisons are wrong first where both sides are equal.
+    multiples of 1/2, a quarter of them 0: comparisons are wrong first where both sides are equal.
     Where there are `samples` (calibration images), three of them are taken: int8 clips others.
     """
     if samples:
