@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FORMS = ("vm", "c")
 KINDS = ("binary", "float")
+COMPUTE_DTYPES = ("fp32", "bf16", "int8")
 STATES = ("tuned", "similar", "default", "stale")
 BATCH = "batch"
 MOST = 2**31 - 1
@@ -249,6 +250,9 @@ def _check_counts(manifest: Manifest) -> None:
         _check_dims(layer.shape, f"layer {layer.name}")
         if layer.kind not in KINDS:
             raise _wrong(f"kind of layer {layer.name}", layer.kind, " or ".join(KINDS))
+        if layer.compute_dtype and layer.compute_dtype not in COMPUTE_DTYPES:
+            what = f"compute_dtype of layer {layer.name}"
+            raise _wrong(what, layer.compute_dtype, f"one of {', '.join(COMPUTE_DTYPES)}")
         if not all(0 <= call < len(manifest.kernels) for call in layer.calls):
             calls = f"calls of layer {layer.name}"
             raise _wrong(calls, list(layer.calls), f"0 to {len(manifest.kernels) - 1}")

@@ -78,6 +78,7 @@ def validate(
     Raises:
         InputError: the inputs do not fit.
         ImportModelError: the module cannot be exported.
+        ArtefactError: it is of an earlier version, and does not say in which numbers it computes.
     """
     images = Tensors(inputs) if isinstance(inputs, Sequence) else inputs
     return _Validation(artefact, module, images, graph, calibrated).run(images, progress)
