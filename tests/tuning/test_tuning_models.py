@@ -64,7 +64,7 @@ def scripted(tmp_path):
         runner = object.__new__(IcountRunner)
         runner.cpu, runner._timeout, runner._plugin = "script", 20.0, tmp_path / "plugin.so"
         runner._command = [str(emulator)]
-        runner.workshop = SimpleNamespace(folder=tmp_path)
+        runner.builder = SimpleNamespace(folder=tmp_path)
         runner._references = {"key": [b"ok"]}
         return runner
 
@@ -121,7 +121,7 @@ def test_a_wrong_result_and_a_foreign_instruction_are_failures(counter, monkeypa
     task = tiny.tasks(A72)[0]
     counter.prepare(task)
     wrong, foreign, good = task.choices[:3]
-    real = counter.workshop.build
+    real = counter.builder.build
     bodies = {wrong: "", foreign: '__asm__ volatile(".inst 0x4e829420");'}
 
     def build(task, candidates):
@@ -131,7 +131,7 @@ def test_a_wrong_result_and_a_foreign_instruction_are_failures(counter, monkeypa
         built = real(task, candidates)
         for index, tiles in enumerate(candidates):
             if tiles in bodies:
-                folder = counter.workshop.folder / f"bad{index}"
+                folder = counter.builder.folder / f"bad{index}"
                 folder.mkdir()
                 (folder / "arguments.h").write_text(_arguments(task.mod, ()))
                 source = folder / "kernel.c"
@@ -142,7 +142,7 @@ def test_a_wrong_result_and_a_foreign_instruction_are_failures(counter, monkeypa
                 )
         return built
 
-    monkeypatch.setattr(counter.workshop, "build", build)
+    monkeypatch.setattr(counter.builder, "build", build)
     found = dict(counter.measure(task, [wrong, foreign, good], 1))
     assert "wrong result" in found[wrong].error
     assert "exit code -4" in found[foreign].error  # SIGILL
@@ -217,13 +217,13 @@ def test_a_schedule_that_is_wrong_is_not_modelled(monkeypatch):
     try:
         task = tiny.tasks(A72)[0]
         runner.prepare(task)
-        real = runner._check.workshop.build
+        real = runner._check.builder.build
         monkeypatch.setattr(
-            runner._check.workshop, "build", lambda task, tiles: ["build: broken"] * len(tiles)
+            runner._check.builder, "build", lambda task, tiles: ["build: broken"] * len(tiles)
         )
         ((_, outcome),) = runner.measure(task, [task.default], 5)
         assert outcome.error == "build: broken"
-        monkeypatch.setattr(runner._check.workshop, "build", real)
+        monkeypatch.setattr(runner._check.builder, "build", real)
         ((_, outcome),) = runner.measure(task, [task.default], 5)
         assert not outcome.error
     finally:

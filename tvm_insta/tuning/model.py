@@ -20,8 +20,8 @@ from tvm_insta.tuning.cuda_cards import card_of
 from tvm_insta.tuning.cuda_model import estimate
 from tvm_insta.tuning.process import Worker, WorkerFailure
 from tvm_insta.tuning.runner import (
+    CandidateBuilder,
     Outcome,
-    Workshop,
     cores,
     reference_library,
     reference_path,
@@ -58,16 +58,16 @@ class ModelRunner:
                 f"got runner model for {target.text!r}, but it models cards of CUDA only"
             )
         self.cpu = f"modelled: {card_of(target.mcpu).name}, {target.mcpu}"
-        self.workshop = Workshop(target, "library", timeout=build_timeout)
+        self.builder = CandidateBuilder(target, "library", timeout=build_timeout)
         self._worker = Worker(cores()[-1:])
         self._timeout = run_timeout
 
     def prepare(self, task: Task) -> None:
         """See `Runner.prepare`."""
-        out = reference_path(self.workshop, task)
+        out = reference_path(self.builder, task)
         if out.exists():
             return
-        library = reference_library(self.workshop, task)
+        library = reference_library(self.builder, task)
         answer = self._ask(task, {"op": "reference", "library": str(library), "out": str(out)})
         if "error" in answer:
             raise TuneError(f"the default schedule of {task.label} does not run: {answer['error']}")
@@ -77,14 +77,14 @@ class ModelRunner:
     ) -> Iterator[tuple[Tiles, Outcome]]:
         """See `Runner.measure`; a model needs no repeats."""
         del repeats
-        built = self.workshop.build(task, candidates)
+        built = self.builder.build(task, candidates)
         for tiles, library in zip(candidates, built, strict=True):
             yield tiles, self._model(task, library)
 
     def _model(self, task: Task, library: Path | str) -> Outcome:
         if isinstance(library, str):
             return Outcome(error=library, device=self.cpu)
-        reference = str(reference_path(self.workshop, task))
+        reference = str(reference_path(self.builder, task))
         request = {"op": "model", "library": str(library), "reference": reference}
         answer = self._ask(task, request)
         if "error" in answer:
@@ -94,14 +94,14 @@ class ModelRunner:
     def _ask(self, task: Task, request: dict[str, Any]) -> dict[str, Any]:
         whole = {**request, "emulated": True}
         try:
-            return self._worker.request(self.workshop.request_of(task), whole, self._timeout)
+            return self._worker.request(self.builder.request_of(task), whole, self._timeout)
         except WorkerFailure as failure:
             return {"error": str(failure)}
 
     def close(self) -> None:
         """See `Runner.close`."""
         self._worker.close()
-        self.workshop.close()
+        self.builder.close()
 
 
 def modelled(
