@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import tempfile
+import warnings
 from pathlib import Path
 
 import pytest
@@ -64,3 +67,20 @@ def test_compiler_and_loader_allow_the_same_names(name):
         with pytest.raises(InstaError, match="cannot prefix"):
             check_name(name)
     assert manifest_checks.is_name(name) == (name in ("a" * 128, "a", "A_1"))
+
+
+def test_a_temporary_artefact_goes_with_its_object(tmp_path, monkeypatch):
+    """Without a warning; and a compilation that fails leaves nothing."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        artefact = tvm_insta.build(nn.Linear(4, 2), torch.zeros(1, 4))
+        folder = artefact.path
+        assert folder.parent == tmp_path and (folder / "model.json").exists()
+        del artefact
+        gc.collect()
+        assert not folder.exists()
+        with pytest.raises(InstaError, match="compiled before"):
+            tvm_insta.build(Unexported(4, 2), torch.zeros(1, 4), check=False)
+        gc.collect()
+    assert not list(tmp_path.glob("tvm_insta-*"))
