@@ -41,7 +41,7 @@ def made(tmp_path_factory):
         if default or tiles.row_band != 3 or not left[0]:
             return False
         left[0] -= 1
-        return True
+        return "wrong" if left[0] else "crashed"
 
     tiny.sweep(logs, tiny.RecordedRunner(broken=broken), trials=30, search="random")
     return logs
@@ -88,6 +88,7 @@ def test_records_come_back(logs):
     log = TuningLog(tiny.folder(logs))
     assert sum(not record.final for record in log.records) == 30
     assert sum(record.failed for record in log.records) == BROKEN
+    assert sum(record.wrong for record in log.records) == 1
     assert all(record.tiles is not None for record in log.records)
     assert log.messages == []
 
