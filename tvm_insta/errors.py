@@ -55,6 +55,10 @@ class TuneError(InstaError, ValueError):
     """A sweep cannot be made as asked."""
 
 
+class EmulatorError(InstaError):
+    """An emulator cannot be made here, or what it executes does what no machine allows."""
+
+
 class LogError(InstaError):
     """A folder of tuning records is damaged, in use, or of another kind."""
 
@@ -74,10 +78,6 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 def plain(text: str) -> str:
     """The text without what a terminal would obey: colours, titles, movements of the cursor."""
     return _CONTROLS.sub("", _ESCAPES.sub("", text))
-
-
-class EmulatorError(InstaError):
-    """An emulator cannot be made here, or what it executes does what no machine allows."""
 
 
 def one_line(error: BaseException | str, limit: int = 160) -> str:

@@ -63,13 +63,13 @@ STREAM_NS = 0.007
 more than products and sums for 2.4 MB that they read twice (7x7x512), and 15 us for 1 MiB twice
 (1x1, 7x7x1024); for 590 kB (14x14x256) nothing that shows."""
 
-STREAMED = 1 << 20
-"""Bytes of weights from which on they are streamed: by the figures of STREAM_NS, between 590 kB and
-1 MiB. A core with AMX has 2 MiB of second-level cache, which images and sums share."""
+HALF_CACHE = 1 << 20
+"""Bytes of weights that are half of the second-level cache of a core with AMX, 2 MiB, which images
+and sums share. Layers of up to as many keep them as bytes by default; layers of as many or more are
+counted as streaming them, by STREAM_NS. At 1 MiB itself both hold: at 7x7x1024, 1x1, they are
+counted to stream in 15 us, and to be expanded in 36.
 
-MOST_BYTES = 1 << 20
-"""Largest expanded weight of a layer that is kept as bytes by default: half of the second-level
-cache. Hand-written loops were as fast or faster with bytes up to 590 kB (63.8 us against 76.3 at
+Hand-written loops were as fast or faster with bytes up to 590 kB (63.8 us against 76.3 at
 14x14x256), and slower with 2.4 MB (99.0 against 82.2 at 7x7x512)."""
 
 
@@ -81,8 +81,8 @@ def geometry(layer: BinaryLayer) -> Geometry:
 
 
 def own_weights(layer: BinaryLayer) -> TileWeights:
-    """What a layer's weights are kept as by default, see `MOST_BYTES`."""
-    small = geometry(layer).weight_bytes <= MOST_BYTES
+    """What a layer's weights are kept as by default, see `HALF_CACHE`."""
+    small = geometry(layer).weight_bytes <= HALF_CACHE
     return TileWeights.BYTES if small else TileWeights.BITS
 
 
@@ -115,7 +115,7 @@ def tiles_us(layer: BinaryLayer, weights: TileWeights, image: TileImage = TileIm
 
 def streamed_ns(shape: Geometry) -> float:
     """Nanoseconds of weights that tiles load from behind the second-level cache."""
-    if shape.weight_bytes < STREAMED:
+    if shape.weight_bytes < HALF_CACHE:
         return 0.0
     rows = rows_of_group(shape)
     passes = shape.out_image[0] // rows * shape.steps_of(rows, own_vectors(shape))

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from tvm_insta.schedules.variants import FloatLayer, FloatVariant
 from tvm_insta.schedules.x86.amx_cost import (
+    HALF_CACHE,
     PRODUCT_NS,
     STREAM_NS,
-    STREAMED,
     SUM_NS,
     streamed_ns,
 )
@@ -122,7 +122,7 @@ def _codes(layer: FloatLayer) -> float:
 def _streamed(layer: FloatLayer, each: int) -> float:
     """Nanoseconds of weights, `each` bytes an output channel, that no cache holds: read once."""
     total = layer.out_channels * each
-    return total * STREAM_NS if total >= STREAMED else 0.0
+    return total * STREAM_NS if total >= HALF_CACHE else 0.0
 
 
 @dataclass(frozen=True)

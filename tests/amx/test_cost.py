@@ -61,6 +61,21 @@ def name(case):
     return f"{case.layer.image[0]}x{case.layer.channels}, {case.layer.kernel[0]}x"
 
 
+@pytest.mark.parametrize(
+    ("out", "weights", "streamed"), [(1008, BYTES, False), (1024, BYTES, True), (1040, BITS, True)]
+)
+def test_one_number_says_what_is_kept_as_bytes_and_what_streams(out, weights, streamed):
+    """At 1 MiB itself, a layer that was timed, both; and bytes are counted to be faster there."""
+    layer = square(7, 1024, out, 1)
+    shape = amx_cost.geometry(layer)
+    assert (own_weights(layer), amx_cost.streamed_ns(shape) > 0) == (weights, streamed)
+    if shape.weight_bytes == amx_cost.HALF_CACHE:
+        assert tiles_us(layer, BYTES) < tiles_us(layer, BITS)
+        assert amx_cost.streamed_ns(shape) == pytest.approx(15e3, rel=0.03)
+        gap = 1e3 * (tiles_us(layer, BITS) - tiles_us(layer, BYTES))
+        assert gap + amx_cost.streamed_ns(shape) == pytest.approx(36e3, rel=0.03)
+
+
 @pytest.mark.parametrize("case", [*OWN, *BY_HAND], ids=name)
 def test_the_chosen_form_is_within_5_percent_of_the_better_one(case):
     chosen = case.tiles if AmxTiles()(case.layer, EXPANDED) else case.popcount

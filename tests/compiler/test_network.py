@@ -11,7 +11,7 @@ import torch
 from tvm_insta import nn
 from tvm_insta.compiler.model_arguments import add_model_arguments, build_again, chosen_model
 from tvm_insta.compiler.model_arguments.arguments import factory_arguments, input_shape
-from tvm_insta.errors import ArtefactError, ModelError
+from tvm_insta.errors import ArtefactError, InstaError, ModelError
 
 FACTORY = """
 from torch import nn
@@ -274,3 +274,22 @@ def test_fields_of_any_type_are_one_error(source, value):
             assert len(str(error).splitlines()) == 1
         else:
             assert source is OWN  # a factory is never executed without the user's word
+
+
+@pytest.mark.parametrize("argv", [["a.onnx", "--onnx", "b.onnx"], ["a.onnx", "--onnx", "a.onnx"]])
+def test_two_onnx_files_are_refused(argv, capsys):
+    """The second was left out without a word."""
+    with pytest.raises(ModelError, match=rf"a\.onnx and --onnx {argv[-1]}, but one is the"):
+        chosen(*argv)
+    from tvm_insta import compile as command
+
+    assert command.main(argv) == 2
+    said = capsys.readouterr().err
+    assert "got two ONNX files, a.onnx and" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("argv", [[""], ["--onnx", ""]])
+def test_an_empty_name_is_not_taken_for_none(argv):
+    """A variable of the shell that is not set does not mean the network that is the default."""
+    with pytest.raises(InstaError, match=r"is no file: give the path of an \.onnx model"):
+        chosen(*argv)

@@ -6,8 +6,13 @@ import logging
 
 import pytest
 
+from tvm_insta.compile import parser
 from tvm_insta.compiler.option_checks import check_options
+from tvm_insta.compiler.options import CompileOptions
+from tvm_insta.schedules import able, back_end
 from tvm_insta.target import parse
+
+OPTIONS = ("stem", "storage", "binary", "amx_weights")
 
 
 @pytest.mark.parametrize(
@@ -30,3 +35,24 @@ def test_a_stem_that_may_not_pay_is_said_so(target, stem, doubted, caplog):
     assert bool(said) == doubted
     if doubted:
         assert said[0].startswith("--stem bf16 may be slower than fp32") and "vdpbf16ps" in said[0]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_doubt_names_an_option_of_the_command_line(option, monkeypatch, caplog):
+    target = parse("llvm")
+    monkeypatch.setattr(type(back_end(target.tvm)), "doubt", lambda *_: "it was not measured")
+    value = {"stem": "fp32", "storage": "fp32"}.get(option, "auto")
+    with caplog.at_level(logging.WARNING):
+        check_options(target, **{option: value})
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.split()[0] in parser().format_help().replace(",", " ").split()
+
+
+def test_storage_says_where_it_can_be_had():
+    """In Python and on the command line: every back end that can."""
+    python = CompileOptions.__doc__.split("storage:")[1].split("calibrate:")[0]
+    command = parser().format_help().split("--storage")[-1].split("--binary")[0]
+    titles = {kind.title for kind, _ in able("storage", "fp16")}
+    assert titles == {"aarch64", "x86-64", "CUDA"}
+    for text in (python, command):
+        assert all(title.removesuffix("-64") in text for title in titles), text

@@ -57,6 +57,7 @@ def test_close_to_pytorch_with_exact_bits(stem, runtime):
     calibrate = {"calibrate": "random"} if stem == "int8" else {}
     artefact = build(stem, runtime=runtime, **calibrate)
     layers = {layer.name: layer for layer in artefact.manifest.layers}
+    assert {layer.compute_dtype for layer in layers.values()} == {stem, ""}
     assert f"computed in {stem}" in layers["stem"].notes
     assert f"computed in {stem}" in layers["classifier"].notes
     x = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -161,3 +162,38 @@ def test_ranges_come_from_every_class(tmp_path):
 def test_nothing_of_it_in_a_plain_build():
     with pytest.raises(InstaError, match="must be one of fp32, bf16, int8"):
         tvm_insta.build(Stem().eval(), torch.zeros(1, 3, 8, 8), stem="fp16")
+
+
+class Product(nn.Module):
+    """A dense layer in another spelling, one of whose inputs has weights 50 times the others'."""
+
+    def __init__(self, spelling):
+        super().__init__()
+        self.spelling = spelling
+        generator = torch.Generator().manual_seed(5)
+        self.w = nn.Parameter(torch.randn(1024, 32, generator=generator))
+        self.b = nn.Parameter(torch.randn(32, generator=generator))
+        self.w.data[7] *= 50
+
+    def forward(self, x):
+        return self.spelling(self, x)
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [lambda m, x: torch.mm(x, m.w), lambda m, x: torch.addmm(m.b, x, m.w)],
+    ids=["mm", "addmm"],
+)
+@pytest.mark.parametrize("stem", FEATURE)
+def test_products_with_the_weight_as_they_stand(stem, spelling):
+    """Its scales are those of output channels: by others' a right artefact would be refused."""
+    if FEATURE[stem] not in parse("llvm").features:
+        pytest.skip(f"this CPU has no {FEATURE[stem]}")
+    calibrate = {"calibrate": "random"} if stem == "int8" else {}
+    module = Product(spelling).eval()
+    artefact = tvm_insta.build(module, torch.zeros(1, 1024), HERE, stem=stem, **calibrate)
+    (layer,) = artefact.manifest.layers
+    assert layer.compute_dtype == stem and f"computed in {stem}" in layer.notes
+    assert artefact.manifest.options["checked"] == "passed"  # on images of the calibration
+    x = torch.randn(3, 1024, generator=torch.Generator().manual_seed(1))
+    assert validate(artefact.load(), module, [x]).verdict == "valid"

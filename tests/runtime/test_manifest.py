@@ -77,6 +77,21 @@ REQUIRED = [
 ]
 
 
+def test_the_numbers_that_a_layer_computes_in(tmp_path):
+    """Manifests of before do not say it, and load."""
+    layer = manifests.Layer("fc", "dense", "float", (1, 8), 64, compute_dtype="bf16")
+    path = manifests.write(tmp_path, example(layers=(layer,)))
+    assert manifests.read(path).layers == (layer,)
+    data = json.loads(path.read_text())
+    data["layers"][0]["compute_dtype"] = "fp8"
+    path.write_text(json.dumps(sealed(data)))
+    with pytest.raises(ArtefactError, match="compute_dtype of layer fc is 'fp8'; allowed is one"):
+        manifests.read(path)
+    del data["layers"][0]["compute_dtype"]
+    path.write_text(json.dumps(sealed(data)))
+    assert manifests.read(path).layers[0].compute_dtype == ""
+
+
 @pytest.mark.parametrize("key", REQUIRED)
 def test_missing_key_is_named(tmp_path, key):
     path = manifests.write(tmp_path, example())

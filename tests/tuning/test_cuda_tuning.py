@@ -90,7 +90,7 @@ def test_every_candidate_is_executed_and_compared(task, runner):
         assert outcome.device == "modelled: A100 80 GB, sm_80"
     again = dict(runner.measure(task, chosen[:1], repeats=1))
     assert again[task.default] == outcomes[task.default]  # a count does not vary
-    (library,) = runner.workshop.build(task, [task.default])
+    (library,) = runner.builder.build(task, [task.default])
     (resources,) = read_resources(library)
     assert resources.arch == "sm_80" and resources.registers > 0
 
@@ -100,7 +100,7 @@ def test_a_candidate_with_other_bytes_fails(task, runner):
     from tvm_insta.tuning.runner import reference_path
 
     runner.prepare(task)
-    path = reference_path(runner.workshop, task)
+    path = reference_path(runner.builder, task)
     kept = path.read_text(encoding="utf-8")
     try:
         (first, *more) = json.loads(kept)

@@ -40,19 +40,19 @@ def task():
 
 def replaced(runner, monkeypatch, bad):
     """Let the runner find a C function in place of the kernel it built for some parameters."""
-    real = runner.workshop.build
+    real = runner.builder.build
 
     def build(task, candidates):
         built = real(task, candidates)
         for index, tiles in enumerate(candidates):
             if tiles in bad:
-                source = runner.workshop.folder / f"bad{uuid.uuid4().hex}.c"
+                source = runner.builder.folder / f"bad{uuid.uuid4().hex}.c"
                 source.write_text(f"int __tvm_ffi_kernel(void) {{ {bad[tiles]} return 0; }}\n")
                 find_linker(tiny.NATIVE).link_shared([source], source.with_suffix(".so"))
                 built[index] = source.with_suffix(".so")
         return built
 
-    monkeypatch.setattr(runner.workshop, "build", build)
+    monkeypatch.setattr(runner.builder, "build", build)
 
 
 def test_every_choice_is_right_and_timed(runner, task):
@@ -83,7 +83,7 @@ def test_a_crash_a_hang_and_a_wrong_result_are_failures_of_their_own(runner, tas
 def test_one_wrong_byte_is_a_wrong_result(runner, task):
     """Against the reference, not against a tolerance."""
     runner.prepare(task)
-    path = runner.workshop.folder / f"{task.key}-reference.json"
+    path = runner.builder.folder / f"{task.key}-reference.json"
     text = path.read_text()
     outputs = json.loads(text)
     first = "1" if outputs[0][0] != "1" else "2"
@@ -100,13 +100,13 @@ def test_a_builder_that_dies_costs_one_candidate(task):
     """Killed from outside, as LLVM would be by its own abort or for want of memory."""
     local = LocalRunner(tiny.NATIVE)
     try:
-        local.workshop.build(task, [task.default])  # the builders have started
-        workers = [w for w in local.workshop._all if w._process is not None]
+        local.builder.build(task, [task.default])  # the builders have started
+        workers = [w for w in local.builder._all if w._process is not None]
         for worker in workers:
             threading.Timer(0.0, worker._process.kill).start()
         time.sleep(0.5)
-        built = local.workshop.build(task, task.choices[:2])
-        again = local.workshop.build(task, task.choices[:2])
+        built = local.builder.build(task, task.choices[:2])
+        again = local.builder.build(task, task.choices[:2])
     finally:
         local.close()
     failed = [text for text in built if isinstance(text, str)]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 import tvm_ffi
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.tuning import tiny
 from tvm_insta.errors import LogError
@@ -16,7 +21,10 @@ from tvm_insta.schedules import SCHEDULE_VERSION, BackEnd, ConvTiles
 from tvm_insta.target import parse
 from tvm_insta.tuning import curate, lookup, meta, records
 from tvm_insta.tuning import log as logs_module
-from tvm_insta.tuning.log import RECORDS, TRIALS, WORKLOADS, TuningLog, locked
+from tvm_insta.tuning.log import RECORDS, TRIALS, WORKLOADS, TuningLog, locked, new_meta
+from tvm_insta.tuning.measure import WrongResultError, check
+from tvm_insta.tuning.runner import Outcome, refused
+from tvm_insta.tuning.state import TaskState
 from tvm_insta.tuning.workload import from_json, to_json
 
 BROKEN = 2  # trials that fail in the log below
@@ -33,7 +41,7 @@ def made(tmp_path_factory):
         if default or tiles.row_band != 3 or not left[0]:
             return False
         left[0] -= 1
-        return True
+        return "wrong" if left[0] else "crashed"
 
     tiny.sweep(logs, tiny.RecordedRunner(broken=broken), trials=30, search="random")
     return logs
@@ -80,6 +88,7 @@ def test_records_come_back(logs):
     log = TuningLog(tiny.folder(logs))
     assert sum(not record.final for record in log.records) == 30
     assert sum(record.failed for record in log.records) == BROKEN
+    assert sum(record.wrong for record in log.records) == 1
     assert all(record.tiles is not None for record in log.records)
     assert log.messages == []
 
@@ -192,7 +201,7 @@ def test_the_compiler_takes_the_best(logs):
     assert set(found.states.values()) == {lookup.TUNED}
     for name, tiles in found.parameters.items():
         (task,) = [task for task in tiny.tasks() if task.name == name]
-        best = lookup.best_record([r for r in log.records if r.key == task.key])
+        best = records.best_record([r for r in log.records if r.key == task.key])
         assert tiles == best.tiles and best.final
 
 
@@ -318,7 +327,7 @@ def test_prune_drops_what_is_no_choice_any_more(logs, monkeypatch):
     left = TuningLog(folder).records
     assert {record.tiles for record in left} <= kept
     for key, task in meta.read(folder).tasks.items():
-        best = lookup.best_record([record for record in left if record.key == key])
+        best = records.best_record([record for record in left if record.key == key])
         assert task.best.median == best.median <= task.default.median
         assert ConvTiles(**task.default.parameters) in [r.tiles for r in left if r.key == key]
     assert list(curate.check(folder)) == []
@@ -422,9 +431,9 @@ def test_a_trial_that_is_not_in_the_record_table_does_not_count(tmp_path, monkey
     assert len({str(r.parameters) for r in log.records if not r.final}) == 8
 
 
-def record(width, seconds, final=False):
+def record(width, seconds, final=False, wrong=False):
     figures = (seconds,) * 3 if seconds else ()
-    return records.Record("1", {"width_tile": width}, figures, SCHEDULE_VERSION, final, {})
+    return records.Record("1", {"width_tile": width}, figures, SCHEDULE_VERSION, final, {}, wrong)
 
 
 @pytest.mark.parametrize(
@@ -436,17 +445,82 @@ def record(width, seconds, final=False):
         ([record(2, 1e-6), record(1, 2e-6), record(1, 2e-6, True)], 1),
         ([record(1, 1e-6, True), record(2, 2e-6, True), record(1, 3e-6, True)], 2),
         # Wrong once is wrong: before, after, and where the comparison had no other survivor.
-        ([record(1, None), record(2, 2e-6, True), record(1, 1e-6, True)], 2),
-        ([record(1, 1e-6), record(2, 2e-6), record(1, None, True)], 2),
+        ([record(1, None, wrong=True), record(2, 2e-6, True), record(1, 1e-6, True)], 2),
+        ([record(1, 1e-6), record(2, 2e-6), record(1, None, True, True)], 2),
+        ([record(1, 1e-6), record(2, 2e-6), record(1, None, True, True), record(1, 1e-6)], 2),
+        # Any other failure undoes what was measured before, and no more.
+        ([record(1, None), record(2, 2e-6), record(1, 1e-6)], 1),
+        ([record(1, 1e-6), record(2, 2e-6), record(1, None)], 2),
+        ([record(1, 1e-6, True), record(2, 2e-6), record(1, None)], 2),
+        ([record(1, 1e-6, True), record(1, None), record(1, 4e-6), record(2, 2e-6, True)], 2),
     ],
 )
 def test_the_record_that_counts(found, best):
-    assert lookup.best_record(found).parameters == {"width_tile": best}
+    assert records.best_record(found).parameters == {"width_tile": best}
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2),  # which choice
+            st.sampled_from(["ok", "ok", "failed", "wrong"]),
+            st.integers(1, 9),  # microseconds
+            st.booleans(),  # of the final comparison
+        ),
+        max_size=9,
+    ),
+    st.integers(1, 3),
+)
+def test_report_compiler_and_pruned_log_agree(found, keep):
+    """What a sweep reports of any log is what the compiler takes, before pruning and after."""
+    (task,) = tiny.tasks()[:1]
+    choices = [task.default, *(t for t in task.choices if t != task.default)][:3]
+    with tempfile.TemporaryDirectory() as made:
+        at = tiny.folder(Path(made))
+        with locked(at):
+            log = TuningLog(at, repair=True)
+            for which, what, micros, final in found:
+                failed = Outcome(error=what, wrong=what == "wrong")
+                outcome = Outcome((micros * 1e-6,)) if what == "ok" else failed
+                log.append(task, tiny.NATIVE, choices[which], outcome, final=final)
+            state = TaskState(
+                task, log.of(task, tiny.NATIVE), {}, seed=0, search="random", batch=4, peak=None
+            )
+            about = new_meta(tiny.NATIVE, "recorded", "seconds", 1, "cpu", "tvm")
+            meta.write(at, dataclasses.replace(about, tasks={task.key: state.describe()}))
+
+        def taken():
+            looked = lookup.look_up(tiny.network(), tiny.NATIVE, Path(made))
+            tiles = looked.parameters.get(task.name)
+            return None if tiles is None else (tiles, looked.medians[task.name])
+
+        best = state.describe().best
+        assert taken() == state.best
+        assert (best and (records.to_tiles(best.parameters), best.median)) == state.best
+        curate.prune(at, keep)
+        assert taken() == state.best
+
+
+def test_a_wrong_result_is_told_from_other_failures(made):
+    """The note is in the table, not only in the lines for people."""
+    (task,) = tiny.tasks()[:1]
+    for wrong in (False, True):
+        line = records.to_json(
+            0, task.default, task.choices, (), tiny.NATIVE, [], final=True, wrong=wrong
+        )
+        read = records.from_json(line, [task.key])
+        assert (read.failed, read.wrong, read.final) == (True, wrong, True)
+        assert read.tiles == task.default
+    assert refused({"error": "e", "kind": "WrongResultError"}).wrong
+    assert not refused({"error": "e", "kind": "TuneError"}).wrong
+    with pytest.raises(WrongResultError, match="wrong result: 1 of 2 bytes"):
+        check([b"ab"], [b"aa"])
 
 
 def test_no_record_counts_where_all_failed():
-    assert lookup.best_record([record(1, None), record(1, None, True)]) is None
-    assert lookup.best_record([]) is None
+    assert records.best_record([record(1, None), record(1, None, True)]) is None
+    assert records.best_record([]) is None
 
 
 def test_parameters_of_another_version_are_no_tiles():

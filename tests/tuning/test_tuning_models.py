@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import inspect
+import re
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,14 +20,18 @@ from tvm_insta.errors import TuneError
 from tvm_insta.passes.context import Context
 from tvm_insta.passes.pipeline import run_pipeline
 from tvm_insta.target import parse
-from tvm_insta.tuning import llvm_mca, lookup
+from tvm_insta.tuning import llvm_mca, lookup, runners
 from tvm_insta.tuning.assembly import hot_loop
 from tvm_insta.tuning.icount import IcountRunner
 from tvm_insta.tuning.mca import McaRunner
+from tvm_insta.tuning.model import ModelRunner
 from tvm_insta.tuning.options import SweepOptions
+from tvm_insta.tuning.rpc import RpcRunner
+from tvm_insta.tuning.runner import LocalRunner
 from tvm_insta.tuning.runners import RUNNERS
 
 A72 = parse("rpi4")
+KINDS = (LocalRunner, RpcRunner, IcountRunner, McaRunner, ModelRunner)
 needs_mca = pytest.mark.skipif(llvm_mca.find() is None, reason="no llvm-mca")
 needs_qemu = pytest.mark.skipif(
     not all(map(shutil.which, ("qemu-aarch64", "aarch64-linux-gnu-gcc"))),
@@ -42,6 +50,53 @@ def counter():
     runner = IcountRunner(A72, run_timeout=20.0)
     yield runner
     runner.close()
+
+
+@pytest.fixture
+def scripted(tmp_path):
+    """An icount runner whose emulator is a shell script, in a folder of its own."""
+
+    def make(script):
+        emulator = tmp_path / "emulator"
+        # -plugin PLUGIN,out=COUNT PROGRAM CALLS INPUT OUT
+        emulator.write_text(f"#!/bin/sh\ncount=${{2#*,out=}}; out=$6\n{script}\n")
+        emulator.chmod(0o755)
+        runner = object.__new__(IcountRunner)
+        runner.cpu, runner._timeout, runner._plugin = "script", 20.0, tmp_path / "plugin.so"
+        runner._command = [str(emulator)]
+        runner.builder = SimpleNamespace(folder=tmp_path)
+        runner._references = {"key": [b"ok"]}
+        return runner
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("exit 0", r"exit code 0, but x\.1\.count cannot be read \(No such file"),
+        ("echo 7 > $count", r"exit code 0, but x\.1\.out cannot be read \(No such file"),
+        ("printf ok > $out; : > $count", r"exit code 0, but x\.1\.count holds no count"),
+        ("printf ok > $out; echo no > $count", "holds no count"),
+        ("rm $0; kill $$", "exit code -15"),
+        ("printf no > $out; echo 7 > $count", "wrong result"),
+    ],
+)
+def test_whatever_a_program_leaves_is_a_failed_candidate(scripted, tmp_path, script, said):
+    """No error goes past the runner; what an earlier run left does not count for a later one."""
+    runner, task = scripted(script), SimpleNamespace(key="key")
+    for name, text in (("x.1.count", "5"), ("x.1.out", "ok")):
+        (tmp_path / name).write_text(text)
+    outcome = runner._measure(task, tmp_path / "x.exe")
+    assert re.match(f"run: .*{said}", outcome.error)
+    assert outcome.wrong == (said == "wrong result")
+
+
+def test_an_emulator_that_is_gone_is_a_failed_candidate(scripted, tmp_path):
+    runner = scripted("exit 0")
+    (tmp_path / "emulator").unlink()
+    outcome = runner._measure(SimpleNamespace(key="key"), tmp_path / "x.exe")
+    assert "cannot be started (No such file" in outcome.error
 
 
 @pytest.mark.qemu
@@ -66,7 +121,7 @@ def test_a_wrong_result_and_a_foreign_instruction_are_failures(counter, monkeypa
     task = tiny.tasks(A72)[0]
     counter.prepare(task)
     wrong, foreign, good = task.choices[:3]
-    real = counter.workshop.build
+    real = counter.builder.build
     bodies = {wrong: "", foreign: '__asm__ volatile(".inst 0x4e829420");'}
 
     def build(task, candidates):
@@ -76,7 +131,7 @@ def test_a_wrong_result_and_a_foreign_instruction_are_failures(counter, monkeypa
         built = real(task, candidates)
         for index, tiles in enumerate(candidates):
             if tiles in bodies:
-                folder = counter.workshop.folder / f"bad{index}"
+                folder = counter.builder.folder / f"bad{index}"
                 folder.mkdir()
                 (folder / "arguments.h").write_text(_arguments(task.mod, ()))
                 source = folder / "kernel.c"
@@ -87,7 +142,7 @@ def test_a_wrong_result_and_a_foreign_instruction_are_failures(counter, monkeypa
                 )
         return built
 
-    monkeypatch.setattr(counter.workshop, "build", build)
+    monkeypatch.setattr(counter.builder, "build", build)
     found = dict(counter.measure(task, [wrong, foreign, good], 1))
     assert "wrong result" in found[wrong].error
     assert "exit code -4" in found[foreign].error  # SIGILL
@@ -162,13 +217,13 @@ def test_a_schedule_that_is_wrong_is_not_modelled(monkeypatch):
     try:
         task = tiny.tasks(A72)[0]
         runner.prepare(task)
-        real = runner._check.workshop.build
+        real = runner._check.builder.build
         monkeypatch.setattr(
-            runner._check.workshop, "build", lambda task, tiles: ["build: broken"] * len(tiles)
+            runner._check.builder, "build", lambda task, tiles: ["build: broken"] * len(tiles)
         )
         ((_, outcome),) = runner.measure(task, [task.default], 5)
         assert outcome.error == "build: broken"
-        monkeypatch.setattr(runner._check.workshop, "build", real)
+        monkeypatch.setattr(runner._check.builder, "build", real)
         ((_, outcome),) = runner.measure(task, [task.default], 5)
         assert not outcome.error
     finally:
@@ -228,3 +283,35 @@ def test_the_hot_loop_of_a_float_kernel_counts_lanes():
 def test_assembly_without_such_a_loop_is_an_error():
     with pytest.raises(TuneError, match="no loop with vector multiply-accumulates"):
         hot_loop(ARM, "insta_bconv")
+
+
+@pytest.mark.parametrize("name", RUNNERS)
+@pytest.mark.parametrize(("words", "seconds"), [([], None), (["--run-timeout", "7"], 7.0)])
+def test_each_runner_has_a_time_limit_of_its_own(monkeypatch, name, words, seconds):
+    """The command line gave all of them 30 s; the emulation that `model` needs takes longer."""
+    asked = {}
+
+    def stop(*_, **limits):
+        asked.update(limits)
+        raise TuneError("stop")
+
+    for kind in ("LocalRunner", "IcountRunner", "McaRunner", "ModelRunner", "RpcRunner"):
+        monkeypatch.setattr(runners, kind, stop)
+    target = parse("cuda -arch=sm_90" if name == "model" else "native")
+
+    def make(module, examples, options, bar, max_batch):
+        return runners.make_runner(name, target, options.runners)
+
+    monkeypatch.setattr(tuner, "tune", make)
+    key = ["--key", "k"] if name == "rpc" else []
+    argv = ["--model", "resnet20", "--target", target.text, "--runner", name, *key, *words]
+    args = argparse.ArgumentParser()
+    tune.add_arguments(args)
+    with pytest.raises(TuneError, match="stop"):
+        tune.run_tune(args.parse_args(argv))
+    assert asked.get("run_timeout") == seconds
+
+
+def test_the_models_limit_is_longer():
+    limits = [inspect.signature(kind).parameters["run_timeout"].default for kind in KINDS]
+    assert limits == [30.0, 30.0, 30.0, 30.0, 120.0]

@@ -92,7 +92,7 @@ def test_candidates_are_checked_with_numbers(stem, runner):
         pytest.skip(f"the processor has none of {', '.join(NEEDS[stem])}")
     task = stem_task(stem, tiny.NATIVE)
     runner.prepare(task)
-    text = reference_path(runner.workshop, task).read_text(encoding="utf-8")
+    text = reference_path(runner.builder, task).read_text(encoding="utf-8")
     some = [task.choices[0], task.choices[len(task.choices) // 2], task.choices[-1]]
     found = dict(runner.measure(task, some, 1))
     assert [found[tiles].error for tiles in some] == [""] * 3

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -105,6 +106,72 @@ def test_a_tracker_that_is_not_there_is_named():
 def test_a_key_that_nobody_has_is_named(farm):
     with pytest.raises(TuneError, match="no device with key 'nobody' is registered"):
         RpcRunner(tiny.NATIVE, farm[0], "nobody")
+
+
+class Remote:
+    """A lent device's session, which fails where it is told to."""
+
+    def __init__(self, broken):
+        self.broken, self.files, self.called = broken, set(), []
+
+    def upload(self, path):
+        self._do("upload", self.files.add, Path(path).name)
+
+    def remove(self, name):
+        self._do("remove", self.files.discard, name)
+
+    def load_module(self, name):
+        return f"module {name}"
+
+    def cpu(self, number):
+        return f"cpu {number}"
+
+    def _do(self, what, act, name):
+        self.called.append(what)
+        if what in self.broken and self.broken[what] == "before":
+            raise OSError("connection lost")
+        act(name)
+        if what in self.broken:
+            raise RuntimeError(f"{what}: connection lost")
+
+
+@pytest.fixture
+def lent(monkeypatch):
+    from tvm_insta.tuning import remote
+
+    def lend(broken):
+        device = Remote(broken)
+        tracker = SimpleNamespace(lend=lambda *_: (device, "there:1"))
+        monkeypatch.setattr(remote, "connect", lambda _: tracker)
+        return device, remote.session("t:1", KEY, Path("folder/lib.so"), 1.0, 1.0)
+
+    return lend
+
+
+def test_a_session_removes_what_it_uploaded(lent):
+    device, session = lent({})
+    with session as (module, cpu, where):
+        assert (module, cpu, where) == ("module lib.so", "cpu 0", "there:1")
+        assert device.files == {"lib.so"}
+    assert not device.files
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_failed_upload_is_removed_too(lent, when):
+    """The file may be there, or a part of it."""
+    device, session = lent({"upload": when})
+    with pytest.raises((OSError, RuntimeError), match="connection lost"), session:
+        raise AssertionError("entered")
+    assert device.called == ["upload", "remove"] and not device.files
+
+
+def test_what_failed_is_told_where_nothing_can_be_removed(lent):
+    _, session = lent({"remove": "before"})
+    with pytest.raises(TuneError, match="wrong result"), session:
+        raise TuneError("wrong result")
+    _, session = lent({"remove": "before"})
+    with session as (module, _, _):  # measured: that the device went afterwards changes nothing
+        assert module
 
 
 def test_the_key_is_needed():

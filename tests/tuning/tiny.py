@@ -88,8 +88,8 @@ class RecordedRunner:
                 if self.stop_after is not None and len(self.measured) >= self.stop_after:
                     raise KeyboardInterrupt
                 self.measured.append((task.key, tiles))
-            if self.broken(tiles):
-                yield tiles, Outcome(error="run: it broke", device="table")
+            if why := self.broken(tiles):
+                yield tiles, Outcome(error="run: it broke", device="table", wrong=why == "wrong")
             else:
                 yield tiles, Outcome((cost(tiles),) * repeats, "table")
 

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tvm_insta.cli import artefact
 from tvm_insta.errors import InputError
+from tvm_insta.files import replacing
 from tvm_insta.runtime import cpu, devices, preprocess_option
 from tvm_insta.runtime import manifest as manifests
 from tvm_insta.runtime.classify import classify
 from tvm_insta.runtime.image_folder import ImageSet, image_set
-from tvm_insta.runtime.preprocess import Preprocessing, for_input, load_images
+from tvm_insta.runtime.module import Module
+from tvm_insta.runtime.preprocess import Preprocessing, for_input, image_batches
+
+_AT_ONCE = 256
+"""Images in memory, where an artefact takes as many."""
 
 
 def add_arguments(result: argparse.ArgumentParser) -> None:
@@ -63,38 +71,88 @@ def run_run(args: argparse.Namespace) -> int:
     images = image_set(args.images)
     for note in images.notes:
         print(note)
-    dtype = manifest.inputs[0].dtype
-    batch = load_images(images.files, _preprocessing(args, manifest), dtype)
+    info, given = manifest.inputs[0], manifest.outputs[0].shape[1:]
+    batches = image_batches(
+        images.files,
+        _preprocessing(args, manifest),
+        info.dtype,
+        min(manifest.max_batch, _AT_ONCE),
+    )
+    runs = module if len(given) == 1 else None
+    found = _Found(_names(manifest), args.top or 1)
+    with _dump(args.dump_input) as write:
+        for batch in batches:
+            write(batch)
+            if runs is not None:
+                found.take(runs, batch)
     if args.dump_input is not None:
-        args.dump_input.write_bytes(batch.tobytes())
-        print(f"wrote {args.dump_input}: {list(batch.shape)} {dtype}")
+        print(f"wrote {args.dump_input}: {[len(images.files), *info.shape[1:]]} {info.dtype}")
     if module is None:
         print(f"compiled for {manifest.machine}: not run on this machine")
         return 0
-    started = time.perf_counter()
-    logits = classify(module, batch)
-    seconds = time.perf_counter() - started
-    if logits.ndim != 2:
+    if runs is None:
         raise InputError(
-            f"the network gives {list(logits.shape[1:])} numbers for an image, which are no "
+            f"the network gives {list(given)} numbers for an image, which are no "
             "classes: call the artefact from Python"
         )
-    order = np.argsort(-logits, axis=1, kind="stable")
-    names = manifest.classes or ()
-    if len(names) != logits.shape[1]:
-        names = tuple(map(str, range(logits.shape[1])))
     if not args.quiet:
-        for file, row, best in zip(images.files, logits, order, strict=True):
-            shown = ", ".join(f"{names[k]} ({row[k]:.3f})" for k in best[: args.top or 1])
-            print(f"{file}: {shown}")
-    for line in _accuracy(images, [names[best[0]] for best in order], names):
+        for file, line in zip(images.files, found.lines, strict=True):
+            print(f"{file}: {line}")
+    for line in _accuracy(images, found.best, found.names):
         print(line)
     count = len(images.files)
     if module.device is devices.Device.EMULATED:
         print(f"{count} images on the emulated device, which has no time")
         return 0
-    print(f"{count} images in {1e3 * seconds:.1f} ms ({1e3 * seconds / count:.3f} ms each)")
+    took = 1e3 * found.seconds
+    print(f"{count} images in {took:.1f} ms ({took / count:.3f} ms each)")
     return 0
+
+
+class _Found:
+    """The classes of the images so far, without the images.
+
+    Attributes:
+        lines: of each image the likeliest classes and their logits.
+        best: of each image the likeliest class.
+        seconds: that the network ran.
+    """
+
+    def __init__(self, names: Sequence[str], top: int) -> None:
+        self.names, self._top = names, top
+        self.lines: list[str] = []
+        self.best: list[str] = []
+        self.seconds = 0.0
+
+    def take(self, module: Module, batch: npt.NDArray[Any]) -> None:
+        """Classify a batch."""
+        started = time.perf_counter()
+        logits = classify(module, batch)
+        self.seconds += time.perf_counter() - started
+        for row, best in zip(logits, np.argsort(-logits, axis=1, kind="stable"), strict=True):
+            shown = [f"{self.names[k]} ({row[k]:.3f})" for k in best[: self._top]]
+            self.lines.append(", ".join(shown))
+            self.best.append(self.names[best[0]])
+
+
+def _names(manifest: manifests.Manifest) -> tuple[str, ...]:
+    """Those of the classes, or their numbers."""
+    size, names = manifest.outputs[0].shape[-1], manifest.classes or ()
+    count = size if isinstance(size, int) else 0
+    return names if len(names) == count else tuple(map(str, range(count)))
+
+
+@contextmanager
+def _dump(path: Path | None) -> Iterator[Callable[[npt.NDArray[Any]], object]]:
+    """What writes one batch after the other into a file, which appears when all are there."""
+    if path is None:
+        yield lambda batch: None
+    elif path.exists() and not path.is_file():  # a pipe, a device
+        with path.open("wb") as stream:
+            yield lambda batch: stream.write(batch.tobytes())
+    else:
+        with replacing(path.resolve()) as stream:
+            yield lambda batch: stream.write(batch.tobytes())
 
 
 def _preprocessing(args: argparse.Namespace, manifest: manifests.Manifest) -> Preprocessing:
@@ -112,15 +170,15 @@ def _preprocessing(args: argparse.Namespace, manifest: manifests.Manifest) -> Pr
 
 def _accuracy(images: ImageSet, found: Sequence[str], names: Sequence[str]) -> Iterator[str]:
     """The share of right classes, of the images in folders that are named like classes."""
-    folders = sorted({label for label in images.labels if label is not None})
-    unknown = [label for label in folders if label not in names]
+    folders, known = {label for label in images.labels if label is not None}, set(names)
+    unknown = sorted(folders - known)
     if unknown:
         more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
         yield (
             f"{', '.join(unknown[:3])}{more} are no classes of this network, which are called "
             f"{names[0]} to {names[-1]}: images in these folders are not counted as right or wrong"
         )
-    pairs = [(a, b) for a, b in zip(found, images.labels, strict=True) if b in names]
+    pairs = [(a, b) for a, b in zip(found, images.labels, strict=True) if b in known]
     if pairs:
         right = sum(guess == label for guess, label in pairs)
         share = 100 * right / len(pairs)

@@ -41,7 +41,11 @@ def add_arguments(result: argparse.ArgumentParser) -> None:
         help="weights of binary layers in AMX tiles, as compile has",
     )
     result.add_argument("--trials", type=int, help="trials of all layers together")
-    result.add_argument("--minutes", type=float, help="time limit of this run")
+    result.add_argument(
+        "--minutes",
+        type=float,
+        help="time limit of this run's trials; the final comparison comes on top",
+    )
     result.add_argument("--layer", metavar="PATTERN", help='only layers like "stage1.*"')
     result.add_argument("--resume", action="store_true", help="go on with what the log holds")
     result.add_argument("--runner", choices=tuple(UNITS), default="local", help="what measures")
@@ -65,7 +69,7 @@ def add_arguments(result: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--key", help="under which they are registered (rpc)")
     group.add_argument("--build-timeout", type=float, default=60.0, help="seconds")
-    group.add_argument("--run-timeout", type=float, default=30.0, help="seconds")
+    group.add_argument("--run-timeout", type=float, help="seconds (default: 30; model: 120)")
 
 
 def run_tune(args: argparse.Namespace) -> int:

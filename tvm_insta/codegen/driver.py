@@ -16,6 +16,7 @@ from tvm_insta.codegen import calls, cpu_check
 from tvm_insta.codegen import profile as timers
 from tvm_insta.codegen.plan import ALIGNMENT, Plan
 from tvm_insta.codegen.program import CodegenError, Program, TensorSpec
+from tvm_insta.runtime.manifest_checks import MOST_LETTERS, NAME_RULE, is_name
 
 _C_TYPES = {
     "float32": "float",
@@ -79,11 +80,10 @@ def write_driver(
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that cannot prefix C functions."""
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-        raise CodegenError(
-            f"the name {name!r} cannot prefix C functions; use a letter, then letters, digits and _"
-        )
+    """Refuse a name that cannot prefix C functions, or that no manifest may have."""
+    if not is_name(name):
+        shown = repr(name) if len(name) <= MOST_LETTERS else f"{name[:16]!r}... ({len(name)} long)"
+        raise CodegenError(f"the name {shown} cannot prefix C functions; use {NAME_RULE}")
 
 
 def public_symbols(name: str, *, profile: bool = False) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import tempfile
 import time
 import weakref
@@ -59,11 +60,10 @@ class Artefact:
         report: what became of each layer, and why.
     """
 
-    def __init__(self, path: Path, report: Report, keep: object = None) -> None:
+    def __init__(self, path: Path, report: Report) -> None:
         self.path = path
         self.report = report
         self._module: runtime.Module | None = None
-        self._keep = keep
 
     @property
     def manifest(self) -> manifests.Manifest:
@@ -134,11 +134,6 @@ def build(
     except TypeError as error:
         names = ", ".join(field.name for field in dataclasses.fields(CompileOptions))
         raise InstaError(f"got an unknown option ({error}); the options are {names}") from error
-    folder = Path(out_dir) if out_dir is not None else None
-    keep = None
-    if folder is None:
-        temporary = tempfile.TemporaryDirectory(prefix="tvm_insta-", ignore_cleanup_errors=True)
-        folder, keep = Path(temporary.name), temporary
     known = dict(preprocessing or {})
     classes = known.pop("classes", None)
     source = Source(
@@ -146,10 +141,15 @@ def build(
         known or None,
         tuple(classes) if classes else None,
     )
-    artefact = compile_module(module, example_inputs, chosen, folder, source=source)
-    artefact._keep = keep
-    if keep is not None:
-        weakref.finalize(artefact, keep.cleanup)
+    if out_dir is not None:
+        return compile_module(module, example_inputs, chosen, Path(out_dir), source=source)
+    folder = Path(tempfile.mkdtemp(prefix="tvm_insta-"))
+    try:
+        artefact = compile_module(module, example_inputs, chosen, folder, source=source)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    weakref.finalize(artefact, shutil.rmtree, folder, ignore_errors=True)
     return artefact
 
 

@@ -18,6 +18,7 @@ from tvm_insta.codegen.plain_c import CForm
 from tvm_insta.codegen.program import Program
 from tvm_insta.codegen.relax_vm import VmForm
 from tvm_insta.compiler.options import CompileOptions
+from tvm_insta.passes import report
 from tvm_insta.passes.labels import PACKS
 from tvm_insta.passes.pipeline import Compiled
 from tvm_insta.runtime import manifest as manifests
@@ -161,7 +162,13 @@ def _layers(compiled: Compiled, program: Program) -> tuple[manifests.Layer, ...]
             weight_bits=layer.source.weight_bits,
             planes=layer.source.planes,
             notes=layer.notes,
+            compute_dtype=_compute_dtype(layer),
             calls=tuple(calls.get(layer.name, ())),
         )
         for layer in compiled.report.layers
     )
+
+
+def _compute_dtype(layer: report.Layer) -> str:
+    """Of what is float in a layer, "" for a binary layer of which nothing is in narrow numbers."""
+    return layer.compute_dtype if layer.kind == "float" or layer.compute_dtype != "fp32" else ""

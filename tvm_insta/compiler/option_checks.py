@@ -45,7 +45,7 @@ def check_options(target: InstaTarget, **options: str) -> None:
         if doubt:
             _log.warning(
                 "--%s %s may be slower than %s: %s; compare them with bench",
-                option,
+                option.replace("_", "-"),
                 value,
                 _ANYWHERE[option],
                 doubt,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tvm_insta.errors import InstaError
+from tvm_insta.runtime.manifest_checks import MOST
 
 RUNTIMES = ("vm", "c")
 INPUTS = ("float32", "uint8")
@@ -30,15 +31,16 @@ class CompileOptions:
             shape and layout; the network normalises them as its preprocessing says).
         stem: numbers in which the stem and the other float layers compute: "fp32" (the reference),
             "bf16" (AVX-512 BF16) or "int8" (x86 with VNNI, aarch64 with dotprod).
-        storage: how images lie in memory between kernels: "fp32", or "fp16" (aarch64, and x86 with
-            F16C), which halves them and rounds what is stored; kernels compute in float32.
+        storage: how images lie in memory between kernels: "fp32", or "fp16" (aarch64, x86 with
+            F16C, CUDA), which halves them and rounds what is stored; kernels compute in float32.
         calibrate: for "int8", a folder of sample images, or "random".
         binary: how binary convolutions compute: "popcount", "amx" (as products of bytes wherever
             AMX tiles can, else by popcount), or "auto" (the one that should be faster, layer by
             layer). The integers are the same.
         amx_weights: what AMX tiles take as the weights of a binary layer: "bits", expanded by every
             task, "bytes", which take eight times the memory, in the artefact too, or "auto" (bytes
-            where they fit the second-level cache beside the rest). The integers are the same.
+            for layers of up to 1 MiB of them, half of the second-level cache). The integers are the
+            same.
         sign_of_zero: "exact" (torch.sign(0) is 0: activations whose sign may be 0 take two bits),
             or "+1" (one bit; validate counts the activations that it changes).
         max_batch: largest batch one call may have.
@@ -104,7 +106,7 @@ class CompileOptions:
         if self.amx_weights not in AMX_WEIGHTS:
             raise InstaError(
                 f"got amx_weights {self.amx_weights!r}, but it must be one of "
-                f"{', '.join(AMX_WEIGHTS)}: auto takes bytes where a layer's fit the cache"
+                f"{', '.join(AMX_WEIGHTS)}: auto takes bytes for layers of up to 1 MiB"
             )
         if self.sign_of_zero not in SIGN_OF_ZERO:
             raise InstaError(
@@ -129,8 +131,10 @@ class CompileOptions:
                 f"got allow_float {', '.join(self.allow_float)}, but every layer may stay float: "
                 "give require_binary, too, or leave it away"
             )
-        if self.max_batch < 1:
-            raise InstaError(f"got max_batch {self.max_batch}, but it must be at least 1")
+        if not 1 <= self.max_batch <= MOST:
+            raise InstaError(
+                f"got max_batch {self.max_batch}, but it must be at least 1 and at most {MOST}"
+            )
 
     def _take_text(self) -> None:
         """Folders may be given as text, and layers as on the command line, with commas."""

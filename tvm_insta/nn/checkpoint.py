@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 from torch import nn
 
 from tvm_insta.errors import ModelError
+from tvm_insta.files import replacing
 from tvm_insta.nn.blocks import BinaryNetwork
 from tvm_insta.nn.options import ModelOptions
 from tvm_insta.nn.packed import PACKED_KEY, pack, unpack
@@ -198,14 +198,12 @@ def save_checkpoint(
             )
         tensors, text[PACKED_KEY] = pack(model)
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".checkpoint-") as folder:
-            partial = Path(folder) / path.name
+        with replacing(path) as file:
             if path.suffix == ".safetensors":
                 # Not save_file: that makes a file only its owner may read, whatever the umask.
-                partial.write_bytes(to_safetensors(tensors, text))
+                file.write(to_safetensors(tensors, text))
             else:
-                torch.save({"state_dict": tensors, "metadata": text}, partial)
-            partial.replace(path)
+                torch.save({"state_dict": tensors, "metadata": text}, file)
     except OSError as error:
         raise ModelError(
             f"checkpoint {path} cannot be written ({error}); name a file in a writable folder"

@@ -52,11 +52,6 @@ class Counts:
     float_parameters: int
     layers: tuple[LayerCount, ...]
 
-    @property
-    def packed_bytes(self) -> int:
-        """Bytes of the parameters at 1 bit and at 4 bytes each."""
-        return -(-self.binary_parameters // 8) + 4 * self.float_parameters
-
 
 def count(model: nn.Module, shape: Sequence[int] | None = None) -> Counts:
     """Count a network's work and parameters; nothing is computed and the model is not changed.

@@ -75,6 +75,7 @@ class _NarrowFloats(DenseAsImages):
         variant = FloatVariant.VECTORS if self.choice is None else self.choice(layer)
         for entry in entries:
             if variant is not FloatVariant.FLOAT32:
+                entry.compute_dtype = self.context.float_dtype
                 entry.add_note(f"computed in {self.context.float_dtype}")
             if self.choice is not None:
                 entry.add_note(self.choice.note(layer))

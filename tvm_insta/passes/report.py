@@ -21,12 +21,14 @@ class Layer:
         notes: what a reader should know of how it is computed.
         together: names of all layers that one kernel computes, where it is more than this one.
         shape: of a binary layer that could be popcounts or AMX tiles, set by lowering.
+        compute_dtype: of a float layer, the numbers it computes in: "fp32", "bf16" or "int8".
     """
 
     source: SourceLayer
     notes: tuple[str, ...] = ()
     together: tuple[str, ...] = ()
     shape: BinaryLayer | None = None
+    compute_dtype: str = "fp32"
 
     def add_note(self, note: str) -> None:
         """Add a note, once."""

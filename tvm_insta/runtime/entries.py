@@ -56,6 +56,9 @@ class Layer:
     """Bits of a weight of a binary layer; ternary weights have 2."""
     planes: int = 0
     """Kernels of +-1 weights that compute a binary layer."""
+    compute_dtype: str = ""
+    """Of a float layer the numbers it computes in: `fp32`, `bf16` or `int8`; what it may differ by
+    hangs on them. Empty for a binary layer, and in artefacts of versions before this entry."""
 
     @property
     def schedule(self) -> Schedule | None:

@@ -11,12 +11,12 @@ import dataclasses
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tvm_insta.errors import ArtefactError, InputError, one_line
+from tvm_insta.files import write_atomically
 from tvm_insta.runtime.entries import (
     SCHEMA,
     Binarisation,
@@ -29,6 +29,7 @@ from tvm_insta.runtime.entries import (
     Site,
     TensorInfo,
 )
+from tvm_insta.runtime.manifest_checks import is_file_name
 from tvm_insta.runtime.regular_file import digest, open_regular, read_regular
 from tvm_insta.runtime.schema import SchemaError, from_json
 
@@ -47,6 +48,7 @@ __all__ = [
     "TensorInfo",
     "check_files",
     "describe_files",
+    "listed_files",
     "read",
     "sealed",
     "write",
@@ -106,18 +108,9 @@ def write(folder: Path, manifest: Manifest) -> Path:
     # As a reader sees it: tuples are lists, and every key is text.
     data = json.loads(_text(dataclasses.asdict(manifest), indent=1))
     text = _text(sealed(data), indent=1) + "\n"
-    handle, temporary = -1, ""
     try:
-        handle, temporary = tempfile.mkstemp(prefix=".model-", suffix=".json", dir=folder)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp's files are private; an artefact is not
-        Path(temporary).replace(path)
+        write_atomically(path, text.encode("utf-8"))
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
         raise ArtefactError(
             f"cannot write {path} ({error.strerror}); free space or name another output folder"
         ) from error
@@ -149,6 +142,22 @@ def read(path: Path) -> Manifest:
         raise ArtefactError(
             f"{path}: {one_line(error, 400)}; the artefact is damaged: compile it again"
         ) from error
+
+
+def listed_files(path: Path) -> tuple[str, ...]:
+    """Names of the files beside a manifest that belong to its artefact, whatever its schema.
+
+    Returns:
+        Plain names; none where the file is missing or is not as a compiler wrote it.
+    """
+    try:
+        data = _parsed(path)
+        if not isinstance(data, dict) or sealed(data)[INTEGRITY] != data.get(INTEGRITY):
+            return ()
+    except ArtefactError:
+        return ()
+    files = data.get("files")
+    return tuple(filter(is_file_name, files)) if isinstance(files, dict) else ()
 
 
 def check_files(folder: Path, manifest: Manifest, names: Iterable[str] | None = None) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 FORMS = ("vm", "c")
 KINDS = ("binary", "float")
+COMPUTE_DTYPES = ("fp32", "bf16", "int8")
 STATES = ("tuned", "similar", "default", "stale")
 BATCH = "batch"
 MOST = 2**31 - 1
@@ -30,7 +31,11 @@ ITEM_BYTES = {
 }
 """Bytes of an element of each dtype that a manifest may name."""
 
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
+MOST_LETTERS = 128
+"""Of the name of an artefact."""
+NAME_RULE = f"a letter, then letters, digits and _, at most {MOST_LETTERS} in all"
+
+_NAME = re.compile(rf"[A-Za-z][A-Za-z0-9_]{{0,{MOST_LETTERS - 1}}}")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SYMBOLIC = re.compile(rf"(?=.*{BATCH})[A-Za-z0-9_ ()+*/%,.-]{{1,200}}")
@@ -76,6 +81,16 @@ def check(manifest: Manifest) -> None:
         Preprocessing.from_dict(manifest.preprocessing)
 
 
+def is_name(name: str) -> bool:
+    """Whether a name may be that of an artefact: it begins the names of its C functions."""
+    return _NAME.fullmatch(name) is not None
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a name may be that of an artefact's file: no path, and not hidden."""
+    return _FILE.fullmatch(name) is not None
+
+
 def _wrong(what: str, got: object, allowed: str) -> ArtefactError:
     return ArtefactError(f"the manifest's {what} is {got!r}; allowed is {allowed}")
 
@@ -83,15 +98,15 @@ def _wrong(what: str, got: object, allowed: str) -> ArtefactError:
 def _check_files(manifest: Manifest) -> None:
     if manifest.form not in FORMS:
         raise ArtefactError(f"the manifest's form is {manifest.form!r}; allowed are vm and c")
-    if not _NAME.fullmatch(manifest.name):
-        raise _wrong("name", manifest.name, "a letter, then letters, digits and _")
+    if not is_name(manifest.name):
+        raise _wrong("name", manifest.name, NAME_RULE)
     if manifest.library not in manifest.files:
         raise ArtefactError(
             f"the manifest lists no file {manifest.library}, its own library; compile the model "
             "again"
         )
     for name, entry in manifest.files.items():
-        if not _FILE.fullmatch(name):
+        if not is_file_name(name):
             raise ArtefactError(
                 f"the manifest lists the file {name!r}; only plain file names are allowed"
             )
@@ -235,6 +250,9 @@ def _check_counts(manifest: Manifest) -> None:
         _check_dims(layer.shape, f"layer {layer.name}")
         if layer.kind not in KINDS:
             raise _wrong(f"kind of layer {layer.name}", layer.kind, " or ".join(KINDS))
+        if layer.compute_dtype and layer.compute_dtype not in COMPUTE_DTYPES:
+            what = f"compute_dtype of layer {layer.name}"
+            raise _wrong(what, layer.compute_dtype, f"one of {', '.join(COMPUTE_DTYPES)}")
         if not all(0 <= call < len(manifest.kernels) for call in layer.calls):
             calls = f"calls of layer {layer.name}"
             raise _wrong(calls, list(layer.calls), f"0 to {len(manifest.kernels) - 1}")

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -153,11 +153,30 @@ def load_images(
     if dtype not in ("float32", "uint8"):
         raise InputError(f"got dtype {dtype!r}, but images become float32 or uint8")
     how = (preprocessing.mode, preprocessing.resize, preprocessing.interpolation)
-    pixels = np.stack([load_pixels(Path(path), *how) for path in paths])
-    images = normalise(pixels, preprocessing) if dtype == "float32" else pixels
-    return np.ascontiguousarray(
-        images.transpose(0, 3, 1, 2) if preprocessing.layout == "NCHW" else images
-    )
+    channels_first = preprocessing.layout == "NCHW"
+    sizes, channels = preprocessing.resize, CHANNELS[preprocessing.mode]
+    shape = (channels, *sizes) if channels_first else (*sizes, channels)
+    images = np.empty((len(paths), *shape), dtype)
+    for image, path in zip(images, paths, strict=True):  # one at a time: there may be many
+        pixels = load_pixels(Path(path), *how)
+        values = normalise(pixels, preprocessing) if dtype == "float32" else pixels
+        image[...] = values.transpose(2, 0, 1) if channels_first else values
+    return images
+
+
+def image_batches(
+    paths: Sequence[str | Path], preprocessing: Preprocessing, dtype: str, size: int
+) -> Iterator[npt.NDArray[Any]]:
+    """Read images into batches, the next when it is asked for: all of them may not fit.
+
+    Args:
+        paths: as of `load_images`, as are the results.
+        preprocessing: the manifest's, checked.
+        dtype: "float32" or "uint8".
+        size: images of a batch; the last may have fewer.
+    """
+    for first in range(0, len(paths), size):
+        yield load_images(paths[first : first + size], preprocessing, dtype)
 
 
 def normalise(pixels: npt.NDArray[np.uint8], how: Preprocessing) -> npt.NDArray[np.float32]:

@@ -43,8 +43,9 @@ __all__ = ["KEYS", "PRESETS", "InstaTarget", "parse"]
 if TYPE_CHECKING:
     from tvm.target import Target
 
-# What every Linux distribution for riscv64 needs.
+# What browsers and Node.js have.
 _SIMD128 = ("+simd128",)
+# What every Linux distribution for riscv64 needs.
 _RV64GC = ("+a", "+c", "+d", "+f", "+m")
 # LLVM's newer instruction scheduler, off by default for most 32-bit Arm cores: the older one fills
 # the sixteen vector registers twice over and spills half of what a binary convolution holds.

@@ -1,6 +1,6 @@
 """The text of a target: kind or preset, then -key=value options, or a JSON object.
 
-Only the form and the keys are checked here; `target_checks` checks the values.
+Only the form and the keys are checked here; `checks` checks the values.
 """
 
 from __future__ import annotations

@@ -12,8 +12,7 @@ from tvm_insta.schedules import SCHEDULE_VERSION, back_end
 from tvm_insta.target import parse
 from tvm_insta.tuning import meta as metas
 from tvm_insta.tuning.log import RECORDS, WORKLOADS, TuningLog, folder_of, locked
-from tvm_insta.tuning.lookup import best_record
-from tvm_insta.tuning.records import Record, exported, to_numbers, to_tiles
+from tvm_insta.tuning.records import Record, best_record, exported, standing, to_tiles
 
 
 def folders(logs: Path) -> list[Path]:
@@ -41,8 +40,8 @@ def overview(folder: Path) -> Iterator[str]:
         f"kernels by runner {meta.runner} ({meta.unit}, {meta.threads} threads) on {meta.cpu}, "
         f"TVM {meta.tvm}"
     )
-    for key in log.keys:
-        of_key = [record for record in log.records if record.key == key]
+    for key, pairs in log.by_key().items():
+        of_key = [record for record, _ in pairs]
         now = [record for record in of_key if record.version == SCHEDULE_VERSION]
         about = meta.tasks.get(key)
         name = "unknown" if about is None else ", ".join(about.layers) or about.name
@@ -98,7 +97,8 @@ def check(folder: Path) -> Iterator[str]:
 def prune(folder: Path, keep: int) -> tuple[int, int]:
     """Drop what the compiler will never use.
 
-    That is: other targets and versions, failures, what is no choice any more, slow trials. A later
+    That is: other targets and versions, failures and what they undid, what is no choice any more,
+    slow trials. A later
     `--resume` measures dropped trials again if its search comes to them.
 
     Args:
@@ -116,35 +116,37 @@ def prune(folder: Path, keep: int) -> tuple[int, int]:
         meta, log = _meta(folder), TuningLog(folder, repair=True)
         target = parse(meta.target)
         export, rules = exported(target), back_end(target.tvm)
-        kept, trials, tasks = [], [], {}
+        kept, trials, tasks, by_key = [], [], {}, log.by_key()
         for key, entry in zip(log.keys, log.workloads, strict=True):
             listed = set(rules.space(log.mod_of(key)["main"], target.lanes))
             own = [
                 (record, line)
-                for record, line in zip(log.records, log.lines, strict=True)
-                if record.key == key
-                and record.version == SCHEDULE_VERSION
+                for record, line in by_key[key]
+                if record.version == SCHEDULE_VERSION
                 and dict(record.target) == export
-                and not record.failed
                 and record.tiles in listed
             ]
-            finals = [pair for pair in own if pair[0].final]
-            others = sorted(
-                (pair for pair in own if not pair[0].final), key=lambda pair: pair[0].median
-            )
+            left = standing([record for record, _ in own])
+            finals = [record for record in left if record.final]
+            trials_of_choices = {record.choice: record for record in left if not record.final}
+            others = sorted(trials_of_choices.values(), key=lambda record: record.median)
             task = meta.tasks.get(key)
             default = task and task.default and to_tiles(task.default.parameters)
             chosen = [
                 *finals,
                 *others[:keep],
-                *(pair for pair in others[keep:] if pair[0].tiles == default),
+                *(record for record in others[keep:] if record.tiles == default),
             ]
             if chosen:
-                kept.append((entry, [line for _, line in chosen]))
-                stay = [record for record, _ in chosen]
+                wanted = {id(record) for record in chosen}
+                pairs = [pair for pair in own if id(pair[0]) in wanted]  # in the order of the log
+                kept.append((entry, [line for _, line in pairs]))
+                stay = [record for record, _ in pairs]
                 trials += _trials_of(log, stay)
                 if task is not None:
-                    tasks[key] = dataclasses.replace(task, best=_figure(best_record(stay)))
+                    best = best_record(stay)
+                    figure = None if best is None else metas.figure_of(best)
+                    tasks[key] = dataclasses.replace(task, best=figure)
         before = len(log.records)
         log.rewrite(kept, trials)
         metas.write(folder, dataclasses.replace(meta, tasks=tasks))
@@ -229,16 +231,6 @@ def _meta(folder: Path) -> metas.Meta:
     if meta is None:
         raise LogError(f"{folder} has no {metas.FILE_NAME}: it is no log of the tune command")
     return meta
-
-
-def _figure(best: Record | None) -> metas.Figure | None:
-    """What the meta data tell of the best trial that stayed."""
-    if best is None or best.tiles is None:
-        return None
-    figures = best.run_secs
-    return metas.Figure(
-        to_numbers(best.tiles), best.median, min(figures), max(figures), len(figures)
-    )
 
 
 def _trials_of(log: TuningLog, chosen: Sequence[Record]) -> list[object]:

@@ -20,9 +20,9 @@ from tvm_insta.errors import TuneError
 from tvm_insta.schedules import Tiles
 from tvm_insta.target import InstaTarget
 from tvm_insta.target.toolchain import find_linker
-from tvm_insta.tuning.measure import check, random_arrays
+from tvm_insta.tuning.measure import WrongResultError, check, random_arrays
 from tvm_insta.tuning.qemu import count_plugin
-from tvm_insta.tuning.runner import SEED, Outcome, Workshop, cores, reference_library
+from tvm_insta.tuning.runner import SEED, CandidateBuilder, Outcome, cores, reference_library
 from tvm_insta.tuning.tasks import Task
 
 _CALLS, _CALLS_OF_LONG = 11, 3
@@ -60,11 +60,11 @@ class IcountRunner:
         self._command = [path, "-cpu", target.mcpu or "max"]
         self.cpu = f"{emulator} -cpu {target.mcpu or 'max'}"
         self._timeout = run_timeout
-        self.workshop = Workshop(target, "program", timeout=build_timeout)
+        self.builder = CandidateBuilder(target, "program", timeout=build_timeout)
         self._pool = ThreadPoolExecutor(len(cores()))
         self._references: dict[str, list[bytes]] = {}
         try:
-            self._plugin = count_plugin(path, self.workshop.folder)
+            self._plugin = count_plugin(path, self.builder.folder)
         except BaseException:
             self.close()
             raise
@@ -75,7 +75,7 @@ class IcountRunner:
             return
         arrays = random_arrays(task.mod, SEED)
         self._input(task).write_bytes(b"".join(array.tobytes() for array in arrays))
-        program = reference_library(self.workshop, task)
+        program = reference_library(self.builder, task)
         try:
             self._references[task.key] = self._run(task, program, 1)[1]
         except TuneError as error:
@@ -86,7 +86,7 @@ class IcountRunner:
     ) -> Iterator[tuple[Tiles, Outcome]]:
         """See `Runner.measure`; a count needs no repeats."""
         del repeats
-        built = self.workshop.build(task, candidates)
+        built = self.builder.build(task, candidates)
         found = self._pool.map(lambda program: self._measure(task, program), built)
         yield from zip(candidates, found, strict=True)
 
@@ -99,16 +99,19 @@ class IcountRunner:
             calls = _CALLS if one < _LONG else _CALLS_OF_LONG
             many, _ = self._run(task, program, calls)
         except TuneError as error:
-            return Outcome(error=f"run: {error}", device=self.cpu)
+            wrong = isinstance(error, WrongResultError)
+            return Outcome(error=f"run: {error}", device=self.cpu, wrong=wrong)
         return Outcome((1e-9 * (many - one) / (calls - 1),), self.cpu)
 
     def _run(self, task: Task, program: Path, calls: int) -> tuple[int, list[bytes]]:
         """Instructions of the whole program, and its outputs.
 
         Raises:
-            TuneError: it fails, or takes too long.
+            TuneError: it fails, takes too long, or leaves no count or outputs.
         """
         count, out = (program.with_suffix(f".{calls}.{what}") for what in ("count", "out"))
+        for left in (count, out):  # of an earlier run
+            left.unlink(missing_ok=True)
         command = [
             *self._command,
             *("-plugin", f"{self._plugin},out={count}"),
@@ -121,16 +124,23 @@ class IcountRunner:
             )
         except subprocess.TimeoutExpired:
             raise TuneError(f"no end within {self._timeout:.0f} s") from None
+        except OSError as error:
+            raise TuneError(f"{self._command[0]} cannot be started ({error.strerror})") from error
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip().splitlines()
             raise TuneError(f"exit code {done.returncode}{': ' + said[-1] if said else ''}")
-        data = out.read_bytes()
-        return int(count.read_text(encoding="utf-8")), [data]
+        try:
+            return int(count.read_text(encoding="utf-8")), [out.read_bytes()]
+        except OSError as error:
+            name = Path(error.filename).name
+            raise TuneError(f"exit code 0, but {name} cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise TuneError(f"exit code 0, but {count.name} holds no count") from error
 
     def _input(self, task: Task) -> Path:
-        return self.workshop.folder / f"{task.key}-input.bin"
+        return self.builder.folder / f"{task.key}-input.bin"
 
     def close(self) -> None:
         """See `Runner.close`."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self.workshop.close()
+        self.builder.close()

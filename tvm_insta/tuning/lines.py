@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tvm_insta.errors import LogError
+from tvm_insta.files import write_atomically
 
 T = TypeVar("T")
 
@@ -137,15 +138,9 @@ def replace(path: Path, content: str | bytes) -> None:
     Raises:
         LogError: the file cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with part.open("wb") as stream:
-            stream.write(content.encode() if isinstance(content, str) else content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(path)
+        write_atomically(path, content.encode() if isinstance(content, str) else content)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise LogError(f"cannot write {path} ({error.strerror}): free space there") from error
 
 

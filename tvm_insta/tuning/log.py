@@ -116,6 +116,13 @@ class TuningLog:
         export = records.exported(target)
         return [r for r in self.records if r.key == task.key and dict(r.target) == export]
 
+    def by_key(self) -> dict[str, list[tuple[Record, Any]]]:
+        """The records of each workload, with their lines, in order."""
+        found: dict[str, list[tuple[Record, Any]]] = {key: [] for key in self.keys}
+        for record, line in zip(self.records, self.lines, strict=True):
+            found[record.key].append((record, line))
+        return found
+
     def devices(self, key: str) -> Counter[str]:
         """Trials of a workload by what measured them, as far as trials.jsonl tells."""
         return Counter(
@@ -162,6 +169,7 @@ class TuningLog:
             target,
             arguments_of(task.mod),
             final=final,
+            wrong=outcome.wrong,
         )
         lines.append(self.folder / RECORDS, [line])
         record = records.from_json(line, self.keys)

@@ -25,7 +25,7 @@ from tvm_insta.schedules import SCHEDULE_VERSION, Tiles, back_end
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning import lines
 from tvm_insta.tuning.log import RECORDS, TuningLog, folder_of, stamp
-from tvm_insta.tuning.records import Record, exported
+from tvm_insta.tuning.records import Record, best_record, exported
 from tvm_insta.tuning.workload import blocks_of, canonical, key_of, layer_of, names_of, same
 
 _LOG = logging.getLogger("tvm_insta")
@@ -78,7 +78,7 @@ def look_up(mod: IRModule, target: InstaTarget, logs: Path | None = None) -> Loo
     folder = folder_of(logs or packaged(), target)
     export = json.dumps(exported(target), sort_keys=True)
     layers = _layers(folder, stamp(folder), export)
-    log, mine = layers.log, layers.records
+    log = layers.log
     for message in log.messages:
         _LOG.warning("%s", message)
     chosen = back_end(target.tvm)
@@ -90,14 +90,13 @@ def look_up(mod: IRModule, target: InstaTarget, logs: Path | None = None) -> Loo
             continue
         workload = canonical(function)
         key = key_of(workload)
-        records = [record for record in mine if record.key == key]
         name = variable.name_hint
-        if not records or not same(log.mod_of(key), workload):
+        if key not in layers.keys or not same(log.mod_of(key), workload):
             tiles = layers.tiles_of(workload, listed)
             if tiles is not None:
                 found.parameters[name], found.states[name] = tiles, SIMILAR
             continue
-        usable = [r for r in records if r.version == SCHEDULE_VERSION and r.tiles in listed]
+        usable = [record for record in layers.current(key) if record.tiles in listed]
         best = best_record(usable)
         if best is not None and best.tiles is not None:
             found.parameters[name], found.states[name] = best.tiles, TUNED
@@ -120,16 +119,20 @@ class _Layers:
 
     Attributes:
         log: what was read.
-        records: those of one target, whatever their schedule version.
+        keys: of the workloads that one target has records of, whatever their schedule version.
     """
 
     def __init__(self, log: TuningLog, records: Sequence[Record]) -> None:
-        self.log, self.records = log, records
+        self.log, self.keys = log, {record.key for record in records}
         self._current: dict[str, list[Record]] = {}
         for record in records:
             if record.version == SCHEDULE_VERSION:
                 self._current.setdefault(record.key, []).append(record)
         self._alike: dict[Hashable, list[tuple[str, Counter[str]]]] | None = None
+
+    def current(self, key: str) -> list[Record]:
+        """The target's records of a workload, of this schedule version."""
+        return self._current.get(key, [])
 
     def tiles_of(self, workload: IRModule, listed: Sequence[Tiles]) -> Tiles | None:
         """The parameters of the same layer with another epilogue, the one most like its own.
@@ -158,22 +161,3 @@ class _Layers:
             if best is not None:
                 return best.tiles
         return None
-
-
-def best_record(records: Sequence[Record]) -> Record | None:
-    """The record that counts among those of one workload: None if all failed.
-
-    A trial is one of many, so the fastest of them is also the luckiest: where some were compared
-    again, only that comparison counts, and of a choice that was compared several times the last.
-    """
-    last: dict[tuple[tuple[str, int], ...], Record] = {}
-    compared = any(record.final and not record.failed for record in records)
-    wrong = set()
-    for record in records:
-        choice = tuple(sorted(record.parameters.items()))
-        if record.failed:
-            wrong.add(choice)
-        elif record.final or not compared:
-            last[choice] = record
-    sound = [record for choice, record in last.items() if choice not in wrong]
-    return min(sound, key=lambda record: record.median, default=None)

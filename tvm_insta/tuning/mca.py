@@ -11,6 +11,7 @@ schedule is right, not that the other CPU's code is.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tvm_insta.target import InstaTarget, parse
 from tvm_insta.tuning import llvm_mca
 from tvm_insta.tuning.assembly import Loop, hot_loop
 from tvm_insta.tuning.icount import IcountRunner
-from tvm_insta.tuning.runner import LocalRunner, Outcome, Runner, Workshop
+from tvm_insta.tuning.runner import CandidateBuilder, LocalRunner, Outcome, Runner
 from tvm_insta.tuning.tasks import Task
 
 
@@ -55,11 +56,11 @@ class McaRunner:
         self.cpu = f"{Path(path).name} -mcpu={target.mcpu}"
         self._path, self._target = path, target
         self._cycles(Loop(("nop",), 1))
-        self.workshop = Workshop(target, "assembly", timeout=build_timeout)
+        self.builder = CandidateBuilder(target, "assembly", timeout=build_timeout)
         try:
             self._check = _checker(target, build_timeout, run_timeout)
         except BaseException:
-            self.workshop.close()
+            self.builder.close()
             raise
 
     def prepare(self, task: Task) -> None:
@@ -71,13 +72,13 @@ class McaRunner:
     ) -> Iterator[tuple[Tiles, Outcome]]:
         """See `Runner.measure`; a model needs no repeats."""
         del repeats
-        built = self.workshop.build(task, candidates)
+        built = self.builder.build(task, candidates)
         checked = dict(self._check.measure(task, candidates, 1))
         for tiles, assembly in zip(candidates, built, strict=True):
             if isinstance(assembly, str):
                 yield tiles, Outcome(error=assembly, device=self.cpu)
             elif checked[tiles].error:
-                yield tiles, Outcome(error=checked[tiles].error, device=self.cpu)
+                yield tiles, dataclasses.replace(checked[tiles], device=self.cpu)
             else:
                 yield tiles, self._model(task, assembly)
 
@@ -99,7 +100,7 @@ class McaRunner:
     def close(self) -> None:
         """See `Runner.close`."""
         self._check.close()
-        self.workshop.close()
+        self.builder.close()
 
 
 def _checker(target: InstaTarget, build_timeout: float, run_timeout: float) -> Runner:

@@ -102,16 +102,22 @@ def time_kernel(module: Any, arrays: list[Array], device: Any, repeats: int) -> 
     return made[:repeats]
 
 
+class WrongResultError(TuneError):
+    """A candidate computes other bytes than it must: it is out, however often it is measured."""
+
+
 def check(found: list[bytes], expected: list[bytes]) -> None:
     """Compare outputs byte by byte.
 
     Raises:
-        TuneError: they differ; it says how far.
+        WrongResultError: they differ; it says how far.
     """
     for number, (one, other) in enumerate(zip(found, expected, strict=True)):
         if one != other:
             wrong = np.count_nonzero(np.frombuffer(one, np.uint8) != np.frombuffer(other, np.uint8))
-            raise TuneError(f"wrong result: {wrong} of {len(one)} bytes of output {number} differ")
+            raise WrongResultError(
+                f"wrong result: {wrong} of {len(one)} bytes of output {number} differ"
+            )
 
 
 def _tensor(array: Array, device: Any) -> Any:

@@ -11,6 +11,7 @@ from tvm_insta.errors import LogError
 from tvm_insta.runtime.schema import SchemaError, from_json
 from tvm_insta.tuning.lines import replace
 from tvm_insta.tuning.peak import Peak
+from tvm_insta.tuning.records import Record
 
 SCHEMA = "tvm_insta.tuning/1"
 FILE_NAME = "meta.json"
@@ -27,6 +28,12 @@ class Figure:
     high: float
     """The slowest repeat."""
     samples: int
+
+
+def figure_of(record: Record) -> Figure:
+    """What a record that did not fail says."""
+    figures = record.run_secs
+    return Figure(dict(record.parameters), record.median, min(figures), max(figures), len(figures))
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,10 @@ class TaskMeta:
 
 @dataclass(frozen=True)
 class Meta:
-    """A whole log. `unit` is what figures count: "seconds", or 1e9 "instructions" or "cycles"."""
+    """A whole log.
+
+    `unit` is what figures count: "seconds", or 1e9 "instructions", "cycles" or "modelled clocks".
+    """
 
     target: str
     target_text: str

@@ -19,17 +19,29 @@ from tvm_insta.target import InstaTarget
 from tvm_insta.tuning.cuda_cards import card_of
 from tvm_insta.tuning.cuda_model import estimate
 from tvm_insta.tuning.process import Worker, WorkerFailure
-from tvm_insta.tuning.runner import Outcome, Workshop, cores, reference_library, reference_path
+from tvm_insta.tuning.runner import (
+    CandidateBuilder,
+    Outcome,
+    cores,
+    reference_library,
+    reference_path,
+    refused,
+)
 from tvm_insta.tuning.tasks import Task
+
+RUN_SECONDS = 120.0
+"""For one execution: emulation of a large layer takes longer than any device does."""
 
 
 class ModelRunner:
-    """Models candidates on the emulated device, in one worker process for each core.
+    """Models candidates on the emulated device, one after the other in one worker process.
+
+    All cores build a batch; the worker has the last of them for itself.
 
     Args:
         target: kind "cuda".
         build_timeout: seconds for one build.
-        run_timeout: seconds for one execution.
+        run_timeout: seconds for one emulated execution.
 
     Raises:
         TuneError: the target is another, or there are no figures for its card.
@@ -39,23 +51,23 @@ class ModelRunner:
     unit = "modelled clocks"
 
     def __init__(
-        self, target: InstaTarget, *, build_timeout: float = 60.0, run_timeout: float = 120.0
+        self, target: InstaTarget, *, build_timeout: float = 60.0, run_timeout: float = RUN_SECONDS
     ) -> None:
         if not back_end(target.tvm).device_code:
             raise TuneError(
                 f"got runner model for {target.text!r}, but it models cards of CUDA only"
             )
         self.cpu = f"modelled: {card_of(target.mcpu).name}, {target.mcpu}"
-        self.workshop = Workshop(target, "library", timeout=build_timeout)
+        self.builder = CandidateBuilder(target, "library", timeout=build_timeout)
         self._worker = Worker(cores()[-1:])
         self._timeout = run_timeout
 
     def prepare(self, task: Task) -> None:
         """See `Runner.prepare`."""
-        out = reference_path(self.workshop, task)
+        out = reference_path(self.builder, task)
         if out.exists():
             return
-        library = reference_library(self.workshop, task)
+        library = reference_library(self.builder, task)
         answer = self._ask(task, {"op": "reference", "library": str(library), "out": str(out)})
         if "error" in answer:
             raise TuneError(f"the default schedule of {task.label} does not run: {answer['error']}")
@@ -65,31 +77,31 @@ class ModelRunner:
     ) -> Iterator[tuple[Tiles, Outcome]]:
         """See `Runner.measure`; a model needs no repeats."""
         del repeats
-        built = self.workshop.build(task, candidates)
+        built = self.builder.build(task, candidates)
         for tiles, library in zip(candidates, built, strict=True):
             yield tiles, self._model(task, library)
 
     def _model(self, task: Task, library: Path | str) -> Outcome:
         if isinstance(library, str):
             return Outcome(error=library, device=self.cpu)
-        reference = str(reference_path(self.workshop, task))
+        reference = str(reference_path(self.builder, task))
         request = {"op": "model", "library": str(library), "reference": reference}
         answer = self._ask(task, request)
         if "error" in answer:
-            return Outcome(error=f"run: {answer['error']}", device=self.cpu)
+            return refused(answer, self.cpu)
         return Outcome((1e-9 * float(answer["clocks"]),), self.cpu)
 
     def _ask(self, task: Task, request: dict[str, Any]) -> dict[str, Any]:
         whole = {**request, "emulated": True}
         try:
-            return self._worker.request(self.workshop.request_of(task), whole, self._timeout)
+            return self._worker.request(self.builder.request_of(task), whole, self._timeout)
         except WorkerFailure as failure:
             return {"error": str(failure)}
 
     def close(self) -> None:
         """See `Runner.close`."""
         self._worker.close()
-        self.workshop.close()
+        self.builder.close()
 
 
 def modelled(

@@ -21,7 +21,8 @@ class SweepOptions:
 
     Attributes:
         trials: of all tasks together, those in the log included; None for no limit.
-        minutes: of this run; None for no limit.
+        minutes: after which no trial of this run begins; None for no limit. The final comparison
+            comes on top, a second or two for each task.
         seed: of the searches; None takes the log's, or 0.
         search: one of `search.SEARCHES`.
         batch: trials between two proposals.

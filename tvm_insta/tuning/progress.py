@@ -16,7 +16,7 @@ _EVERY = 8  # trials between two plain lines
 
 
 class SweepBar:
-    """See `sweep.Progress`.
+    """See `options.Progress`.
 
     Args:
         unit: of the figures, see `runner.Runner`.
@@ -43,12 +43,12 @@ class SweepBar:
         self._drawn = 0
 
     def begin(self, states: Sequence[TaskState], trials: int | None, seconds: float | None) -> None:
-        """See `sweep.Progress.begin`."""
+        """See `options.Progress.begin`."""
         self._states, self._trials, self._seconds = states, trials, seconds
         self._started = self._clock()
 
     def phase(self, text: str) -> None:
-        """See `sweep.Progress.phase`."""
+        """See `options.Progress.phase`."""
         self._phase = text
         if not self._stream.isatty():
             self._line(self._sweep_text())
@@ -56,7 +56,7 @@ class SweepBar:
             self._draw(None)
 
     def trial(self, state: TaskState, outcome: Outcome, *, measured: bool) -> None:
-        """See `sweep.Progress.trial`."""
+        """See `options.Progress.trial`."""
         self._measured += measured
         if self._stream.isatty():
             self._draw(state)

@@ -6,7 +6,7 @@ The trace samples one categorical value for each parameter of the rule and notes
 block under "insta.<parameter>"; two more notes say which schedules it is of
 ("insta.schedule_version") and whether it was measured in a final comparison ("insta.final"). So
 MetaSchedule loads the table, and the compiler reads it without MetaSchedule. A failed trial has
-MetaSchedule's 1e10 seconds.
+MetaSchedule's 1e10 seconds; a third note, "insta.wrong", says that it computed wrong bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tvm_insta.target import InstaTarget
 
 FAILED = 1e10
 _PREFIX = "insta."
-_VERSION, _FINAL = "schedule_version", "final"
+_VERSION, _FINAL, _WRONG = "schedule_version", "final", "wrong"
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Record:
         version: schedule version it was measured with.
         final: measured in the final comparison of the best trials and the default.
         target: as TVM exports it.
+        wrong: it failed because its outputs are not the expected bytes.
     """
 
     key: str
@@ -45,11 +46,17 @@ class Record:
     version: int
     final: bool
     target: Mapping[str, Any]
+    wrong: bool = False
 
     @property
     def failed(self) -> bool:
         """Whether there is no valid figure."""
         return not self.run_secs
+
+    @property
+    def choice(self) -> tuple[tuple[str, int], ...]:
+        """The parameters, to tell records of one choice from those of others."""
+        return tuple(sorted(self.parameters.items()))
 
     @property
     def median(self) -> float:
@@ -112,6 +119,7 @@ def to_json(
     arguments: Sequence[tuple[str, Sequence[int]]],
     *,
     final: bool = False,
+    wrong: bool = False,
 ) -> list[Any]:
     """The line of one trial.
 
@@ -123,6 +131,7 @@ def to_json(
         target: of the sweep.
         arguments: dtype and shape of each argument of the kernel.
         final: see `Record`.
+        wrong: see `Record`.
     """
     instructions: list[Any] = [["GetSBlock", [], ["root", "main"], ["b0"]]]
     decisions = []
@@ -135,8 +144,9 @@ def to_json(
             ["Annotate", ["b0", f"v{number + 1}"], [_PREFIX + name], []],
         ]
     instructions.append(["Annotate", ["b0", SCHEDULE_VERSION], [_PREFIX + _VERSION], []])
-    if final:
-        instructions.append(["Annotate", ["b0", 1], [_PREFIX + _FINAL], []])
+    for name, holds in ((_FINAL, final), (_WRONG, wrong)):
+        if holds:
+            instructions.append(["Annotate", ["b0", 1], [_PREFIX + name], []])
     figures = [float(second) for second in run_secs] or [FAILED]
     shapes = [["TENSOR", dtype, list(shape)] for dtype, shape in arguments]
     return [workload, [[instructions, decisions], figures, exported(target), shapes]]
@@ -161,9 +171,9 @@ def from_json(line: Any, keys: Sequence[str]) -> Record:
         raise ValueError("not a tuning record")
     if not all(0 < second <= FAILED for second in figures):  # NaN fails too
         raise ValueError("a time that is not a positive number")
-    version, final = notes.pop(_VERSION, 0), notes.pop(_FINAL, 0)
+    version, final, wrong = (notes.pop(name, 0) for name in (_VERSION, _FINAL, _WRONG))
     valid = () if FAILED in figures else figures
-    return Record(key, notes, valid, version, bool(final), target)
+    return Record(key, notes, valid, version, bool(final), target, bool(wrong))
 
 
 def _notes(instructions: Any, decisions: dict[int, int]) -> dict[str, int]:
@@ -179,6 +189,44 @@ def _notes(instructions: Any, decisions: dict[int, int]) -> dict[str, int]:
                 sampled[value] if isinstance(value, str) else int(value)
             )
     return notes
+
+
+def standing(records: Sequence[Record]) -> list[Record]:
+    """The records whose choice stands, in order.
+
+    A choice that once gave a wrong result is out for ever: it may do so again. Any other failure,
+    of a busy machine or a lost device say, undoes what was measured of the choice before, and the
+    choice stands again once it is measured anew.
+
+    Args:
+        records: of one workload, target and schedule version, in the order of the log.
+    """
+    failures = {record.choice: at for at, record in enumerate(records) if record.failed}
+    wrong = {record.choice for record in records if record.wrong}
+    return [
+        record
+        for at, record in enumerate(records)
+        if at > failures.get(record.choice, -1) and record.choice not in wrong
+    ]
+
+
+def counting(records: Sequence[Record]) -> list[Record]:
+    """The records that a choice is made from: of each choice one.
+
+    A trial is one of many, so the fastest of them is also the luckiest: where some were compared
+    again, only that comparison counts. Of a choice that was measured several times the last counts.
+
+    Args:
+        records: see `standing`.
+    """
+    left = standing(records)
+    compared = any(record.final for record in left)
+    return list({r.choice: r for r in left if r.final or not compared}.values())
+
+
+def best_record(records: Sequence[Record]) -> Record | None:
+    """The fastest of the records that count, None if there is none; see `counting`."""
+    return min(counting(records), key=lambda record: record.median, default=None)
 
 
 def exported(target: InstaTarget) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,8 +84,11 @@ def session(
         raise NoDeviceError(
             f"no device {key!r} became free within {wait:.0f} s: see that its server runs"
         ) from error
-    remote.upload(str(library))
     try:
+        remote.upload(str(library))
         yield remote.load_module(library.name), remote.cuda(0) if cuda else remote.cpu(0), where
     finally:
-        remote.remove(library.name)
+        # A part of the file may be there. Where the device is gone, there is nothing to remove, and
+        # why it went is what the caller has to hear.
+        with suppress(OSError, RuntimeError):
+            remote.remove(library.name)

@@ -11,12 +11,22 @@ from typing import Any
 from tvm_insta.errors import TuneError
 from tvm_insta.schedules import Tiles
 from tvm_insta.target import InstaTarget
+from tvm_insta.tuning.measure import WrongResultError
 from tvm_insta.tuning.process import Worker, WorkerFailure
-from tvm_insta.tuning.runner import Outcome, Workshop, reference_library, reference_path
+from tvm_insta.tuning.runner import (
+    CandidateBuilder,
+    Outcome,
+    reference_library,
+    reference_path,
+    refused,
+)
 from tvm_insta.tuning.tasks import Task
 
 _ATTEMPTS = 3
 """A device that vanishes looks like a candidate that crashes it: another one has to agree."""
+
+_FINAL = (TuneError.__name__, WrongResultError.__name__)
+"""Kinds of errors that another device would answer with, too."""
 
 _WAIT = 120.0  # seconds for a free device
 
@@ -58,7 +68,7 @@ class RpcRunner:
         self.cpu = f"devices of key {key}"
         self._where = {"tracker": tracker, "key": key, "wait": _WAIT, "session": run_timeout}
         self._timeout = run_timeout + _WAIT
-        self.workshop = Workshop(target, "library", timeout=build_timeout)
+        self.builder = CandidateBuilder(target, "library", timeout=build_timeout)
         self._workers = [Worker() for _ in range(count)]
         self._idle: SimpleQueue[Worker] = SimpleQueue()
         for worker in self._workers:
@@ -67,10 +77,10 @@ class RpcRunner:
 
     def prepare(self, task: Task) -> None:
         """See `Runner.prepare`."""
-        out = reference_path(self.workshop, task)
+        out = reference_path(self.builder, task)
         if out.exists():
             return
-        library = reference_library(self.workshop, task)
+        library = reference_library(self.builder, task)
         answer = self._ask(
             task, {"op": "reference", "library": str(library), "out": str(out)}, _ATTEMPTS
         )
@@ -81,7 +91,7 @@ class RpcRunner:
         self, task: Task, candidates: Sequence[Tiles], repeats: int
     ) -> Iterator[tuple[Tiles, Outcome]]:
         """See `Runner.measure`."""
-        built = self.workshop.build(task, candidates)
+        built = self.builder.build(task, candidates)
         running = {
             self._pool.submit(self._measure, task, library, repeats): tiles
             for tiles, library in zip(candidates, built, strict=True)
@@ -95,12 +105,12 @@ class RpcRunner:
         request = {
             "op": "measure",
             "library": str(library),
-            "reference": str(reference_path(self.workshop, task)),
+            "reference": str(reference_path(self.builder, task)),
             "repeats": repeats,
         }
         answer = self._ask(task, request, _ATTEMPTS)
         if "error" in answer:
-            return Outcome(error=f"run: {answer['error']}", device=answer.get("device", ""))
+            return refused(answer, answer.get("device", ""))
         return Outcome(tuple(answer["run_secs"]), answer["device"])
 
     def _ask(self, task: Task, request: dict[str, Any], attempts: int) -> dict[str, Any]:
@@ -114,13 +124,13 @@ class RpcRunner:
             for _ in range(attempts):
                 try:
                     answer = worker.request(
-                        self.workshop.request_of(task), {**request, **self._where}, self._timeout
+                        self.builder.request_of(task), {**request, **self._where}, self._timeout
                     )
                 except WorkerFailure as failure:
                     answer = {"error": str(failure), "kind": "WorkerFailure"}
                 if answer.get("kind") == "NoDeviceError":
                     raise TuneError(answer["error"])
-                if "error" not in answer or answer.get("kind") == "TuneError":
+                if "error" not in answer or answer.get("kind") in _FINAL:
                     break  # measured, or wrong, which is wrong on any device
         finally:
             self._idle.put(worker)
@@ -131,4 +141,4 @@ class RpcRunner:
         self._pool.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
             worker.close()
-        self.workshop.close()
+        self.builder.close()

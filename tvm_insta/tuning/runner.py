@@ -18,6 +18,7 @@ from tvm_insta.schedules import Tiles, back_end
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning.build import resources_path
 from tvm_insta.tuning.machine import machine_of
+from tvm_insta.tuning.measure import WrongResultError
 from tvm_insta.tuning.process import Worker, WorkerFailure
 from tvm_insta.tuning.records import to_numbers
 from tvm_insta.tuning.tasks import Task
@@ -35,11 +36,13 @@ class Outcome:
         run_secs: one figure per repeat in the runner's unit; empty if it failed.
         device: what measured it.
         error: why it failed, "" if it did not.
+        wrong: it failed because its outputs are not the expected bytes.
     """
 
     run_secs: tuple[float, ...] = ()
     device: str = ""
     error: str = ""
+    wrong: bool = False
 
     def __post_init__(self) -> None:
         """A candidate either failed or was measured."""
@@ -52,7 +55,7 @@ class Runner(Protocol):
 
     name: str
     unit: str
-    """"seconds", "instructions" (1e9) or "cycles" (1e9): what a figure counts."""
+    """"seconds", or 1e9 "instructions", "cycles" or "modelled clocks": what a figure counts."""
 
     cpu: str
     """What measures: figures of different ones cannot be compared."""
@@ -73,7 +76,7 @@ class Runner(Protocol):
         """Free processes and files."""
 
 
-class Workshop:
+class CandidateBuilder:
     """Builds candidates in worker processes, several at once, and keeps what was built.
 
     Args:
@@ -179,19 +182,19 @@ class LocalRunner:
         self.cpu = machine_of(target)
         if not 1 <= threads <= len(cores()):
             raise TuneError(f"got {threads} threads, but this process may use 1 to {len(cores())}")
-        self.workshop = Workshop(target, "library", threads=threads, timeout=build_timeout)
+        self.builder = CandidateBuilder(target, "library", threads=threads, timeout=build_timeout)
         self._worker = Worker(cores()[-threads:], threads)
         self._run_timeout = run_timeout
 
     def prepare(self, task: Task) -> None:
         """See `Runner.prepare`."""
-        reference(self.workshop, self._worker, task, self._run_timeout)
+        reference(self.builder, self._worker, task, self._run_timeout)
 
     def measure(
         self, task: Task, candidates: Sequence[Tiles], repeats: int
     ) -> Iterator[tuple[Tiles, Outcome]]:
         """See `Runner.measure`."""
-        built = self.workshop.build(task, candidates)
+        built = self.builder.build(task, candidates)
         for tiles, library in zip(candidates, built, strict=True):
             yield tiles, self._measure(task, library, repeats)
 
@@ -201,31 +204,35 @@ class LocalRunner:
         request = {
             "op": "measure",
             "library": str(library),
-            "reference": str(reference_path(self.workshop, task)),
+            "reference": str(reference_path(self.builder, task)),
             "repeats": repeats,
         }
         try:
-            answer = self._worker.request(
-                self.workshop.request_of(task), request, self._run_timeout
-            )
+            answer = self._worker.request(self.builder.request_of(task), request, self._run_timeout)
         except WorkerFailure as failure:
             return Outcome(error=f"run: {failure}")
         if "error" in answer:
-            return Outcome(error=f"run: {answer['error']}")
+            return refused(answer)
         return Outcome(tuple(answer["run_secs"]), answer["device"])
 
     def close(self) -> None:
         """See `Runner.close`."""
         self._worker.close()
-        self.workshop.close()
+        self.builder.close()
 
 
-def reference_path(workshop: Workshop, task: Task) -> Path:
+def refused(answer: Mapping[str, Any], device: str = "") -> Outcome:
+    """What a worker's answer with an error says of a candidate."""
+    wrong = answer.get("kind") == WrongResultError.__name__
+    return Outcome(error=f"run: {answer['error']}", device=device, wrong=wrong)
+
+
+def reference_path(builder: CandidateBuilder, task: Task) -> Path:
     """Where the outputs that candidates are compared with are kept."""
-    return workshop.folder / f"{task.key}-reference.json"
+    return builder.folder / f"{task.key}-reference.json"
 
 
-def reference_library(workshop: Workshop, task: Task) -> Path:
+def reference_library(builder: CandidateBuilder, task: Task) -> Path:
     """Build what gives the reference outputs of a task.
 
     Integer outputs are those of the function without any schedule. Float ones are the default
@@ -237,25 +244,25 @@ def reference_library(workshop: Workshop, task: Task) -> Path:
     """
     function = task.mod["main"]
     exact = all("int" in str(function.params[index].dtype) for index in outputs_of(task.mod))
-    exact &= not workshop.device_code  # a device runs no function that is not scheduled
-    (library,) = workshop.build(task, [None if exact else task.default])
+    exact &= not builder.device_code  # a device runs no function that is not scheduled
+    (library,) = builder.build(task, [None if exact else task.default])
     if isinstance(library, str):
         raise TuneError(f"the default schedule of {task.label} does not compile: {library}")
     return library
 
 
-def reference(workshop: Workshop, worker: Worker, task: Task, timeout: float) -> None:
+def reference(builder: CandidateBuilder, worker: Worker, task: Task, timeout: float) -> None:
     """Write the outputs that candidates of a task are compared with.
 
     Raises:
         TuneError: they cannot be computed.
     """
-    out = reference_path(workshop, task)
+    out = reference_path(builder, task)
     if out.exists():
         return
-    library = reference_library(workshop, task)
+    library = reference_library(builder, task)
     request = {"op": "reference", "library": str(library), "out": str(out)}
-    answer = worker.request(workshop.request_of(task), request, timeout)
+    answer = worker.request(builder.request_of(task), request, timeout)
     if "error" in answer:
         raise TuneError(f"the default schedule of {task.label} does not run: {answer['error']}")
 

@@ -26,14 +26,14 @@ class RunnerOptions:
         tracker: "host:port" of the RPC tracker (rpc).
         key: under which the devices are registered there (rpc).
         build_timeout: seconds for one build.
-        run_timeout: seconds for one measurement.
+        run_timeout: seconds for one measurement; None for the runner's own limit.
     """
 
     threads: int = 1
     tracker: str = "127.0.0.1:9190"
     key: str = ""
     build_timeout: float = 60.0
-    run_timeout: float = 30.0
+    run_timeout: float | None = None
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -41,7 +41,7 @@ class RunnerOptions:
             ("build_timeout", self.build_timeout),
             ("run_timeout", self.run_timeout),
         ):
-            if value <= 0:
+            if value is not None and value <= 0:
                 raise TuneError(f"got {name} {value}, but it must be more than 0")
 
 
@@ -51,7 +51,9 @@ def make_runner(name: str, target: InstaTarget, options: RunnerOptions) -> Runne
     Raises:
         TuneError: it cannot measure code for the target, or lacks an option.
     """
-    limits = {"build_timeout": options.build_timeout, "run_timeout": options.run_timeout}
+    limits = {"build_timeout": options.build_timeout}
+    if options.run_timeout is not None:
+        limits["run_timeout"] = options.run_timeout
     if back_end(target.tvm).device_code and name not in _FOR_CARDS:
         raise TuneError(
             f"got runner {name} for {target.text!r}, but it measures code for CPUs: use "

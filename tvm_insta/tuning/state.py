@@ -10,7 +10,7 @@ import numpy as np
 from tvm_insta.schedules import Tiles
 from tvm_insta.target import InstaTarget
 from tvm_insta.tuning import meta
-from tvm_insta.tuning.records import Record, to_numbers
+from tvm_insta.tuning.records import Record, best_record, to_numbers
 from tvm_insta.tuning.runner import Outcome
 from tvm_insta.tuning.search import Search, make_search
 from tvm_insta.tuning.tasks import Task
@@ -25,6 +25,7 @@ class TaskState:
     Attributes:
         task: what is tuned.
         peak: 1e9 multiply-accumulates per second that no kernel can exceed, None if unknown.
+        records: of this task in the log, those of the rules' present choices, in order.
         recorded: trials of this task in the log when the sweep began.
         curve: best median after each trial, in the log's unit; infinity while all failed.
         finals: outcomes of the final comparison.
@@ -54,11 +55,13 @@ class TaskState:
         self._tried: dict[Tiles, Outcome] = {}
         self._devices = Counter(devices)
         self._idle_batches = 0
-        for record in records:
+        choices = set(task.choices)
+        self.records = [r for r in records if r.tiles in choices]  # others: of earlier rules
+        for record in self.records:
             tiles = record.tiles
-            if tiles not in task.choices:  # of an earlier state of the rules
-                continue
-            outcome = Outcome(record.run_secs, "", "" if record.run_secs else "failed before")
+            assert tiles is not None
+            error = "failed before" if record.failed else ""
+            outcome = Outcome(record.run_secs, "", error, record.wrong)
             if record.final:
                 self.finals[tiles] = outcome
             else:
@@ -92,11 +95,10 @@ class TaskState:
     @property
     def best(self) -> tuple[Tiles, float] | None:
         """The parameters that the compiler would use, and their median."""
-        compared = {t: o for t, o in self.finals.items() if o.run_secs}
-        pool = compared or {t: o for t, o in self._logged.items() if o.run_secs}
-        lost = {t for t, o in self.finals.items() if o.error}
-        medians = {t: float(np.median(o.run_secs)) for t, o in pool.items() if t not in lost}
-        return min(medians.items(), key=lambda item: item[1], default=None)
+        best = best_record(self.records)
+        if best is None or best.tiles is None:
+            return None
+        return best.tiles, best.median
 
     def gain(self) -> float:
         """What more trials may save of a network's time, in the log's unit."""
@@ -155,7 +157,7 @@ class TaskState:
 
     def describe(self) -> meta.TaskMeta:
         """The task's entry in the meta data."""
-        best = self.best
+        best = best_record(self.records)
         return meta.TaskMeta(
             name=self.task.name,
             rule=self.task.rule,
@@ -169,7 +171,7 @@ class TaskState:
             trials=len(self._logged),
             failed=sum(1 for outcome in self._logged.values() if outcome.error),
             default=self._figure(self.task.default),
-            best=None if best is None else self._figure(best[0]),
+            best=None if best is None else meta.figure_of(best),
             devices=dict(self._devices),
         )
 

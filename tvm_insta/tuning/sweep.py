@@ -197,7 +197,7 @@ class _Sweep:
             return
         self._prepare(state)
         for tiles, outcome in self.runner.measure(state.task, new, self.options.repeats):
-            self.log.append(state.task, self.target, tiles, outcome)
+            state.records.append(self.log.append(state.task, self.target, tiles, outcome))
             state.tell(tiles, outcome)
             self.progress.trial(state, outcome, measured=True)
             yield tiles, outcome
@@ -218,21 +218,19 @@ class _Sweep:
         self._prepare(state)
         figures: dict[Tiles, list[float]] = {tiles: [] for tiles in finalists}
         devices: dict[Tiles, str] = {}
-        errors: dict[Tiles, str] = {}
+        failed: dict[Tiles, Outcome] = {}
         repeats = max(1, self.options.final_repeats // _FINAL_ROUNDS)
         for _ in range(_FINAL_ROUNDS):
-            alive = [tiles for tiles in finalists if tiles not in errors]
+            alive = [tiles for tiles in finalists if tiles not in failed]
             for tiles, outcome in self.runner.measure(state.task, alive, repeats):
                 figures[tiles] += outcome.run_secs
                 devices[tiles] = outcome.device
                 if outcome.error:
-                    errors[tiles] = outcome.error
+                    failed[tiles] = outcome
         for tiles in finalists:
-            failed = tiles in errors
-            outcome = Outcome(
-                () if failed else tuple(figures[tiles]), devices[tiles], errors.get(tiles, "")
-            )
-            self.log.append(state.task, self.target, tiles, outcome, final=True)
+            outcome = failed.get(tiles) or Outcome(tuple(figures[tiles]), devices[tiles])
+            record = self.log.append(state.task, self.target, tiles, outcome, final=True)
+            state.records.append(record)
             state.finals[tiles] = outcome
 
     def write_meta(self) -> meta.Meta:

@@ -63,9 +63,9 @@ def _validate(args: argparse.Namespace) -> int:
     from tvm_insta.report import findings_lines
     from tvm_insta.runtime.image_folder import image_files
     from tvm_insta.runtime.manifest import check_takes_images
-    from tvm_insta.runtime.preprocess import for_input, load_images
+    from tvm_insta.runtime.preprocess import for_input
     from tvm_insta.validate import validate
-    from tvm_insta.validate.inputs import random_inputs
+    from tvm_insta.validate.inputs import Files, Images, random_inputs
 
     manifest = artefact.manifest
     chosen = model_arguments.build_again(
@@ -77,12 +77,12 @@ def _validate(args: argparse.Namespace) -> int:
     network = chosen.module
     if manifest.options.get("input") == "uint8":
         network, _ = take_bytes(network, [chosen.example], manifest.preprocessing)
+    inputs: Images | list[torch.Tensor]
     if args.images:
         check_takes_images(manifest, "--images are one input")
         files = image_files(args.images)
         tensor = manifest.inputs[0]
-        images = load_images(files, for_input(manifest.preprocessing, tensor), tensor.dtype)
-        inputs = [torch.from_numpy(images)]
+        inputs = Files(files, for_input(manifest.preprocessing, tensor), tensor.dtype)
         what = f"{len(files)} images"
     else:
         inputs = random_inputs(manifest, args.inputs, args.seed)

@@ -32,6 +32,7 @@ from tvm_insta.validate.findings import DARK, HALF, LOGITS, Findings, SiteFindin
 from tvm_insta.validate.free import first_parting
 from tvm_insta.validate.graph import Graph, Values, layers_in
 from tvm_insta.validate.half import half_nodes
+from tvm_insta.validate.inputs import Images, Tensors
 from tvm_insta.validate.narrow import narrow_layers
 from tvm_insta.validate.packed import read_packed
 from tvm_insta.validate.replay import Replay
@@ -58,7 +59,7 @@ class Artefact(Protocol):
 def validate(
     artefact: Artefact,
     module: nn.Module,
-    inputs: Sequence[torch.Tensor],
+    inputs: Sequence[torch.Tensor] | Images,
     *,
     progress: Callable[[int, int], None] | None = None,
     graph: fx.GraphModule | None = None,
@@ -69,7 +70,7 @@ def validate(
     Args:
         artefact: loaded, either form.
         module: the same network in PyTorch.
-        inputs: one tensor per input, ``[images, ...]``.
+        inputs: one tensor per input, ``[images, ...]``, or what reads images one by one.
         progress: called with the number of the image that begins and the number of images.
         graph: what `export_graph` and `join_outputs` give for the module; None exports it.
         calibrated: no input goes beyond those that int8 layers were calibrated with.
@@ -77,8 +78,10 @@ def validate(
     Raises:
         InputError: the inputs do not fit.
         ImportModelError: the module cannot be exported.
+        ArtefactError: it is of an earlier version, and does not say in which numbers it computes.
     """
-    return _Validation(artefact, module, inputs, graph, calibrated).run(inputs, progress)
+    images = Tensors(inputs) if isinstance(inputs, Sequence) else inputs
+    return _Validation(artefact, module, images, graph, calibrated).run(images, progress)
 
 
 class _Validation:
@@ -86,22 +89,22 @@ class _Validation:
         self,
         artefact: Artefact,
         module: nn.Module,
-        inputs: Sequence[torch.Tensor],
+        images: Images,
         graph: fx.GraphModule | None,
         calibrated: bool,
     ) -> None:
         self.calibrated = calibrated
-        self.artefact, self.module = artefact, module
+        self.artefact = artefact
         manifest = artefact.manifest
         if graph is None:
-            examples = [tensor[:1] for tensor in inputs]
-            graph = export_graph(module, examples, max_batch=manifest.max_batch, dynamic=True)
+            graph = export_graph(module, images.one(0), max_batch=manifest.max_batch, dynamic=True)
             join_outputs(graph)
+        self.eager = eager.Eager(module)
         self.graph = Graph(graph)
         self.packs = manifest.binarisations
         self.parts = _parts(manifest)
         stem, storage = (str(manifest.options.get(n, "fp32")) for n in ("stem", "storage"))
-        self.findings = Findings(int(inputs[0].shape[0]), stem=stem, storage=storage)
+        self.findings = Findings(len(images), stem=stem, storage=storage)
         self.findings.sites = [SiteFindings(f"kernel {pack.kernel}") for pack in self.packs]
         self.findings.sign_of_zero = str(manifest.options.get("sign_of_zero", "exact"))
         if storage == "fp16":
@@ -111,16 +114,13 @@ class _Validation:
         self.undecided: list[str] = []
         self.sizes: dict[Part, float] = {}  # the largest element so far
 
-    def run(
-        self, inputs: Sequence[torch.Tensor], progress: Callable[[int, int], None] | None
-    ) -> Findings:
+    def run(self, images: Images, progress: Callable[[int, int], None] | None) -> Findings:
         findings, count = self.findings, self.findings.images
         same, same_forced = 0, 0
-        for number, index in enumerate(_brightest_first(inputs)):
+        for number, index in enumerate(_brightest_first(images)):
             if progress is not None:
                 progress(number + 1, count)
-            image = [tensor[index : index + 1] for tensor in inputs]
-            one, forced = self._image(image)
+            one, forced = self._image(images.one(index))
             same += one
             same_forced += forced
         findings.top1 = same / count
@@ -196,7 +196,7 @@ class _Validation:
     ) -> bool:
         """Compare with the module; without a replay no more than its shape, type and class."""
         findings = self.findings
-        expected = joined(eager.outputs(self.module, image))
+        expected = joined(self.eager(image))
         if ours.shape != expected.shape:
             findings.free_failure = (
                 f"the output has the shape {list(ours.shape)}, PyTorch's has {list(expected.shape)}"
@@ -304,7 +304,10 @@ def _best(logits: torch.Tensor) -> int:
     return int(logits.reshape(-1).to(torch.float64).argmax()) if logits.numel() else 0
 
 
-def _brightest_first(inputs: Sequence[torch.Tensor]) -> list[int]:
+def _brightest_first(images: Images) -> list[int]:
     """Numbers of the images, the largest inputs first: they tell how large things are."""
-    sizes = inputs[0].double().abs().flatten(1).nan_to_num(0.0, 0.0, 0.0).sum(1)
-    return [int(index) for index in sizes.sort(descending=True, stable=True).indices]
+    sizes = [
+        float(images.one(index)[0].double().abs().nan_to_num(0.0, 0.0, 0.0).sum())
+        for index in range(len(images))
+    ]
+    return sorted(range(len(images)), key=lambda index: -sizes[index])

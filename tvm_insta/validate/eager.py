@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from tvm_insta.errors import ImportModelError
-from tvm_insta.frontend import unchanged
+from tvm_insta.frontend import Snapshot
 from tvm_insta.validate.graph import Graph
 from tvm_insta.validate.rounding import distance, noise
 
@@ -25,18 +25,34 @@ _RUNS = 8
 _TIMES = 4.0  # a handful of runs does not show the largest movement
 
 
-def outputs(module: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """What the module returns, as a flat list of tensors.
+class Eager:
+    """The module as it is given, called any number of times.
 
-    The module as it is given: nothing that this call writes, attributes included, is seen by the
-    next. It gets copies of the inputs, which it may write into.
+    Its state is copied once and put back after every call: nothing that a call writes, attributes
+    included, is seen by the next, or stays.
+
+    Args:
+        module: may be in training mode.
     """
-    with unchanged(module):
-        return call(module, inputs)
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module, self._before = module, Snapshot(module)
+
+    def __call__(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """What the module returns in eval mode, as a flat list of tensors.
+
+        It gets copies of the inputs, which it may write into.
+        """
+        try:
+            self._module.eval()
+            with torch.no_grad():
+                return call(self._module, inputs)
+        finally:
+            self._before.restore()
 
 
 def call(module: nn.Module, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """One call, whose traces stay in the module; see `outputs`."""
+    """One call, whose traces stay in the module; see `Eager`."""
     found = tree_leaves(module(*[tensor.clone() for tensor in inputs]))
     for item in found:
         if not isinstance(item, _NO_OBJECTS):

@@ -9,11 +9,13 @@ is clipped, so only inputs of the calibration are judged.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import fx
 
+from tvm_insta.errors import ArtefactError
 from tvm_insta.runtime.manifest import Manifest
 from tvm_insta.validate.graph import Graph, Values, base_name, is_layer, paths
 
@@ -25,12 +27,22 @@ _LARGEST_CODE = 127
 
 
 def narrow_layers(graph: Graph, manifest: Manifest) -> dict[fx.Node, str]:
-    """The nodes of layers that the artefact computes in "bf16" or "int8", with which."""
-    kinds = {}
-    for layer in manifest.layers:
-        for kind in ("bf16", "int8"):
-            if f"computed in {kind}" in layer.notes:
-                kinds[layer.name.split("#")[0]] = kind
+    """The nodes of layers that the artefact computes in "bf16" or "int8", with which.
+
+    Raises:
+        ArtefactError: the artefact may have some, and is of a version that did not say which.
+    """
+    floats = [layer for layer in manifest.layers if layer.kind == "float"]
+    if manifest.options.get("stem", "fp32") != "fp32" and not all(x.compute_dtype for x in floats):
+        raise ArtefactError(
+            "the manifest does not say in which numbers each float layer computes, as earlier "
+            "versions did not: compile the model again to validate it"
+        )
+    kinds = {
+        layer.name.split("#")[0]: layer.compute_dtype
+        for layer in manifest.layers
+        if layer.compute_dtype not in ("", "fp32")
+    }
     found = {}
     for node in graph.nodes:
         if is_layer(node):
@@ -66,23 +78,53 @@ def change_of(
         kind = kinds.get(node)
         if kind is None:
             return args
-        first = base_name(node) in ("addmm", "baddbmm")  # their bias stands in front
-        return tuple(
-            _rounded(arg, kind, per_row=index == 1)
-            if isinstance(arg, torch.Tensor)
-            and arg.ndim > 1
-            and index in ((1, 2) if first else (0, 1))
-            else arg
-            for index, arg in enumerate(args)
-        )
+        factors = factors_of(graph, node)
+        rounded = list(args)
+        for index, axis in ((factors.data, None), (factors.weight, factors.axis)):
+            if isinstance(args[index], torch.Tensor) and args[index].ndim > 1:
+                rounded[index] = _rounded(args[index], kind, axis)
+        return tuple(rounded)
 
     return graph.evaluate(nodes, values, {}, operands=operands)[target]
 
 
-def _rounded(value: torch.Tensor, kind: str, *, per_row: bool) -> torch.Tensor:
+@dataclass(frozen=True)
+class Factors:
+    """Which arguments a layer multiplies.
+
+    Attributes:
+        data: position of the activations.
+        weight: position of the weight.
+        axis: dimension of the weight that is the output channels.
+    """
+
+    data: int
+    weight: int
+    axis: int
+
+
+def factors_of(graph: Graph, node: fx.Node) -> Factors:
+    """The factors of a node that `is_layer`.
+
+    A weight is `[O, C, ...]` in convolutions, `[C, O, ...]` in transposed ones, and `[O, C]` in
+    `linear`. In products it is `[..., C, O]`, or `[..., O, C]` where it stands on the left.
+    """
+    name, args = base_name(node), node.args
+    if name in ("convolution", "conv2d"):
+        transposed = name == "convolution" and bool(args[6])
+        return Factors(0, 1, 1 if transposed else 0)
+    if name == "linear":
+        return Factors(0, 1, 0)
+    left = 1 if name in ("addmm", "baddbmm") else 0  # their bias stands in front
+    if args[left] in graph.constant and args[left + 1] not in graph.constant:
+        return Factors(left + 1, left, -2)
+    return Factors(left, left + 1, -1)
+
+
+def _rounded(value: torch.Tensor, kind: str, axis: int | None) -> torch.Tensor:
+    """In bf16, or in int8 with a scale for the tensor, or for each place along `axis`."""
     if kind == "bf16":
         return value.to(torch.bfloat16).to(value.dtype)
-    magnitude = value.abs()
-    largest = magnitude.flatten(1).amax(1) if per_row else magnitude.max().reshape(1)
-    step = (largest / _LARGEST_CODE).clamp(min=1e-30).reshape(-1, *(1 for _ in value.shape[1:]))
+    dims = [dim for dim in range(value.ndim) if axis is None or dim != axis % value.ndim]
+    step = (value.abs().amax(dims, keepdim=True) / _LARGEST_CODE).clamp(min=1e-30)
     return (value / step).round() * step

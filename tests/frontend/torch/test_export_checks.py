@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,6 +92,32 @@ TAILS: dict[str, Tail] = {
     "written with a parameter": lambda m, x: x * m.state.copy_(m.temperature * 2).item(),
 }
 
+
+def _kept(m: Net, key: str, value: Any) -> None:
+    setattr(m, key, value)
+
+
+NUMBERS: dict[str, Tail] = {
+    "factor": lambda m, x: x * x.abs().max().item(),
+    "of integers": lambda m, x: x * (x > 0).sum().item(),
+    "of a truth": lambda m, x: x * (x > 0).any().item(),
+    "quotient": lambda m, x: torch.round(x / (x.abs().max().item() / 7 + 1e-6)).clamp(-8, 7),
+    "arithmetic": lambda m, x: x * (2 - abs(x.min().item()) * 3 // 0.5 + 1e-3) ** 2,
+    "limits": lambda m, x: torch.clamp(x, -0.5, x.abs().mean().item()),
+    "lower limit": lambda m, x: x.clamp(min=x.mean().item()),
+    "threshold": lambda m, x: torch.where(x > 0.7 * x.abs().mean().item(), 1.0, -1.0),
+    "filled": lambda m, x: torch.empty(1).fill_(x.mean().item()) * x,
+    "tensor": lambda m, x: x * torch.tensor(x.mean().item()),
+    "tolist": lambda m, x: x * x.max().tolist(),
+    "written": lambda m, x: (m.state.copy_(x.mean()), x * m.state.item())[1],
+    "assigned": lambda m, x: (setattr(m, "state", x.mean()), x * m.state.item())[1],
+    "noted in an attribute": lambda m, x: (_kept(m, "rate", (x > 0).float().mean().item()), x)[1],
+    "noted in a buffer": lambda m, x: (m.state.fill_((x > 0).sum().item()), x * 2)[1],
+    "noted in a text": lambda m, x: (_kept(m, "log", f"{x.max().item():.3f} {x.min():.1e}"), x)[1],
+    "printed": lambda m, x: (_kept(m, "log", str(x.max().item())), x)[1],
+}
+"""Numbers that are computed from the input, and are tensors in the graph."""
+
 ON_ANOTHER_DEVICE: dict[str, Tail] = {
     "cuda": lambda m, x: x.cuda() * m.temperature.cuda(),
     "to": lambda m, x: x.to("cuda") * torch.ones(1, device="cuda"),
@@ -98,18 +126,19 @@ ON_ANOTHER_DEVICE: dict[str, Tail] = {
 
 REFUSED: dict[str, tuple[Tail, str]] = {
     "branch": (lambda m, x: x if x.sum() > 0 else -x, "branches on a value"),
-    "item": (lambda m, x: x * x.max().item(), "reads a number with .item()"),
+    "item as a factor": (
+        lambda m, x: torch.add(x, x, alpha=x.max().item()),
+        "reads a number with .item()",
+    ),
+    "item as an element": (
+        lambda m, x: torch.full((4, 1, 1), x.max().item()) * x,
+        "reads a number with .item()",
+    ),
+    "float": (lambda m, x: x * math.sqrt(x.max().item()), "makes a Python number of a tensor"),
+    "float in a text": (lambda m, x: x * float(f"{float(x.max()):.2f}"), "makes a Python number"),
+    "a choice": (lambda m, x: x if x.max().item() > 0 else -x, "branches on a value"),
     "numpy": (lambda m, x: torch.from_numpy(x.numpy()) * 2, "turns a tensor into a numpy array"),
-    "tolist": (lambda m, x: x * sum(x.flatten().tolist()), "reads a number with .item()"),
     "mixed": (lambda m, x: x if (x * m.temperature).max() > 0 else -x, "branches on a value"),
-    "written with the input": (
-        lambda m, x: (m.state.copy_(x.mean()), x * m.state.item())[1],
-        "reads a number with .item()",
-    ),
-    "assigned": (
-        lambda m, x: (setattr(m, "state", x.mean()), x * m.state.item())[1],
-        "reads a number with .item()",
-    ),
     "batch": (lambda m, x: x.reshape(2, -1), "fixes the size of the batch"),
 }
 
@@ -138,6 +167,11 @@ def test_weights_written_in_forward(layer: type[nn.Conv2d]) -> None:
 @pytest.mark.parametrize("name", TAILS)
 def test_values_that_do_not_depend_on_the_input(name: str, layer: type[nn.Conv2d]) -> None:
     _same_as_eager(Net(layer, TAILS[name]).eval(), Net(layer, TAILS[name]).eval())
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_numbers_of_the_input_are_tensors(name: str) -> None:
+    _same_as_eager(Net(nn.Conv2d, NUMBERS[name]).eval(), Net(nn.Conv2d, NUMBERS[name]).eval())
 
 
 @pytest.mark.parametrize("name", ON_ANOTHER_DEVICE)

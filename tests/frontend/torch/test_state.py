@@ -18,6 +18,7 @@ import tvm_insta
 from tests.frontend.torch import stateful
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend import Snapshot, export_graph, unchanged
+from tvm_insta.validate import eager, validate
 
 FORMS = [("vm", 3), ("c", 3)]
 Act = Callable[[Any, torch.Tensor], torch.Tensor]
@@ -299,3 +300,37 @@ def test_memory_that_is_shared_stays_shared() -> None:
         module.view.fill_(7)
     module.weight.data.fill_(3)
     assert module.view.tolist() == [3, 3]
+
+
+ACTS = {**stateful.RIGHT, **{name: act for name, (act, _) in stateful.CHANGING.items()}}
+
+
+@pytest.mark.parametrize("act", ACTS.values(), ids=list(ACTS))
+def test_calls_of_one_snapshot_know_nothing_of_each_other(act: Act) -> None:
+    """Whatever a call leaves behind, each answer is that of a fresh module."""
+    module = stateful.Net(act).train()
+    before = _held(module)
+    run = eager.Eager(module)
+    for number in (1, 2, 1):
+        stateful.Part.shared = 0
+        stateful.Part.table.clear()
+        (expected,) = eager.Eager(stateful.Net(act))([_x(number)])
+        assert torch.equal(run([_x(number)])[0], expected)
+        assert _held(module) == before and module.training
+
+
+def test_validation_copies_the_state_of_the_module_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It did for every image."""
+    module = stateful.Net(stateful.RIGHT["a counter that nobody reads"])
+    artefact = tvm_insta.build(module, _x(1)).load()
+    graph = export_graph(module, [_x(1)], max_batch=4, dynamic=True)
+    made = []
+
+    def counted(module: nn.Module) -> Snapshot:
+        made.append(module)
+        return Snapshot(module)
+
+    monkeypatch.setattr(eager, "Snapshot", counted)
+    found = validate(artefact, module, [_x(5)], graph=graph)
+    assert found.verdict == "valid" and found.images == 5
+    assert made == [module]

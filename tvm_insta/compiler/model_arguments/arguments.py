@@ -88,8 +88,14 @@ def chosen_model(args: argparse.Namespace) -> Chosen:
         ModelError: unknown names, a checkpoint that does not fit, or an option that would have no
             effect.
     """
-    file = args.onnx_file or getattr(args, "onnx_alias", None)
-    if file:
+    named: str | None = getattr(args, "onnx_alias", None)
+    if named is not None and args.onnx_file is not None:
+        raise ModelError(
+            f"got two ONNX files, {args.onnx_file} and --onnx {named}, but one is the network: "
+            "leave one of them away"
+        )
+    file = args.onnx_file if named is None else named
+    if file is not None:  # "", of a variable of the shell that is not set, is no file
         others = ("model", "variant", "num_classes", "statistic", "reuse_statistics", "select")
         more = ("seed", "factory", "factory_args", "checkpoint", "checkpoint_key", "allow_nan")
         _refuse(args, (*others, *more), f"the ONNX file {file}, which is the network")

@@ -32,8 +32,8 @@ class _Brought:
     root: Path | None = None
     names: set[str] = field(default_factory=set)
 
-    def make_way(self, root: Path) -> None:
-        """Forget them, unless they are of the same folder."""
+    def forget_others(self, root: Path) -> None:
+        """Forget those of another folder than `root`, whose files come next."""
         if root != self.root:
             for name in self.names:
                 sys.modules.pop(name, None)
@@ -96,7 +96,7 @@ def _load_file(file: Path) -> tuple[Path, ModuleType]:
     root, parts = file.parent, [file.stem]
     while (root / "__init__.py").is_file() and root != root.parent:
         root, parts = root.parent, [root.name, *parts]
-    _brought.make_way(root)
+    _brought.forget_others(root)
     before = set(sys.modules)
     _look_first_in(root)
     try:

@@ -21,7 +21,7 @@ from tvm_insta.frontend.exclusive import exclusive
 from tvm_insta.frontend.torch.batch_numbers import settle_batch_numbers
 from tvm_insta.frontend.torch.batch_trace import Sizes
 from tvm_insta.frontend.torch.decompose import decompose
-from tvm_insta.frontend.torch.export_checks import tracing
+from tvm_insta.frontend.torch.export_checks import refuse_numbers, tracing
 from tvm_insta.frontend.torch.export_errors import WRITTEN, export_error
 from tvm_insta.frontend.torch.state import unchanged
 from tvm_insta.frontend.torch.supposed import GUARDED, check_supposed
@@ -188,6 +188,7 @@ def export_program(
                 dynamic_shapes=shapes,
                 prefer_deferred_runtime_asserts_over_guards=deferred,
             )
+            refuse_numbers(program)
             if deferred:
                 check_supposed(program, max_batch)
             return program

@@ -11,7 +11,10 @@ scale with ``.item()``. `tracing` lets export see what eager PyTorch does:
 - What is computed from parameters, buffers and constants alone has values: ``.item()``, ``if``,
   ``numpy()`` and the like see them. They are constants of the exported graph. So are the places
   that a mask of them chooses, as in ``x[:, self.mask]``: the size of the result is known.
-- The same on what is computed from the input is refused: the graph would hold for one input.
+- ``.item()`` of what is computed from the input is a tensor without dimensions, of the type of
+  Python's numbers: who notes it, or multiplies with it, gets what PyTorch gives. In texts it is
+  "nan".
+- Anything else that looks at such a value is refused: the graph would hold for one input.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
@@ -32,6 +37,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.torch.batch_trace import Sizes
 from tvm_insta.frontend.torch.fake_quantize import WRITTEN_OUT
+from tvm_insta.frontend.torch.graph import base_name
+from tvm_insta.frontend.torch.operators.refusal import line_of
 from tvm_insta.frontend.torch.origin import is_foreign
 
 _Tensor = torch.Tensor
@@ -50,6 +57,7 @@ _VALUES: dict[Any, str] = {
     _Tensor.__float__: "makes a Python number of a tensor",
     _Tensor.__int__: "makes a Python number of a tensor",
     _Tensor.__index__: "indexes with a tensor's value",
+    _Tensor.__format__: "writes out a tensor",
     _Tensor.__contains__: "asks whether a tensor contains a value",
 }
 """Functions that look at values, and how a sentence says so."""
@@ -65,6 +73,11 @@ _SIZED_BY_VALUES = (
     *(torch.masked_select, _Tensor.masked_select, torch.unique, _Tensor.unique),
 )
 """Functions whose results are as long as the values of their arguments say."""
+
+_LIMITING = frozenset({"clamp", "clamp_", "clip", "clip_"})
+"""Functions that take two numbers or two tensors."""
+_WANTS_NUMBERS = (TypeError, DataDependentOutputException, GuardOnDataDependentSymNode)
+"""What is raised where a function wants a number and gets a tensor without a value."""
 
 _LENGTH = _Tensor.__len__
 _CUDA = (_Tensor.cuda,)
@@ -102,6 +115,21 @@ def tracing(module: nn.Module, sizes: Sizes | None = None) -> Iterator[None]:
             del module.forward
 
 
+def refuse_numbers(program: torch.export.ExportedProgram) -> None:
+    """Refuse Python's numbers of tensors that operators take: ``alpha=x.mean().item()``.
+
+    Where an operator takes a tensor as well, there is none left.
+
+    Raises:
+        ImportModelError: there is one; its line is that of the operator that takes it.
+    """
+    for node in program.graph.nodes:
+        if base_name(node) in ("aten._local_scalar_dense", "aten.item") and node.users:
+            user = next(iter(node.users))
+            line = line_of(str(user.meta.get("stack_trace") or ""))
+            raise _looks(_Tensor.item, f" ({line})" if line else "")
+
+
 class _Eager(TorchFunctionMode):
     """Stands between forward and torch.export.
 
@@ -110,6 +138,7 @@ class _Eager(TorchFunctionMode):
         real: parameters and buffers with their values, by name.
         written: what forward has written into the data of a parameter.
         values: of tensors that do not depend on the input, None for those that do.
+        numbers: tensors that stand for Python's numbers, and where each was read.
     """
 
     def __init__(self, module: nn.Module, sizes: Sizes | None = None) -> None:
@@ -118,6 +147,7 @@ class _Eager(TorchFunctionMode):
         self.real: dict[str, _Tensor] = _state(module)
         self.written: Any = WeakIdKeyDictionary()
         self.values: Any = WeakIdKeyDictionary()
+        self.numbers: Any = WeakIdKeyDictionary()
 
     def __torch_function__(
         self,
@@ -152,9 +182,22 @@ class _Eager(TorchFunctionMode):
             with self:  # its parts may read numbers
                 result = WRITTEN_OUT[func](*args, **given)
         else:
-            result = func(*args, **given)
+            result = self._call(func, args, given)
         self._follow(func, args, given, result)
         return result
+
+    def _call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call a function; where it wants a number and no tensor, say where that was read."""
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, _Tensor)]
+        place = next((self.numbers[each] for each in tensors if each in self.numbers), None)
+        if place is None:
+            return func(*args, **kwargs)
+        if getattr(func, "__name__", "") in _LIMITING:
+            args, kwargs = tree_map(_as_tensor, (args, kwargs))
+        try:
+            return func(*args, **kwargs)
+        except _WANTS_NUMBERS as error:
+            raise _looks(_Tensor.item, place) from error
 
     # -- parameters ------------------------------------------------------------------------------
 
@@ -225,13 +268,25 @@ class _Eager(TorchFunctionMode):
             size = args[0].shape[0] if args[0].ndim else None
             return len(args[0]) if size is None or not self.sizes else self.sizes.length(size)
         value = self._value_of(args[0])
+        if value is None and func in (_Tensor.item, _Tensor.tolist) and args[0].ndim == 0:
+            return self._number(args[0])
+        if value is None and func is _Tensor.__format__ and args[0].ndim == 0:
+            return "nan"
         if value is None:
-            raise ImportModelError(
-                f"forward {_VALUES[func]} that is computed from the input{_place()}: "
-                f"{_INSTEAD.get(func, _COMPUTE)}"
-            )
+            raise _looks(func, _place())
         with _disable_current_modes():
             return func(value.detach(), *args[1:], **kwargs)
+
+    def _number(self, tensor: _Tensor) -> _Tensor:
+        """What stands for the Python number that a tensor without dimensions holds."""
+        dtype = tensor.dtype
+        if dtype.is_floating_point:
+            dtype = torch.float64
+        elif dtype != torch.bool and not dtype.is_complex:
+            dtype = torch.int64
+        number = tensor.detach().to(dtype, copy=True)
+        self.values[number], self.numbers[number] = None, _place()
+        return number
 
     def _places(self, index: Any) -> Any:
         """An index in which masks with values are the places that they choose."""
@@ -261,9 +316,17 @@ class _Eager(TorchFunctionMode):
     ) -> None:
         """Compute the value of a result, too, where every operand has one."""
         known = self._with_values(args, kwargs)
+        read = (
+            self.numbers.get(leaf)
+            for leaf in tree_leaves((args, kwargs))
+            if isinstance(leaf, _Tensor)
+        )
+        number = next((place for place in read if place), None)
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, _Tensor)]
         for tensor in filter(_is_traced, made):  # also one that was written in place
             self.values[tensor] = None
+            if number is not None and tensor.ndim == 0:
+                self.numbers[tensor] = number
         if not made or known is None or _undetermined(func, args, kwargs):
             return
         try:
@@ -274,6 +337,20 @@ class _Eager(TorchFunctionMode):
         values = [leaf for leaf in tree_leaves(own) if isinstance(leaf, _Tensor)]
         for tensor, value in zip(made, values, strict=False):
             self.values[tensor] = value
+
+
+def _looks(func: Any, place: str) -> ImportModelError:
+    """The refusal of a function that looks at a value."""
+    return ImportModelError(
+        f"forward {_VALUES[func]} that is computed from the input{place}: "
+        f"{_INSTEAD.get(func, _COMPUTE)}"
+    )
+
+
+def _as_tensor(leaf: Any) -> Any:
+    """A Python number as a tensor, which takes part in a choice of types as the number does."""
+    number = isinstance(leaf, (int, float)) and not isinstance(leaf, bool)
+    return torch.tensor(leaf, dtype=torch.float64) if number else leaf
 
 
 def _sized_by_values(func: Any, args: tuple[Any, ...]) -> bool:

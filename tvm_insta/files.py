@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +15,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """Write a file: whoever reads it sees the old content or the new one, never a part.
 
     The content is on the disk before the name is given to it, so that a power cut leaves one of the
-    two, as well. An exception inside the context leaves the old file and no other.
+    two, as well. An exception inside the context leaves the old file and no other. Who may read the
+    file says the umask, as for any new one.
 
     Args:
         path: In an existing folder.
@@ -26,18 +27,15 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: The disk is full, or the folder cannot be written.
     """
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    partial = path.with_name(f".{path.name[:50]}-{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with partial.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(partial).chmod(0o666 & ~mask)  # mkstemp lets only its owner read
-        Path(partial).replace(path)
+        partial.replace(path)
     except BaseException:
-        Path(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         raise
 
 
