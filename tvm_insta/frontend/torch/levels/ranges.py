@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx
+from torch.utils._pytree import tree_leaves
 
 from tvm_insta.frontend.torch.graph import base_name, constant, is_tensor
 
@@ -34,8 +36,18 @@ _SOME_OF = frozenset(
 _MEANS = frozenset(
     f"aten.{name}" for name in "mean avg_pool2d adaptive_avg_pool2d _adaptive_avg_pool2d".split()
 )
-_MEAN_ERROR = 2.0**-10
-"""What rounding adds at most to a mean of up to 16,384 numbers, relative to the largest."""
+_ERROR = 2.0**-10
+"""What rounding adds at most to a mean of up to 16,384 numbers, or to a function of one."""
+_NORMAL = torch.finfo(torch.float32).tiny
+_CURVES: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "aten.exp": torch.exp,
+    "aten.sigmoid": torch.sigmoid,
+    "aten.tanh": torch.tanh,
+    "aten.sqrt": torch.sqrt,
+}
+"""Functions that increase, and are rounded: their ends are those in float64, and a little more."""
+_ONE_OF = frozenset({"aten.cat", "aten.stack", "aten.where", "aten.maximum", "aten.minimum"})
+"""Operators whose elements are some of those of their operands."""
 _MONOTONE = frozenset(f"aten.{name}" for name in "round floor ceil trunc clamp".split()) | {
     "aten.clamp_min",
     "aten.clamp_max",
@@ -67,13 +79,27 @@ class Range:
         if dtype == torch.bool:
             return 0.0, 1.0
         name = base_name(node)
+        low, high = _UNKNOWN
         if name in _FIXED:
-            return _FIXED[name]
-        if name in _NOT_NEGATIVE and dtype is not None and dtype.is_floating_point:
-            return 0.0, math.inf
-        if not node.args or not isinstance(node.args[0], fx.Node):
-            return _UNKNOWN
-        return self._of_operands(name, node, node.args[0])
+            low, high = _FIXED[name]
+        elif name in _NOT_NEGATIVE and _is_real(node):
+            low = 0.0
+        found = _UNKNOWN
+        if name in _ONE_OF:
+            found = self._of_any(node)
+        elif node.args and isinstance(node.args[0], fx.Node):
+            found = self._of_operands(name, node, node.args[0])
+        return max(low, found[0]), min(high, found[1])
+
+    def _of_any(self, node: fx.Node) -> tuple[float, float]:
+        """From the smallest to the largest of several operands, the condition of a choice aside."""
+        given = node.args[1:] if base_name(node) == "aten.where" else node.args
+        operands = tree_leaves(given[0] if isinstance(given[0], (list, tuple)) else given)
+        if not all(isinstance(each, fx.Node) for each in operands if each is not None):
+            return _UNKNOWN  # a number
+        ends = [self.of(each) for each in operands if isinstance(each, fx.Node)]
+        known = min(low for low, _ in ends), max(high for _, high in ends)
+        return _cast(known, _dtype(node))
 
     def _of_operands(self, name: str, node: fx.Node, source: fx.Node) -> tuple[float, float]:
         """The range of a call, from that of its first operand."""
@@ -92,6 +118,13 @@ class Range:
             result = float(low), float(high)
         elif name in _MONOTONE:
             result = self._ends(node, source)
+        elif name in _CURVES:
+            result = _of_curve(_CURVES[name], self.of(source), _dtype(node))
+        elif name in ("aten.neg", "aten.abs") and _is_real(node):
+            low, high = self.of(source)
+            result = -high, -low
+            if name == "aten.abs":
+                result = max(low, -high, 0.0), max(high, -low)
         elif name in ("aten.mul", "aten.add", "aten.sub", "aten.div"):
             if len(node.args) == 2 and not node.kwargs:  # no factor, no way to round a quotient
                 result = self._arithmetic(name, node, source, node.args[1])
@@ -103,9 +136,8 @@ class Range:
         """The values at both ends, for an operator that increases."""
         if any(isinstance(arg, fx.Node) for arg in (*node.args[1:], *node.kwargs.values())):
             return _UNKNOWN
-        dtype = _dtype(source)
-        real = dtype is not None and dtype.is_floating_point
-        ends = torch.tensor(self.of(source), dtype=dtype if real else torch.float64)
+        dtype = _dtype(source) if _is_real(source) else torch.float64
+        ends = torch.tensor(self.of(source), dtype=dtype)
         found = node.target(ends, *node.args[1:], **node.kwargs)  # type: ignore[operator]
         return _cast((float(found[0]), float(found[1])), _dtype(node))
 
@@ -134,6 +166,26 @@ def _dtype(node: fx.Node) -> torch.dtype | None:
     return node.meta["val"].dtype if is_tensor(node) else None
 
 
+def _is_real(node: fx.Node) -> bool:
+    dtype = _dtype(node)
+    return dtype is not None and dtype.is_floating_point
+
+
+def _of_curve(
+    curve: Callable[[torch.Tensor], torch.Tensor],
+    known: tuple[float, float],
+    dtype: torch.dtype | None,
+) -> tuple[float, float]:
+    """Of a function that increases; libraries may round it one way or the other."""
+    if dtype not in (torch.float32, torch.float64):
+        return _UNKNOWN
+    low, high = curve(torch.tensor(known, dtype=torch.float64)).tolist()
+    if math.isnan(low):
+        return _UNKNOWN
+    low = 0.0 if 0.0 < low < _NORMAL else low  # it may be rounded to 0
+    return _cast((_wider(low, down=True), _wider(high)), dtype)
+
+
 def _of_mean(node: fx.Node, known: tuple[float, float]) -> tuple[float, float]:
     """Of a mean of some elements, and zeros of padding among them, or a sum with its divisor."""
     low, high = min(known[0], 0.0), max(known[1], 0.0)
@@ -143,13 +195,14 @@ def _of_mean(node: fx.Node, known: tuple[float, float]) -> tuple[float, float]:
         taken = math.prod(window) if len(window) == 2 else window[0] ** 2
         factor = taken / float(divisor)  # type: ignore[arg-type]
         low, high = sorted(0.0 if end == 0.0 else end * factor for end in (low, high))
-    return _wider(low), _wider(high)
+    return _wider(low, down=True), _wider(high)
 
 
-def _wider(end: float) -> float:
-    """An end for sums that are rounded; those of a power of two, and 0, are exact."""
+def _wider(end: float, *, down: bool = False) -> float:
+    """An end for results that are rounded; of a power of two, and 0, they are exact."""
     exact = end == 0.0 or math.isinf(end) or abs(math.frexp(end)[0]) == 0.5
-    return end if exact else end * (1.0 + _MEAN_ERROR)
+    more = abs(end) * _ERROR
+    return end if exact else end - more if down else end + more
 
 
 def _cast(known: tuple[float, float], dtype: torch.dtype | None) -> tuple[float, float]:
