@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tvm_insta import train
-    from tvm_insta.compiler.driver import Artefact, build
+    from tvm_insta.compiler.artefact import Artefact
+    from tvm_insta.compiler.driver import build
     from tvm_insta.compiler.onnx_model import build_onnx
     from tvm_insta.compiler.options import CompileOptions
     from tvm_insta.runtime import Module, load
@@ -22,7 +23,7 @@ __version__ = "0.1.0"
 __all__ = ["Artefact", "CompileOptions", "Module", "build", "build_onnx", "load", "train"]
 
 _HOME = {
-    "Artefact": "tvm_insta.compiler.driver",
+    "Artefact": "tvm_insta.compiler.artefact",
     "CompileOptions": "tvm_insta.compiler.options",
     "Module": "tvm_insta.runtime",
     "build": "tvm_insta.compiler.driver",

@@ -8,7 +8,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ import torch  # noqa: E402
 import tvm  # noqa: E402
 from torch import nn  # noqa: E402
 
-from tvm_insta import runtime  # noqa: E402
 from tvm_insta.codegen import plain_c, relax_vm  # noqa: E402
 from tvm_insta.codegen.images_at_once import images_at_once  # noqa: E402
 from tvm_insta.codegen.staging import staged  # noqa: E402
+from tvm_insta.compiler.artefact import Artefact  # noqa: E402
 from tvm_insta.compiler.kernel_variants import measured_figures  # noqa: E402
 from tvm_insta.compiler.manifest_builder import Source, build_manifest  # noqa: E402
 from tvm_insta.compiler.model_inputs import samples, take_bytes  # noqa: E402
@@ -32,17 +32,15 @@ from tvm_insta.compiler.options import CompileOptions  # noqa: E402
 from tvm_insta.compiler.schedule_check import check_schedules  # noqa: E402
 from tvm_insta.compiler.self_check import Checked, check_compiled  # noqa: E402
 from tvm_insta.errors import InstaError  # noqa: E402
-from tvm_insta.frontend import exclusive, import_torch  # noqa: E402
+from tvm_insta.frontend import Imported, exclusive, import_torch  # noqa: E402
 from tvm_insta.passes.context import Context  # noqa: E402
-from tvm_insta.passes.pipeline import PHASES, AfterPhase, run_pipeline  # noqa: E402
-from tvm_insta.passes.report import Report  # noqa: E402
-from tvm_insta.report.explain_command import explained  # noqa: E402
+from tvm_insta.passes.pipeline import PHASES, AfterPhase, Compiled, run_pipeline  # noqa: E402
 from tvm_insta.report.require import require_binary  # noqa: E402
-from tvm_insta.report.rows import Explanation  # noqa: E402
 from tvm_insta.runtime import manifest as manifests  # noqa: E402
 from tvm_insta.runtime.preprocess import Preprocessing  # noqa: E402
 from tvm_insta.schedules import Tiles, back_end  # noqa: E402
 from tvm_insta.target import InstaTarget, parse  # noqa: E402
+from tvm_insta.target.toolchain import Linker  # noqa: E402
 from tvm_insta.tuning.lookup import Lookup, look_up  # noqa: E402
 from tvm_insta.validate.batch import check_batch  # noqa: E402
 
@@ -50,50 +48,6 @@ CHECK = "check against PyTorch"
 
 Progress = Callable[[str, int, int], None]
 """Called with the name of the step that begins, its number and the number of steps."""
-
-
-class Artefact:
-    """A compiled model on disk, loaded when it is first called.
-
-    Attributes:
-        path: folder with ``model.so``, ``model.json`` and, in the plain-C form, header and archive.
-        report: what became of each layer, and why.
-    """
-
-    def __init__(self, path: Path, report: Report) -> None:
-        self.path = path
-        self.report = report
-        self._module: runtime.Module | None = None
-
-    @property
-    def manifest(self) -> manifests.Manifest:
-        """The manifest, read from disk."""
-        return manifests.read(self.path / manifests.FILE_NAME)
-
-    def load(self) -> runtime.Module:
-        """The loaded module.
-
-        Raises:
-            ArtefactError: it was compiled for another machine than this one.
-        """
-        if self._module is None:
-            self._module = runtime.load(self.path)
-        return self._module
-
-    def explain(self, *, measure: bool = False) -> Explanation:
-        """What became of every layer; ``print`` it, or see `tvm_insta.report` for JSON and HTML.
-
-        Args:
-            measure: time the kernels now, on one thread; the artefact needs ``profile=True``.
-
-        Raises:
-            InputError: the kernels are to be timed and have no counters.
-        """
-        return explained((self.path, None), measure=measure)[0]
-
-    def __call__(self, *inputs: Any) -> Any:
-        """Run the network on numpy arrays or DLPack tensors; see `runtime.Module`."""
-        return self.load()(*inputs)
 
 
 def build(
@@ -168,6 +122,74 @@ def compile_module(
     Raises:
         InstaError: as `build`.
     """
+    job = _accepted(module, example_inputs, options, source)
+    steps = _Steps(options, progress)
+    started = time.perf_counter()
+    steps.begin("export")
+    imported = import_torch(
+        job.module,
+        job.example_inputs,
+        max_batch=options.max_batch,
+        dynamic=True,
+        sign_of_zero=options.sign_of_zero,
+    )
+    compiled, tuned = _lowered(job, imported, steps)
+    compiled.report.log()
+    check_schedules(compiled.schedules, strict=options.strict_schedules)
+    if options.require_binary:
+        require_binary(compiled.report.layers, options.allow_float)
+    with staged(out_dir) as stage:
+        form = _generated(job, imported, compiled, stage)
+        seconds = time.perf_counter() - started
+        manifest = build_manifest(
+            stage, compiled, tuned, form, job.target, options, job.source, seconds
+        )
+        manifests.write(stage, manifest)
+        checked = Checked()
+        if options.check:
+            steps.begin(CHECK)
+            checked = check_compiled(
+                stage, job.module, job.example_inputs, imported, manifest, job.samples
+            )
+        options_and_check = {**manifest.options, **checked.described()}
+        # Last, so that the check ran whole batches in one pass, as a program in C may.
+        at_once = _images_at_once(form, job.target, options) if job.apart else None
+        final = replace(manifest, options=options_and_check, images_at_once=at_once)
+        manifests.write(stage, final)
+    return Artefact(out_dir, compiled.report)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is compiled, once all is refused that can be before any work is done.
+
+    Attributes:
+        module: takes pixels where the artefact does.
+        example_inputs: one tensor per input.
+        options: as they were given.
+        target: of the options.
+        source: where the module comes from.
+        linker: for the target.
+        samples: what int8 layers are calibrated with, an array per input; empty without.
+        apart: each image's answer is its own, whatever else is in a batch.
+    """
+
+    module: nn.Module
+    example_inputs: Sequence[torch.Tensor]
+    options: CompileOptions
+    target: InstaTarget
+    source: Source
+    linker: Linker
+    samples: Sequence[Any]
+    apart: bool
+
+
+def _accepted(
+    module: nn.Module,
+    example_inputs: Sequence[torch.Tensor],
+    options: CompileOptions,
+    source: Source | None,
+) -> _Job:
     source = source or Source({"class": type(module).__qualname__})
     target = parse(options.target)
     if source.preprocessing is not None:
@@ -185,46 +207,53 @@ def compile_module(
     linker = (plain_c if options.runtime == "c" else relax_vm).require(target, options.name)
     images = samples(options, source.preprocessing, example_inputs)
     apart = check_batch(module, example_inputs, max_batch=options.max_batch, form=options.runtime)
-    steps = ["export", *PHASES, "generate code", *([CHECK] if options.check else [])]
-    started = time.perf_counter()
+    return _Job(module, example_inputs, options, target, source, linker, images, apart)
 
-    def begin(step: str) -> None:
-        if progress is not None:
-            progress(step, steps.index(step) + 1, len(steps))
 
-    begin("export")
-    imported = import_torch(
-        module,
-        example_inputs,
-        max_batch=options.max_batch,
-        dynamic=True,
-        sign_of_zero=options.sign_of_zero,
-    )
-    verify = _verifier(module, example_inputs, options, target)
+class _Steps:
+    """The steps of a compilation, reported as they begin."""
+
+    def __init__(self, options: CompileOptions, progress: Progress | None) -> None:
+        self._names = ["export", *PHASES, "generate code", *([CHECK] if options.check else [])]
+        self._progress = progress
+
+    def begin(self, step: str) -> None:
+        """Report that a step begins."""
+        if self._progress is not None:
+            self._progress(step, self._names.index(step) + 1, len(self._names))
+
+    def begin_behind(self, phase: int) -> None:
+        """Report the step behind a phase of the pipeline, by its number."""
+        self.begin(self._names[phase + 2])
+
+
+def _lowered(job: _Job, imported: Imported, steps: _Steps) -> tuple[Compiled, Lookup]:
+    """The scheduled module, and the tuning records that chose its schedules."""
+    options = job.options
+    verify = _verifier(job.module, job.example_inputs, options, job.target)
+    tuned = Lookup()
 
     def after_phase(number: int, name: str, mod: tvm.IRModule) -> None:
-        begin(steps[number + 2])
+        steps.begin_behind(number)
         if verify is not None:
             verify(number, name, mod)
 
-    tuned = Lookup()
-
     def choose(mod: tvm.IRModule) -> Mapping[str, Tiles]:
         nonlocal tuned
-        tuned = look_up(mod, target, options.log_dir)
+        tuned = look_up(mod, job.target, options.log_dir)
         return tuned.parameters
 
     context = Context(
-        target,
+        job.target,
         batch=1 if options.runtime == "c" else None,
         float_dtype=options.stem,
         storage=options.storage,
-        samples=images,
+        samples=job.samples,
         binary=options.binary,
         amx_weights=options.amx_weights,
         choose_tiles=choose,
     )
-    begin(PHASES[0])
+    steps.begin(PHASES[0])
     context = replace(context, measured=measured_figures(imported, context, options.log_dir))
     compiled = run_pipeline(
         imported,
@@ -233,35 +262,23 @@ def compile_module(
         after_phase=after_phase,
         verify_ir=options.verify_stages,
     )
-    compiled.report.log()
-    check_schedules(compiled.schedules, strict=options.strict_schedules)
-    if options.require_binary:
-        require_binary(compiled.report.layers, options.allow_float)
-    with staged(out_dir) as stage:
-        generate = plain_c.c_form if options.runtime == "c" else relax_vm.vm_form
-        parts = [(output.name, output.shape) for output in imported.outputs]
-        form = generate(
-            compiled.mod,
-            target,
-            stage,
-            options.name,
-            linker=linker,
-            parts=parts,
-            profile=options.profile,
-        )
-        seconds = time.perf_counter() - started
-        manifest = build_manifest(stage, compiled, tuned, form, target, options, source, seconds)
-        manifests.write(stage, manifest)
-        checked = Checked()
-        if options.check:
-            begin(CHECK)
-            checked = check_compiled(stage, module, example_inputs, imported, manifest, images)
-        options_and_check = {**manifest.options, **checked.described()}
-        # Last, so that the check ran whole batches in one pass, as a program in C may.
-        at_once = _images_at_once(form, target, options) if apart else None
-        final = replace(manifest, options=options_and_check, images_at_once=at_once)
-        manifests.write(stage, final)
-    return Artefact(out_dir, compiled.report)
+    return compiled, tuned
+
+
+def _generated(
+    job: _Job, imported: Imported, compiled: Compiled, stage: Path
+) -> plain_c.CForm | relax_vm.VmForm:
+    """Write the library into `stage`."""
+    generate = plain_c.c_form if job.options.runtime == "c" else relax_vm.vm_form
+    return generate(
+        compiled.mod,
+        job.target,
+        stage,
+        job.options.name,
+        linker=job.linker,
+        parts=[(output.name, output.shape) for output in imported.outputs],
+        profile=job.options.profile,
+    )
 
 
 def _images_at_once(

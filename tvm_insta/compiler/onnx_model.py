@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-    from tvm_insta.compiler.driver import Artefact
+    from tvm_insta.compiler.artefact import Artefact
     from tvm_insta.frontend.onnx import OnnxModule
     from tvm_insta.frontend.onnx.graph import Graph
 

@@ -1,4 +1,4 @@
-"""Level tensors by the names of the exported graph, for the judge of an artefact."""
+"""Level tensors by the names of the exported graph, for the validator of an artefact."""
 
 from __future__ import annotations
 

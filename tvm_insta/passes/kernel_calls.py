@@ -14,7 +14,7 @@ from tvm_insta.passes.rewriter import Expr, op_name, variables
 from tvm_insta.schedules import kind_of
 
 ROWS, MEAN = "insta.moment_rows", "insta.moment_mean"
-"""The same of sums, which are fused with each other, too."""
+"""Kinds of the kernels that sum rows, and that make means of the sums."""
 
 _BROADCAST = 1
 """TVM's operator pattern up to which an element-wise kernel reads its input pixel on pixel."""

@@ -1,4 +1,4 @@
-"""PyTorch module in, Relax module out: the front end's one way, step by step."""
+"""PyTorch module in, Relax module out: the steps of the front end, in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Level tensors as operators of the graph, each written once, and the judge's sites of them."""
+"""Level tensors as operators of the graph, each written once, and the validator's sites of them."""
 
 from __future__ import annotations
 
