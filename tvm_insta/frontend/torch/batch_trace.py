@@ -114,7 +114,8 @@ class Sizes:
         if len(larger) > 1:
             raise ImportModelError(
                 f"forward decides on the size of the batch{_line()}, which is any from 1 to "
-                f"{self.max_batch}: let it decide on other sizes, or compile with max_batch=1"
+                f"{self.max_batch}: let it decide on other sizes, reset what an earlier call left "
+                "in the module, or compile with max_batch=1"
             )
         (chosen,) = larger
         if self.lone is None and values[1] != chosen:

@@ -37,6 +37,7 @@ INSTEAD = {
     "_trilinear": "write it with torch.einsum or torch.matmul",
     "searchsorted": "use torch.bucketize with fixed boundaries",
     "_local_scalar_dense": "compute with the tensor itself, without .item()",
+    "masked_scatter": "choose with torch.where(mask, x, y)",
     "erfc": "write 1 - torch.erf(x)",
     "max_unpool2d": "use F.interpolate, or a transposed convolution",
     "max_unpool3d": "use F.interpolate, or a transposed convolution",
