@@ -167,7 +167,7 @@ REASONS = {
     "its weights are real-valued": float_weight(Binary(SPELLINGS["where ge"])),
     "they are not evenly spaced": uneven_weight(Binary(SPELLINGS["where ge"])),
     "its input is real-valued": Binary(torch.relu),
-    "its input was binarised and then changed by _softmax in networks.py": Binary(
+    "its input was binarised and then changed by softmax in networks.py": Binary(
         lambda x: F.softmax(torch.sign(x), 1)
     ),
     "mean of up to 9 elements of 3 levels each (avg_pool2d in networks.py": Binary(

@@ -71,12 +71,14 @@ class Chain:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Evaluate the chain by PyTorch; x broadcasts with the constants of the chain.
 
-        In float64 if x is, but for what the chain itself casts.
+        Returns:
+            float64 if x is, but for what the chain itself casts; else float32, of integers, too.
         """
         known = {self.root: x}
         for node in self.nodes:
             known[node] = evaluate(node, known)
-        result = known[self.nodes[-1]].to(x.dtype)
+        wide = x.dtype == torch.float64
+        result = known[self.nodes[-1]].to(torch.float64 if wide else torch.float32)
         return torch.broadcast_tensors(result, x)[0]  # type: ignore[no-any-return, no-untyped-call]
 
     def constants_shape(self) -> list[int]:
