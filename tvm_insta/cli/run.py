@@ -14,6 +14,7 @@ from tvm_insta.errors import InputError
 from tvm_insta.runtime import cpu, devices, preprocess_option
 from tvm_insta.runtime import manifest as manifests
 from tvm_insta.runtime.classify import classify
+from tvm_insta.runtime.files import write_output
 from tvm_insta.runtime.image_folder import ImageSet, image_set
 from tvm_insta.runtime.preprocess import Preprocessing, for_input, load_images
 
@@ -66,7 +67,7 @@ def run_run(args: argparse.Namespace) -> int:
     dtype = manifest.inputs[0].dtype
     batch = load_images(images.files, _preprocessing(args, manifest), dtype)
     if args.dump_input is not None:
-        args.dump_input.write_bytes(batch.tobytes())
+        write_output(args.dump_input, batch.tobytes())
         print(f"wrote {args.dump_input}: {list(batch.shape)} {dtype}")
     if module is None:
         print(f"compiled for {manifest.machine}: not run on this machine")

@@ -56,7 +56,8 @@ CFLAGS ?= -O2
 
 {program}: main.c batch_file.h tvm_calls.h
 \t$(CC) -std=c11 $(CFLAGS) -DMAX_BATCH={batch} -isystem include main.c \\
-\t    -Llib -Wl,--no-as-needed -ltvm_runtime -ltvm_ffi -Wl,-rpath,'$$ORIGIN/lib' $(LDFLAGS) -o $@.new
+\t    -Llib -Wl,--no-as-needed -ltvm_runtime -ltvm_ffi -Wl,-rpath,'$$ORIGIN/lib' $(LDFLAGS) \\
+\t    -o $@.new
 \tmv $@.new $@
 """
 

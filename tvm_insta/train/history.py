@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tvm_insta.errors import TrainError
-from tvm_insta.train.files import write_atomically
+from tvm_insta.runtime.files import write_atomically
 from tvm_insta.train.options import Recipe
 
 NAME = "log.csv"

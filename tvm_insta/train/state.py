@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from tvm_insta.errors import TrainError
-from tvm_insta.train.files import write_atomically
+from tvm_insta.runtime.files import write_atomically
 from tvm_insta.train.options import Recipe
 
 NAME = "state.safetensors"

@@ -21,11 +21,11 @@ import torch
 from PIL import Image
 
 from tvm_insta.errors import DataError
+from tvm_insta.runtime.files import replacing, write_atomically
 from tvm_insta.runtime.images import as_shown
 from tvm_insta.train.data import cifar
 from tvm_insta.train.data.images import Images
 from tvm_insta.train.data.listing import Listing, Reader, find
-from tvm_insta.train.files import replacing, write_atomically
 
 _log = logging.getLogger(__name__)
 # Images that are decoded, but not yet written.
