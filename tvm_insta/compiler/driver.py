@@ -22,7 +22,7 @@ from torch import nn  # noqa: E402
 from tvm_insta import runtime  # noqa: E402
 from tvm_insta.codegen import plain_c, relax_vm  # noqa: E402
 from tvm_insta.codegen.images_at_once import images_at_once  # noqa: E402
-from tvm_insta.codegen.staging import staged  # noqa: E402
+from tvm_insta.codegen.staging import check_folder, staged  # noqa: E402
 from tvm_insta.compiler.kernel_variants import measured_figures  # noqa: E402
 from tvm_insta.compiler.manifest_builder import Source, build_manifest  # noqa: E402
 from tvm_insta.compiler.model_inputs import samples, take_bytes  # noqa: E402
@@ -182,6 +182,7 @@ def compile_module(
         storage=options.storage,
         amx_weights=options.amx_weights,
     )
+    check_folder(out_dir)
     linker = (plain_c if options.runtime == "c" else relax_vm).require(target, options.name)
     images = samples(options, source.preprocessing, example_inputs)
     apart = check_batch(module, example_inputs, max_batch=options.max_batch, form=options.runtime)
@@ -257,9 +258,12 @@ def compile_module(
             begin(CHECK)
             checked = check_compiled(stage, module, example_inputs, imported, manifest, images)
         options_and_check = {**manifest.options, **checked.described()}
-        # Last, so that the check ran whole batches in one pass, as a program in C may.
-        at_once = _images_at_once(form, target, options) if apart else None
-        final = replace(manifest, options=options_and_check, images_at_once=at_once)
+        final = replace(
+            manifest,
+            options=options_and_check,
+            # Last, so that the check ran whole batches in one pass, as a program in C may.
+            images_at_once=_images_at_once(form, target, options) if apart else None,
+        )
         manifests.write(stage, final)
     return Artefact(out_dir, compiled.report)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tvm_insta.errors import InstaError
+from tvm_insta.runtime.manifest_checks import MOST
 
 RUNTIMES = ("vm", "c")
 INPUTS = ("float32", "uint8")
@@ -129,8 +130,10 @@ class CompileOptions:
                 f"got allow_float {', '.join(self.allow_float)}, but every layer may stay float: "
                 "give require_binary, too, or leave it away"
             )
-        if self.max_batch < 1:
-            raise InstaError(f"got max_batch {self.max_batch}, but it must be at least 1")
+        if not 1 <= self.max_batch <= MOST:
+            raise InstaError(
+                f"got max_batch {self.max_batch}, but it must be at least 1 and at most {MOST}"
+            )
 
     def _take_text(self) -> None:
         """Folders may be given as text, and layers as on the command line, with commas."""
