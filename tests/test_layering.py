@@ -26,7 +26,7 @@ KNOWS: dict[str, set[str]] = {
     "target": {"tvm", "runtime"},  # runtime lists what a CPU can do
     "cpu_emulator": {"runtime", "target"},
     "nn": {"torch", "runtime"},
-    "train": {"torch", "nn"},
+    "train": {"torch", "nn", "runtime"},  # images become pixels in one way
     "zoo": {"torch", "nn"},
     "ops": {"tvm", "tvm_ffi"},
     "schedules": {"tvm", "tvm_ffi"},  # PrimFuncs and TVM's targets, nothing of ours

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from tvm_insta.errors import InputError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
@@ -51,3 +53,42 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     with replacing(path) as file:
         file.write(content)
+
+
+@contextmanager
+def output(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that the user has named, which appears whole or not at all.
+
+    A device or a pipe (/dev/stdout) is written to; a link stays one, to the new content.
+
+    Args:
+        path: Where; its folder exists.
+
+    Raises:
+        OSError: As `replacing`.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with path.open("wb") as stream:
+            yield stream
+    else:
+        with replacing(path.resolve()) as stream:
+            yield stream
+
+
+def write_output(path: Path, content: bytes) -> None:
+    """Write a file that the user has named, see `output`; an old one stays on a full disk.
+
+    Args:
+        path: Where; its folder exists.
+        content: All of it.
+
+    Raises:
+        InputError: It is a folder, the disk is full, or it cannot be written there.
+    """
+    try:
+        with output(path) as stream:
+            stream.write(content)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {path} ({error.strerror}); name another file, or make room"
+        ) from error

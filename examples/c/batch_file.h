@@ -34,7 +34,9 @@ static int read_batch(const char *path, size_t image_bytes, void **data, int32_t
     perror(path);
     return -1;
   }
-  if (fseek(file, 0, SEEK_END) != 0 || (size = ftell(file)) < 0 || fseek(file, 0, SEEK_SET) != 0) {
+  /* A folder can be opened, and seems to have a size: only reading says what it is. */
+  if ((fgetc(file) == EOF && ferror(file)) || fseek(file, 0, SEEK_END) != 0 ||
+      (size = ftell(file)) < 0 || fseek(file, 0, SEEK_SET) != 0) {
     perror(path);
     goto done;
   }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tvm_insta import __main__ as command
@@ -21,3 +22,12 @@ def test_every_verb_is_on_it():
     modules = {p.stem for p in package.glob("[a-z]*.py")} - {"errors", "files"}
     assert modules | {p.parent.name for p in package.glob("*/__main__.py")} == set(VERBS)
     assert set(command.VERBS) == set(VERBS)
+
+
+def test_rows_are_rows():
+    """Three cells each, whatever the parsers have between their brackets."""
+    rows = [line for line in reference().splitlines() if line.startswith("|")]
+    assert rows
+    for row in rows:
+        assert len(re.findall(r"(?<!\\)\|", row)) == 4, row
+        assert "('" not in row, row

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.cross import small_network
 from tests.support.artefact_nets import write_artefact
+from tvm_insta import compile as command
 from tvm_insta import runtime
 from tvm_insta.codegen import staged
+from tvm_insta.codegen.staging import check_folder
 from tvm_insta.errors import ArtefactError
 from tvm_insta.runtime import manifest as manifests
 
@@ -139,3 +142,28 @@ def test_a_file_in_the_way(tmp_path):
     with pytest.raises(ArtefactError, match="cannot write to"):
         with staged(tmp_path / "file" / "net"):
             pass
+
+
+def test_what_is_known_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    check_folder(tmp_path)
+    check_folder(tmp_path / "new" / "deeper")
+    assert not (tmp_path / "new").exists()
+    for bad in (tmp_path / "file", tmp_path / "file" / "x"):
+        with pytest.raises(ArtefactError, match=r"file is no folder\); name another output"):
+            check_folder(bad)
+
+
+def test_a_file_in_the_way_is_said_before_anything_is_compiled(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    argv = [*small_network.arguments(tmp_path / "file"), "--target", "llvm"]
+    assert command.main(argv) == 2
+    said = capsys.readouterr()
+    assert "cannot write to" in said.err and "export" not in said.err + said.out
+
+
+def test_a_batch_that_no_manifest_holds_is_said_before_anything_is_compiled(tmp_path, capsys):
+    argv = [*small_network.arguments(tmp_path / "out"), "--max-batch", str(2**31)]
+    assert command.main([*argv, "--target", "llvm"]) == 2
+    said = capsys.readouterr()
+    assert "at most 2147483647" in said.err and "export" not in said.err + said.out

@@ -178,3 +178,46 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch, capsys):
 def test_no_bundle_for_cuda(tmp_path):
     with pytest.raises(ArtefactError, match="a bundle is for a CPU"):
         bundle.write_bundle(tmp_path, tmp_path / "bundle", parse("h100"))
+
+
+@pytest.mark.parametrize("name", ["README.md", "Makefile", "main.c", "lib", "include"])
+def test_files_of_others_are_not_replaced(name, tmp_path, capsys):
+    """A project's own folder, as with `--bundle .`: nothing is compiled, nothing is touched."""
+    folder = tmp_path / "project"
+    mine = folder / name if "." in name or name == "Makefile" else folder / name / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine\n")
+    argv = ["--target", "llvm", *small_network.arguments(tmp_path / "out")]
+    assert command.main([*argv, "--bundle", str(folder)]) == 2
+    assert f"project holds {name}, which no bundle wrote" in capsys.readouterr().err
+    assert mine.read_text() == "mine\n"
+    assert [path for path in folder.rglob("*") if path.is_file()] == [mine]
+    assert not (tmp_path / "out").exists()
+
+
+def test_beside_the_artefact_and_twice(tmp_path):
+    """A bundle may lie in the artefact's folder and be written again."""
+    argv = ["--target", "llvm", "--runtime", "c", *small_network.arguments(tmp_path / "one")]
+    for _ in range(2):
+        assert command.main([*argv, "--bundle", str(tmp_path / "one")]) == 0
+    assert {path.name for path in (tmp_path / "one").iterdir()} == PLAIN_FILES
+
+
+@pytest.mark.parametrize("form", ["c", "vm"])
+def test_make_that_fails_leaves_the_program(form, tmp_path):
+    """The compiler of another machine, as where `make` is typed on the wrong one."""
+    if shutil.which("make") is None or shutil.which("gcc") is None:
+        pytest.skip("make or gcc is not installed")
+    folder = compile_bundle(tmp_path, "llvm", form)
+    make = ["make", "-B", "-C", folder, "CC=gcc"]
+    subprocess.run(make, check=True, capture_output=True)
+    before = (folder / "classify").read_bytes()
+    failed = subprocess.run([*make, "LDFLAGS=-lno_such_library"], check=False, capture_output=True)
+    assert failed.returncode != 0
+    assert (folder / "classify").read_bytes() == before
+
+
+def test_the_program_is_linked_with_threads(tmp_path):
+    """The archive starts threads, which glibc before 2.34 keeps in a library of their own."""
+    folder = compile_bundle(tmp_path, "llvm", "c")
+    assert " -pthread " in (folder / "Makefile").read_text()

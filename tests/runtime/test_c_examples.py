@@ -93,6 +93,7 @@ def test_bad_batch_files(programs, tmp_path, program):
         ("cut.f32", "no whole number of images"),
         ("empty.f32", "no whole number of images"),
         ("gone.f32", "No such file"),
+        (".", "Is a directory"),
     ):
         done = run(programs[program], tmp_path / name, *shape)
         assert done.returncode == 1 and done.stdout == "" and message in done.stderr, name

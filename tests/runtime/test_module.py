@@ -145,6 +145,25 @@ def test_dlpack_and_any_strides(built, form):
         module(torch.from_numpy(x).double())
     with pytest.raises(InputError, match="through DLPack"):
         module(torch.from_numpy(x).bfloat16())
+    with pytest.raises(InputError, match="through DLPack"):
+        module(torch.from_numpy(x).to("meta"))
+
+
+@both
+def test_a_negation_that_pytorch_has_only_noted(built, form):
+    torch = pytest.importorskip("torch")
+    module = runtime.load(built[form])
+    x = nets.images(4)
+    noted = torch.complex(torch.zeros(x.shape), torch.from_numpy(-x)).conj().imag
+    assert noted.is_neg()
+    assert module(noted).tobytes() == module(x).tobytes()
+
+
+@both
+@pytest.mark.parametrize("threads", [0, -1, "2", 1.5])
+def test_impossible_numbers_of_threads(built, form, threads):
+    with pytest.raises(InputError, match="at least 1 thread is needed"):
+        runtime.load(built[form], threads=threads)
 
 
 class OnGpu:

@@ -60,7 +60,7 @@ def test_json_fills_in_what_it_does_not_say(tmp_path):
         ("{" * 100_000, [3, 8, 8], "not JSON"),
         ('{"resize": [9, 8]}', [3, 8, 8], r"size \[9, 8\], but the network takes \[3, 8, 8\]"),
         ('{"mode": "L"}', [3, 8, 8], "mode L"),
-        ('{"crop": 3}', [3, 8, 8], "unknown key crop"),
+        ('{"crop": 3}', [3, 8, 8], "unknown key crop; keys are classes, interpolation"),
         ('{"mean": [NaN, 0, 0]}', [3, 8, 8], "NaN or infinite"),
         ('{"classes": [1]}', [3, 8, 8], "list of names"),
         ('{"layout": "NHWC"}', [3, 8, 8], "channels, last in the shape"),

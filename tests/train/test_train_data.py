@@ -14,6 +14,7 @@ from PIL import Image
 
 from tests.train.conftest import CLASSES, as_zip, write_data_set
 from tvm_insta.errors import DataError
+from tvm_insta.runtime.images import load_pixels
 from tvm_insta.train.data.load import load
 
 
@@ -118,6 +119,31 @@ def test_other_sizes_are_scaled_and_cut_at_the_centre(tmp_path):
     pixels = load(data, "train", 8, cache=tmp_path / "cache").pixels
     assert pixels.shape == (2, 3, 8, 8)
     assert bool((pixels[0] == 200).all())
+
+
+RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
+COLOURS = np.dstack([RAMP, RAMP[::-1], RAMP.T])
+KINDS = {
+    "16 bits": Image.fromarray(RAMP * np.uint16(257)),
+    "alpha": Image.fromarray(np.dstack([COLOURS, RAMP.T])),
+    "grey and alpha": Image.fromarray(np.dstack([RAMP, RAMP.T])),
+    "grey": Image.fromarray(RAMP),
+    "palette": Image.fromarray(COLOURS).convert("P"),
+    "colours": Image.fromarray(COLOURS),
+}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_sees_the_pixels_that_the_artefact_is_given(kind, turned, tmp_path):
+    data = write_data_set(tmp_path / "data", train=1, test=1)
+    path = data / "train" / "circle" / "000.png"
+    exif = Image.Exif()
+    exif[0x112] = 6 if turned else 1  # a camera held upright
+    KINDS[kind].save(path, exif=exif)
+    pixels = load(data, "train", 16, cache=tmp_path / "cache").pixels[0]
+    given = load_pixels(path, "RGB", (16, 16), "bilinear")
+    np.testing.assert_array_equal(pixels.permute(1, 2, 0).numpy(), given)
 
 
 @pytest.mark.parametrize("inside", [False, True])

@@ -22,6 +22,7 @@ from tvm_insta.train.data import distort
 from tvm_insta.train.data.load import load
 from tvm_insta.train.learner import Learner
 from tvm_insta.train.material import find_material
+from tvm_insta.train.trainer import trained_accuracy
 from tvm_insta.train.world import World
 
 RECIPE = Recipe(
@@ -117,6 +118,23 @@ def test_a_damaged_checkpoint_is_refused_and_stays(whole, data, cache, tmp_path)
             train(RECIPE, execution(data, cache, tmp_path))
         assert "\n" not in str(caught.value)
         assert kept.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("left", [0, 1, 3], ids="{} rows".format)
+def test_a_log_without_its_end_costs_no_training(whole, data, cache, tmp_path, left, caplog):
+    """The parameters are in the checkpoint: the network is written, its accuracy measured."""
+    for name in (state.NAME, history.NAME):
+        (tmp_path / name).write_bytes((whole[1] / name).read_bytes())
+    lines = (tmp_path / history.NAME).read_text().splitlines(keepends=True)
+    (tmp_path / history.NAME).write_text("".join(lines[: 1 + left]))
+    result = train(RECIPE, execution(data, cache, tmp_path))
+    assert result.test_accuracy == whole[0].rows[-1].test_accuracy
+    assert "log.csv has no row of epoch" in caplog.text
+    written = (tmp_path / "model.safetensors").read_bytes()
+    assert written == (whole[1] / "model.safetensors").read_bytes()
+    if left == 0:
+        with pytest.raises(TrainError, match="has no row"):
+            trained_accuracy(tmp_path)
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(data, cache, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tvm_insta import runtime
+from tvm_insta.files import write_output
 from tvm_insta.runtime.latency import measure
 
 
@@ -40,7 +41,7 @@ def run_bench(args: argparse.Namespace) -> int:
         f"{latency.repeat} runs after {latency.warmup}, {latency.cpu})"
     )
     if args.json is not None:
-        args.json.write_text(json.dumps(asdict(latency), indent=1) + "\n", encoding="utf-8")
+        write_output(args.json, (json.dumps(asdict(latency), indent=1) + "\n").encode())
     return 0
 
 

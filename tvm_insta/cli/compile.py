@@ -183,6 +183,10 @@ def run_compile(args: argparse.Namespace) -> int:
     target = parse(options.target)
     for note in target.notes:
         print(f"target: {note}")
+    if args.bundle is not None:
+        from tvm_insta.codegen.bundle import check_bundle
+
+        check_bundle(args.bundle, target)
     chosen = chosen_network(args)
     if not chosen.dynamic:
         options = dataclasses.replace(options, max_batch=1)

@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 from tvm_insta.compiler import model_arguments, onnx_model
+from tvm_insta.files import write_output
 
 
 def add_arguments(result: argparse.ArgumentParser) -> None:
@@ -48,7 +49,7 @@ def run_export(args: argparse.Namespace) -> int:
     )
     data = model.SerializeToString()
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_bytes(data)
+    write_output(args.output, data)
     kinds = Counter(node.op_type for node in model.graph.node)
     layers = {op: kinds[op] for op in ("Conv", "Gemm", "MatMul") if kinds[op]}
     text = ", ".join(f"{count} {op}" for op, count in layers.items()) or "no layers"

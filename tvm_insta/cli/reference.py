@@ -48,6 +48,15 @@ def _command(name: str, parser: argparse.ArgumentParser, level: int = 2) -> Iter
                 yield from _command(f"{name} {verb}", own, level + 1)
 
 
+def _value(action: argparse.Action) -> str:
+    """What is written behind an option, as its help has it."""
+    if action.nargs == 0:
+        return ""
+    if isinstance(action.metavar, tuple):
+        return " ".join(action.metavar)
+    return action.metavar or action.dest.upper()
+
+
 def _option(action: argparse.Action) -> str | None:
     """One row of the table; none for --help and what is not shown."""
     if action.dest == "help" or action.help == argparse.SUPPRESS:
@@ -55,7 +64,7 @@ def _option(action: argparse.Action) -> str | None:
     if action.choices is not None:
         value = "\\|".join(map(str, action.choices))
     else:
-        value = str(action.metavar or action.dest.upper()) if action.nargs != 0 else ""
+        value = _value(action).replace("|", "\\|")
     names = ", ".join(f"`{name}`" for name in action.option_strings) or f"`{value}`"
     if action.option_strings and value:
         names += f" {value}"

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from tvm_insta.cli import artefact
 from tvm_insta.errors import InputError
-from tvm_insta.files import replacing
 from tvm_insta.runtime import cpu, devices, preprocess_option
 from tvm_insta.runtime import manifest as manifests
 from tvm_insta.runtime.classify import classify
@@ -147,11 +146,8 @@ def _dump(path: Path | None) -> Iterator[Callable[[npt.NDArray[Any]], object]]:
     """What writes one batch after the other into a file, which appears when all are there."""
     if path is None:
         yield lambda batch: None
-    elif path.exists() and not path.is_file():  # a pipe, a device
-        with path.open("wb") as stream:
-            yield lambda batch: stream.write(batch.tobytes())
     else:
-        with replacing(path.resolve()) as stream:
+        with output(path) as stream:
             yield lambda batch: stream.write(batch.tobytes())
 
 

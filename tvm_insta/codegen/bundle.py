@@ -26,14 +26,29 @@ PROGRAM = "classify"
 _RUNTIME = {"apache-tvm": "libtvm_runtime.so", "apache-tvm-ffi": "libtvm_ffi.so"}
 # The platforms that apache-tvm is published for, by architecture.
 _WHEELS = {"aarch64": "manylinux_2_28_aarch64", "x86_64": "manylinux_2_28_x86_64"}
+# What a bundle has beside the artefact.
+_NAMES = (
+    "README.md",
+    "Makefile",
+    "main.c",
+    "batch_file.h",
+    "tvm_calls.h",
+    PROGRAM,
+    "lib",
+    "include",
+)
+_WRITTEN_BY = ", compiled by tvm_insta for "
 _HEADERS = ("tvm/ffi/c_api.h", "dlpack/dlpack.h")
 
+# A compiler removes the output of a link that fails: the program that works is replaced only when
+# there is a new one. -pthread: glibc before 2.34 has its threads in a library of their own.
 _MAKE_C = """\
 CC ?= cc
 CFLAGS ?= -O2
 
 {program}: main.c batch_file.h {name}.h {name}.a
-\t$(CC) -std=c11 $(CFLAGS) -I. main.c {name}.a $(LDFLAGS) -lm -o $@
+\t$(CC) -std=c11 $(CFLAGS) -I. main.c {name}.a $(LDFLAGS) -lm -pthread -o $@.new
+\tmv $@.new $@
 """
 _MAKE_VM = """\
 CC ?= cc
@@ -41,23 +56,17 @@ CFLAGS ?= -O2
 
 {program}: main.c batch_file.h tvm_calls.h
 \t$(CC) -std=c11 $(CFLAGS) -DMAX_BATCH={batch} -isystem include main.c \\
-\t    -Llib -Wl,--no-as-needed -ltvm_runtime -ltvm_ffi -Wl,-rpath,'$$ORIGIN/lib' $(LDFLAGS) -o $@
+\t    -Llib -Wl,--no-as-needed -ltvm_runtime -ltvm_ffi -Wl,-rpath,'$$ORIGIN/lib' $(LDFLAGS) \\
+\t    -o $@.new
+\tmv $@.new $@
 """
 
 
-def write_bundle(artefact: Path, out: Path, target: InstaTarget) -> list[str]:
-    """Write the folder `out` from a compiled artefact.
-
-    Args:
-        artefact: folder of an artefact that was compiled for `target`.
-        out: folder to write; files of the same names are replaced.
-        target: what the artefact was compiled for.
-
-    Returns:
-        Sentences on what is not in the bundle and how to get it.
+def check_bundle(out: Path, target: InstaTarget) -> None:
+    """Refuse, before anything is compiled, what `write_bundle` would refuse.
 
     Raises:
-        ArtefactError: the target is no CPU, or a file cannot be read or written.
+        ArtefactError: the target is no CPU, or `out` has files that would be lost.
     """
     if back_end(target.tvm).device_code:
         raise ArtefactError(f"a bundle is for a CPU, not for {target.text}: choose an llvm target.")
@@ -65,6 +74,40 @@ def write_bundle(artefact: Path, out: Path, target: InstaTarget) -> list[str]:
         raise ArtefactError(
             "a bundle is for a board, not for wasm32: link model.a with zig cc -target wasm32-wasi."
         )
+    lost = [name for name in _NAMES if (out / name).exists()]
+    if lost and not _is_bundle(out):
+        raise ArtefactError(
+            f"{out} holds {', '.join(lost)}, which no bundle wrote and which this one would "
+            "replace: name a new folder for the bundle."
+        )
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Whether the README is that of a bundle, which is written last."""
+    try:
+        with (folder / "README.md").open(encoding="utf-8") as readme:
+            return _WRITTEN_BY in readme.readline()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def write_bundle(artefact: Path, out: Path, target: InstaTarget) -> list[str]:
+    """Write the folder `out` from a compiled artefact.
+
+    Args:
+        artefact: folder of an artefact that was compiled for `target`.
+        out: folder to write: a new or an empty one, that of an earlier bundle, whose files are
+            replaced, or one that has no file or folder of a bundle's names.
+        target: what the artefact was compiled for.
+
+    Returns:
+        Sentences on what is not in the bundle and how to get it.
+
+    Raises:
+        ArtefactError: the target is no CPU, `out` has files that would be lost, or a file cannot be
+            read or written.
+    """
+    check_bundle(out, target)
     manifest = manifests.read(artefact / manifests.FILE_NAME)
     notes: list[str] = []
     with staged(out, last="README.md") as stage:
@@ -205,7 +248,7 @@ def _readme(
     needs = ", ".join(manifest.needs) or "nothing beyond its architecture's baseline"
     make = f"`{PROGRAM}` is linked statically and runs as it is; `make` links it anew."
     lines = [
-        f"# {manifest.name}, compiled by tvm_insta for {target.text}",
+        f"# {manifest.name}{_WRITTEN_BY}{target.text}",
         "",
         f"1. Copy this folder to the board. Processor features needed: {needs}.",
         f"2. {make if linked else f'Type `make` there; it links `{PROGRAM}`.'}",

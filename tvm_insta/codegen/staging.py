@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,24 @@ from pathlib import Path
 
 from tvm_insta.errors import ArtefactError
 from tvm_insta.runtime import manifest as manifests
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that `staged` could not write, before the work whose result goes there.
+
+    Raises:
+        ArtefactError: it, or the folder it would be made in, is a file or cannot be written.
+    """
+    nearest = folder
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    why = None
+    if not nearest.is_dir():
+        why = f"{nearest} is no folder"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        why = f"{nearest} cannot be written"
+    if why is not None:
+        raise ArtefactError(f"cannot write to {folder} ({why}); name another output folder")
 
 
 @contextmanager

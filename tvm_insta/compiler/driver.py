@@ -22,7 +22,7 @@ from torch import nn  # noqa: E402
 
 from tvm_insta.codegen import plain_c, relax_vm  # noqa: E402
 from tvm_insta.codegen.images_at_once import images_at_once  # noqa: E402
-from tvm_insta.codegen.staging import staged  # noqa: E402
+from tvm_insta.codegen.staging import check_folder, staged  # noqa: E402
 from tvm_insta.compiler.artefact import Artefact  # noqa: E402
 from tvm_insta.compiler.kernel_variants import measured_figures  # noqa: E402
 from tvm_insta.compiler.manifest_builder import Source, build_manifest  # noqa: E402
@@ -122,7 +122,7 @@ def compile_module(
     Raises:
         InstaError: as `build`.
     """
-    job = _accepted(module, example_inputs, options, source)
+    job = _accepted(module, example_inputs, options, source, out_dir)
     steps = _Steps(options, progress)
     started = time.perf_counter()
     steps.begin("export")
@@ -189,6 +189,7 @@ def _accepted(
     example_inputs: Sequence[torch.Tensor],
     options: CompileOptions,
     source: Source | None,
+    out_dir: Path,
 ) -> _Job:
     source = source or Source({"class": type(module).__qualname__})
     target = parse(options.target)
@@ -204,6 +205,8 @@ def _accepted(
         storage=options.storage,
         amx_weights=options.amx_weights,
     )
+    check_folder(out_dir)
+    check_folder(out_dir)
     linker = (plain_c if options.runtime == "c" else relax_vm).require(target, options.name)
     images = samples(options, source.preprocessing, example_inputs)
     apart = check_batch(module, example_inputs, max_batch=options.max_batch, form=options.runtime)

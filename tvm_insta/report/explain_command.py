@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tvm_insta.errors import ArtefactError
+from tvm_insta.files import write_output
 from tvm_insta.report.compare import compare, compare_lines
 from tvm_insta.report.explain_page import compare_page, explain_page
 from tvm_insta.report.explain_text import explain_lines
@@ -68,10 +68,5 @@ def told(
         text = compare_page(changes) if html_file is not None else ""
     for path, content in ((json_file, json.dumps(data, indent=1) + "\n"), (html_file, text)):
         if path is not None:
-            try:
-                path.write_text(content, encoding="utf-8")
-            except OSError as error:
-                raise ArtefactError(
-                    f"cannot write {path} ({error.strerror}); name another file"
-                ) from error
+            write_output(path, content.encode())
             yield f"wrote {path}"

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tvm_insta.errors import InputError, ToolchainError
+from tvm_insta.files import write_output
 from tvm_insta.runtime import Module, cpu
 from tvm_insta.runtime.arrays import Array
 from tvm_insta.runtime.regular_file import read_regular
@@ -130,7 +131,7 @@ def measure_peaks(features: tuple[str, ...]) -> Peaks | None:
 
 def write_times(path: Path, times: LayerTimes) -> None:
     """Write the times as JSON."""
-    path.write_text(json.dumps(dataclasses.asdict(times), indent=1) + "\n", encoding="utf-8")
+    write_output(path, (json.dumps(dataclasses.asdict(times), indent=1) + "\n").encode())
 
 
 def read_times(path: Path) -> LayerTimes:

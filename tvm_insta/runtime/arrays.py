@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tvm_insta.errors import InputError
+from tvm_insta.errors import InputError, one_line
 from tvm_insta.runtime.manifest import TensorInfo
 
 ALIGNMENT = 64
@@ -90,19 +90,45 @@ def _as_numpy(value: object, info: TensorInfo) -> Array:
             f"input {info.name} is a {type(value).__name__}; pass a numpy array or a tensor that "
             "speaks DLPack (PyTorch, JAX, ...)"
         )
-    device = int(value.__dlpack_device__()[0])
+    device = dlpack_place(value)[0]
     if device not in _CPU_DEVICES:
         raise InputError(
             f"input {info.name} lives on DLPack device type {device}, but this call takes tensors "
             "of the CPU; move it there first (.cpu() in PyTorch)"
         )
     try:
-        return np.from_dlpack(value)
+        return np.from_dlpack(with_signs(value))
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(
             f"input {info.name} cannot be exported through DLPack ({error}); pass a dense tensor "
             f"of {info.dtype} without gradient (.detach() in PyTorch)"
         ) from error
+
+
+def dlpack_place(value: Any) -> tuple[int, int]:
+    """DLPack's device type and number of a tensor that speaks DLPack.
+
+    Raises:
+        InputError: it lies where DLPack has no name for, as PyTorch's meta tensors do.
+    """
+    try:
+        kind, number = value.__dlpack_device__()
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"a {type(value).__name__} was given that cannot be exported through DLPack "
+            f"({one_line(error)}); pass a tensor whose numbers are in memory"
+        ) from error
+    return int(kind), int(number)
+
+
+def with_signs(value: Any) -> Any:
+    """The tensor to export of one of PyTorch's: DLPack knows nothing of a negation to come.
+
+    PyTorch notes the negation of `z.conj().imag` as a bit of the tensor and leaves the numbers as
+    they are; its export (2.x) asks for the bit of a conjugation, and not for this one.
+    """
+    resolve = getattr(value, "resolve_neg", None)
+    return value if resolve is None else resolve()
 
 
 def check_number(given: Sequence[object], infos: Sequence[TensorInfo]) -> None:

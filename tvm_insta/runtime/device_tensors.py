@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tvm_insta.errors import InputError
-from tvm_insta.runtime.arrays import ALIGNMENT, check_number, check_shape
+from tvm_insta.runtime.arrays import ALIGNMENT, check_number, check_shape, dlpack_place, with_signs
 from tvm_insta.runtime.entries import TensorInfo
 
 CUDA = 2
@@ -77,15 +77,14 @@ def check_tensors(
 def _device_of(value: object) -> tuple[int, int] | None:
     if isinstance(value, np.ndarray) or not hasattr(value, "__dlpack_device__"):
         return None
-    kind, number = value.__dlpack_device__()
-    return int(kind), int(number)
+    return dlpack_place(value)
 
 
 def _imported(value: Any, info: TensorInfo, ffi: ModuleType) -> Any:
     try:
         # A capsule: of an object tvm_ffi takes the tensor without asking its stream.
         return ffi.from_dlpack(
-            value.__dlpack__(stream=_LEGACY_STREAM),
+            with_signs(value).__dlpack__(stream=_LEGACY_STREAM),
             require_alignment=ALIGNMENT,
             require_contiguous=True,
         )

@@ -51,7 +51,7 @@ def load_pixels(
             # turned image for the file's; tests/runtime/test_images.py says when that has gone.
             with Image.open(stream) as image:
                 # A palette or an alpha channel has no meaningful average: convert, then resize.
-                pixels = _as_shown(image, mode)
+                pixels = as_shown(image, mode)
         if pixels.size != (width, height):
             pixels = pixels.resize((width, height), Image.Resampling[interpolation.upper()])
         return np.array(pixels, np.uint8).reshape(height, width, -1)
@@ -79,7 +79,16 @@ def _check_file(path: Path) -> None:
         raise InputError(f"cannot read the image {path}: it is empty; give a complete file")
 
 
-def _as_shown(image: Image.Image, mode: str) -> Image.Image:
+def as_shown(image: Image.Image, mode: str) -> Image.Image:
+    """The 8-bit pixels of an opened image, as a viewer shows them; training takes the same ones.
+
+    Args:
+        image: an image that was opened from a stream and not changed since, but for `draft`.
+        mode: "RGB" or "L".
+
+    Raises:
+        ValueError: it has pixels that are NaN or infinite; or what Pillow raises for a damaged one.
+    """
     from PIL import Image, ImageOps
 
     bits = _bits(image)

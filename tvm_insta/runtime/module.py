@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -60,8 +60,8 @@ def load(
         InputError: the number of threads is not possible, or the device, or there is no graph.
         EmulatorError: the emulated device cannot be made here.
     """
-    if threads is not None and threads < 1:
-        raise InputError(f"got threads={threads}, but at least 1 thread is needed")
+    if threads is not None and (not isinstance(threads, SupportsIndex) or int(threads) < 1):
+        raise InputError(f"got threads={threads!r}, but at least 1 thread is needed, an integer")
     folder, library = locate(Path(path))
     manifest = manifests.read(folder / manifests.FILE_NAME)
     if library is not None and library != manifest.library:

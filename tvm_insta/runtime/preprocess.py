@@ -27,7 +27,7 @@ MOST_PIXELS = 2**15
 """Of a side of an image after resizing."""
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
 _LAYOUTS = ("NCHW", "NHWC")
-_KEYS = {"resize", "interpolation", "mode", "scale", "mean", "std", "layout"}
+KEYS = {"resize", "interpolation", "mode", "scale", "mean", "std", "layout"}
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ class Preprocessing:
                 "the artefact does not say how images become its input; say it with --preprocess "
                 "(of the run command, or of compile), or pass an array instead"
             )
-        unknown = sorted(set(data) - _KEYS)
+        unknown = sorted(set(data) - KEYS)
         missing = sorted({"resize", "mode"} - set(data))
         if unknown or missing:
             what = f"the unknown key {unknown[0]}" if unknown else f"no key {missing[0]}"
-            raise ArtefactError(f"preprocessing has {what}; keys are {', '.join(sorted(_KEYS))}")
+            raise ArtefactError(f"preprocessing has {what}; keys are {', '.join(sorted(KEYS))}")
         # Written in Python a tuple is as good as a list; "mean": None says that there is none.
         plain = {
             key: list(value) if isinstance(value, tuple) else value

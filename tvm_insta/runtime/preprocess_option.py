@@ -10,7 +10,7 @@ from typing import Any
 
 from tvm_insta.errors import InputError
 from tvm_insta.runtime.image_presets import NONE, PRESETS
-from tvm_insta.runtime.preprocess import CHANNELS, Preprocessing
+from tvm_insta.runtime.preprocess import CHANNELS, KEYS, Preprocessing
 
 HELP = (
     "how images become the input: imagenet, cifar10 (their means and deviations), unit (pixels "
@@ -53,6 +53,12 @@ def described(text: str, shape: Sequence[int | str]) -> Described:
         }
     else:
         values = _from_json(text)
+    unknown = sorted(set(values) - KEYS - {"classes"})
+    if unknown:
+        raise InputError(
+            f"got --preprocess with the unknown key {unknown[0]}; keys are "
+            f"{', '.join(sorted({*KEYS, 'classes'}))}"
+        )
     layout = values.get("layout", Preprocessing.layout)
     if len(shape) != 3 or not all(isinstance(size, int) for size in shape):
         raise InputError(

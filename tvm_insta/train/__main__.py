@@ -185,10 +185,9 @@ def _train(args: argparse.Namespace) -> int:
     if args.plot is not None:
         plot({recipe.variant: result.rows}, args.plot)
     if result.path is None:
-        print(f"stopped after epoch {len(result.rows)} of {recipe.total_epochs}")
+        print(f"stopped after epoch {result.epoch} of {recipe.total_epochs}")
         return 0
-    accuracy = result.rows[-1].test_accuracy
-    print(f"wrote {result.path}: test accuracy {accuracy:.2%}")
+    print(f"wrote {result.path}: test accuracy {result.test_accuracy:.2%}")
     return 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ from tvm_insta.train.progress import Progress
 from tvm_insta.train.start import with_start
 from tvm_insta.train.world import World, joined
 
+_log = logging.getLogger(__name__)
+
 MODEL_NAME = "model.safetensors"
 RECIPE_NAME = "recipe.json"
 TRAINING_KEY = "tvm_insta.training"
@@ -40,12 +43,16 @@ class Result:
         model: The trained network, in evaluation mode.
         path: Its checkpoint, which `tvm_insta.nn.create` reads; None if the run stopped early.
         rows: The log.
+        epoch: How many epochs are done; the log has a row for each unless it was damaged.
+        test_accuracy: Of the trained network; None if the run stopped early.
         leads: Whether this is the process that writes and speaks for the run.
     """
 
     model: networks.BinaryNetwork
     path: Path | None
     rows: tuple[history.Row, ...]
+    epoch: int
+    test_accuracy: float | None
     leads: bool = True
 
 
@@ -138,6 +145,11 @@ class _Run:
         log = self.folder / history.NAME
         if log.exists():
             self.rows = [row for row in history.read(log) if row.epoch <= self.epoch]
+        lost = sorted({*range(1, self.epoch + 1)} - {row.epoch for row in self.rows})
+        if lost:
+            _log.warning(
+                "%s has no row of epoch %s: the run goes on without", log, ", ".join(map(str, lost))
+            )
 
     def finish(self) -> Result:
         """Run the epochs that are left and write the network."""
@@ -148,17 +160,20 @@ class _Run:
         model = self.learner.model.eval()
         networks.set_binary_weights(model, True)
         if self.epoch < total:
-            return Result(model, None, tuple(self.rows), self.world.leads)
+            return Result(model, None, tuple(self.rows), self.epoch, None, self.world.leads)
         path = self.folder / MODEL_NAME
+        # A log that lost its end has no accuracy of the trained network.
+        ended = bool(self.rows) and self.rows[-1].epoch == total
+        reached = self.rows[-1].test_accuracy if ended else self.learner.test_accuracy()
         if self.world.leads:
             networks.save_checkpoint(
                 model,
                 path,
                 preprocessing=self.material.description,
-                metadata={TRAINING_KEY: json.dumps(self._record(), sort_keys=True)},
+                metadata={TRAINING_KEY: json.dumps(self._record(reached), sort_keys=True)},
             )
         self.world.wait()
-        return Result(model, path, tuple(self.rows), self.world.leads)
+        return Result(model, path, tuple(self.rows), total, reached, self.world.leads)
 
     def _one_epoch(self) -> None:
         started = time.monotonic()
@@ -203,13 +218,13 @@ class _Run:
                 self.epoch,
             )
 
-    def _record(self) -> dict[str, Any]:
+    def _record(self, test_accuracy: float | None) -> dict[str, Any]:
         """Tell how the network was made, for its checkpoint."""
         return {
             "recipe": json.loads(self.recipe.to_json()),
             "training_images": len(self.material.training),
             "test_images": len(self.material.test),
-            "test_accuracy": self.rows[-1].test_accuracy,
+            "test_accuracy": test_accuracy,
         }
 
 
@@ -245,7 +260,10 @@ def trained_accuracy(folder: Path) -> tuple[int, float]:
         TrainError: The run is not finished, or its files are damaged.
     """
     recipe = state.read(folder / state.NAME).recipe
-    last = history.read(folder / history.NAME)[-1]
+    rows = history.read(folder / history.NAME)
+    if not rows:
+        raise TrainError(f"{folder / history.NAME} has no row: put a copy of it back")
+    last = rows[-1]
     if last.epoch != recipe.total_epochs or last.test_accuracy is None:
         raise TrainError(
             f"the run {folder} is at epoch {last.epoch} of {recipe.total_epochs}: finish it first"

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tvm_insta import cli
+from tvm_insta.files import write_output
 from tvm_insta.runtime import devices
 
 
@@ -96,7 +97,8 @@ def _validate(args: argparse.Namespace) -> int:
     for line in findings_lines(findings, per_layer=args.per_layer):
         print(line)
     if args.json is not None:
-        args.json.write_text(json.dumps(dataclasses.asdict(findings), indent=1) + "\n", "utf-8")
+        text = json.dumps(dataclasses.asdict(findings), indent=1) + "\n"
+        write_output(args.json, text.encode())
     failures = findings.failures()
     for failure in failures:
         print(f"FAILED: {failure}")

@@ -22,6 +22,7 @@ from PIL import Image
 
 from tvm_insta.errors import DataError
 from tvm_insta.files import replacing, write_atomically
+from tvm_insta.runtime.images import as_shown
 from tvm_insta.train.data import cifar
 from tvm_insta.train.data.images import Images
 from tvm_insta.train.data.listing import Listing, Reader, find
@@ -103,7 +104,7 @@ def decode(content: bytes, size: int) -> npt.NDArray[np.uint8]:
     """
     with Image.open(io.BytesIO(content)) as opened:
         opened.draft("RGB", (size, size))  # a large JPEG is decoded at a fraction of its size
-        image = opened.convert("RGB")
+        image = as_shown(opened, "RGB")  # the pixels that the compiled network will be given
     if image.size != (size, size):
         scale = size / min(image.size)
         width, height = (max(size, round(side * scale)) for side in image.size)
@@ -144,7 +145,7 @@ def _damaged(listing: Listing, name: str, error: Exception) -> DataError:
 
 def _digest(listing: Listing, size: int) -> str:
     """Identify what would be decoded: names, sizes and times of the files, and the size wanted."""
-    digest = hashlib.sha256(f"2 {size} {listing.origin.resolve()}".encode())
+    digest = hashlib.sha256(f"3 {size} {listing.origin.resolve()}".encode())
     if listing.origin.is_dir():
         for name in listing.names:
             state = (listing.origin / name).stat()
