@@ -40,4 +40,5 @@ def fake_quantize(
     places = float(levels - 1)
     inside = torch.clamp(torch.clamp(x, min=low), max=high)  # one end may be a number, one a tensor
     code = torch.round((inside - low) / (high - low) * places)
-    return code / places * (top - bottom) + bottom
+    result: Tensor = code / places * (top - bottom) + bottom
+    return result
