@@ -140,3 +140,27 @@ def test_batch_norm_in_training_mode_is_no_inference_network():
     module = Training().eval()
     mod, _ = phases(module, X)
     agree(module, mod, X, 1e-5)
+
+
+class Integers(nn.Module):
+    """A layer whose weights are integers of 8 bits, times a power of two, and what rounds it."""
+
+    def __init__(self, factor):
+        super().__init__()
+        numbers = np.random.default_rng(3).integers(-127, 128, (8, 8, 3, 3))
+        self.weight = nn.Parameter(torch.tensor(numbers / 16, dtype=torch.float32))
+        self.factor = factor
+
+    def forward(self, x):
+        y = nn.functional.conv2d(torch.round(x * 8), self.weight, padding=1)
+        return torch.round(y * self.factor + 0.5)
+
+
+@pytest.mark.parametrize("factor, products", [(0.2, 2), (0.25, 1)])
+def test_sums_of_integers_stay_exact_in_front_of_a_round(factor, products):
+    """A factor in the weights would round each of them, and a sum in the middle of two integers
+    would fall to one side or the other; a power of two rounds nothing."""
+    module = Integers(factor)
+    mod, _ = phases(module, X)
+    assert calls(mod).count("relax.multiply") == products
+    agree(module, mod, X, 0)

@@ -55,14 +55,6 @@ class Volume(nn.Module):
         return self.conv(torch.sign(x)[:, None]).mean((2, 3, 4))
 
 
-class Product(nn.Module):
-    """Of two tensors of levels, one of which lies about 2."""
-
-    def forward(self, x):
-        first = torch.where(x >= 0, 3.0, 1.0).flatten(2)
-        return (first @ torch.where(x >= 0.5, 1.0, -1.0).flatten(2).transpose(1, 2)).mean(2)
-
-
 SCALES = torch.linspace(0.5, 1.5, CHANNELS).reshape(1, CHANNELS, 1, 1)
 LAYERS = {
     Reason.NETWORK_INPUT: lambda: Layer(lambda x: x),
@@ -72,7 +64,6 @@ LAYERS = {
     Reason.MANY_LEVELS: lambda: Layer(lambda x: torch.round(torch.clamp(x, 0, 1) * 20) / 20),
     Reason.UNEVEN_LEVELS: lambda: Layer(lambda x: staircase(x, (0.0, 1.0, 5.0, 7.3))),
     Reason.CHANNEL_LEVELS: lambda: Layer(lambda x: torch.sign(x) * SCALES),
-    Reason.OFFSET_LEVELS: Product,
     Reason.REAL_WEIGHTS: lambda: Layer(
         torch.sign,
         torch.randn(CHANNELS, CHANNELS, 3, 3, generator=torch.Generator().manual_seed(SEED)),

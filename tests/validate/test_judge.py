@@ -247,6 +247,21 @@ def test_images_of_a_batch_stay_apart(name, runtime, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def scaled(_, x):
+    """Steps of the size that the largest number of the batch wants, as dynamic quantisers do."""
+    step = x.abs().amax().clamp(min=1e-6) / 127
+    return (torch.round(x / step) * step).mean((2, 3))
+
+
+@pytest.mark.parametrize("example", ["zeros", "the largest"])
+@pytest.mark.parametrize("max_batch", [2, 64])
+def test_a_range_of_the_whole_batch_is_seen(example, max_batch):
+    """Whatever the example: zeros have no step, and the largest image has its own."""
+    x = images()[:1] * (0 if example == "zeros" else 30)
+    with pytest.raises(ImportModelError, match="influence each other"):
+        tvm_insta.build(Net(scaled).eval(), x, "native", runtime="c", max_batch=max_batch)
+
+
 def test_one_image_may_do_as_it_likes():
     network = Net(MIXING["mean over the batch"], nn.Conv2d(3, 4, 3)).eval()
     artefact = tvm_insta.build(network, images()[:1], "native", runtime="c", max_batch=1)

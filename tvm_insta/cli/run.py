@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from tvm_insta.cli import artefact
 from tvm_insta.errors import InputError
+from tvm_insta.files import output
 from tvm_insta.runtime import cpu, devices, preprocess_option
 from tvm_insta.runtime import manifest as manifests
 from tvm_insta.runtime.classify import classify

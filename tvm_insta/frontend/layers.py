@@ -16,7 +16,6 @@ class Reason(Enum):
     MANY_LEVELS = "many-levels"
     UNEVEN_LEVELS = "uneven-levels"
     CHANNEL_LEVELS = "channel-levels"
-    OFFSET_LEVELS = "offset-levels"
     REAL_WEIGHTS = "real-weights"
     MANY_WEIGHT_LEVELS = "many-weight-levels"
     INPUT_CHANNEL_SCALES = "input-channel-scales"

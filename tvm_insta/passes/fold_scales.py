@@ -1,8 +1,9 @@
 """Phase 4: chains of per-channel factors and offsets behind a convolution become one of each.
 
 The weight scale, batch norm and bias of a binary convolution end as ``dot * scale + shift``; a
-float convolution takes the factor into its weights and keeps the offset. Products are formed in
-float64 and rounded once.
+float convolution takes the factor into its weights and keeps the offset, unless its weights are
+integers of a few bits: sums of such products are exact, and what rounds them behind the layer may
+count on it. Products are formed in float64 and rounded once.
 """
 
 from __future__ import annotations
@@ -33,6 +34,9 @@ _INTEGER_LAYERS = (
     "relax.insta.bitserial_conv2d",
     "relax.insta.bitserial_dense",
 )
+_FEW_BITS = 8
+"""Of the weights of quantised layers. Their products with integers of 8 bits have 16, which leaves
+a float32 room for the sum of 256 of the largest."""
 
 
 @module_pass("FoldScales")
@@ -119,8 +123,22 @@ class _FoldScales(Rewriter):
         if op_name(call) not in _FLOAT_LAYERS:
             return None
         weight = array(call.args[1])
-        if weight is None:
+        if weight is None or (_has_few_bits(weight) and not _are_powers_of_two(scale)):
             return None
         if op_name(call) == "relax.insta.conv2d":
             scale = scale[:, None, None, None]
         return Call(call.op, [call.args[0], const(weight * scale)], call.attrs)
+
+
+def _has_few_bits(weight: Array) -> bool:
+    """Whether all weights are integers of `_FEW_BITS` bits and a sign, times one power of two."""
+    largest = float(np.abs(weight).max(initial=0.0))
+    if largest == 0 or not np.isfinite(largest):
+        return False
+    whole = np.ldexp(weight.astype(np.float64), _FEW_BITS - int(np.frexp(largest)[1]))
+    return bool((whole == np.rint(whole)).all())
+
+
+def _are_powers_of_two(scale: Array) -> bool:
+    """Whether a product with any of these is exact."""
+    return bool((np.abs(np.frexp(scale)[0]) == 0.5).all())

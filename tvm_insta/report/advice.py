@@ -13,7 +13,6 @@ ADVICE = {
     "uneven-levels": "use evenly spaced levels, base + step * code",
     "channel-levels": "use one scale for all channels of the activation; scales by output channel "
     "belong behind the layer",
-    "offset-levels": "let the values of both factors start at 0 or lie symmetrically about 0",
     "real-weights": "binarise its weights (+-1 times a scale for each output channel), or leave it "
     "float on purpose with --allow-float",
     "many-weight-levels": "use weights of fewer levels: +-1, ternary, or a few bits",

@@ -2,7 +2,8 @@
 
 An artefact runs any batch as independent images, and its output's first dimension is the batch.
 PyTorch promises neither: ``squeeze()`` and ``flatten()`` lose the batch, a mean over it mixes the
-images. PyTorch itself is asked, on three images of which two are exchanged.
+images. PyTorch itself is asked, on three images of which two are exchanged: by others of the same
+kind, and by some that are far larger or smaller, which move whatever is the range of a batch.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from tvm_insta.validate import eager
 from tvm_insta.validate.calls import check_calls
 
 _IMAGES = 3
+_FAR = 100.0
+"""How far the numbers of the neighbours lie from 0, on one side and on the other."""
 _MIXED = 1e-4
 """Relative to the largest output. A batch of one size runs the same kernels, so that an image's
 output keeps every bit; where it depends on the other images, it moves by far more than this."""
@@ -49,30 +52,52 @@ def check_batch(
     one = check_calls(module, first, [_others(own, 3)[0] for own in first], _call)
     for output in one:
         _expect_batch(output, 1)
-    if max_batch < _IMAGES:
+    count = min(_IMAGES, max_batch)
+    if count < 2:
         return False
-    batches = [[torch.cat([own, *_others(own, seed)]) for own in first] for seed in (1, 2)]
-    with unchanged(module):
-        first_run = _call(module, batches[0])
-    with unchanged(module):
-        second_run = _call(module, batches[1])
-    moved = 0.0
-    for alone, a, b in zip(one, first_run, second_run, strict=True):
-        _expect_batch(a, _IMAGES)
-        if tuple(alone.shape[1:]) != tuple(a.shape[1:]):
-            raise ImportModelError(
-                f"the output for one image has the shape {list(alone.shape)}, for three "
-                f"{list(a.shape)}, but all but the first dimension must stay: name the dimensions "
-                "in squeeze(), flatten(), view() and means"
-            )
-        moved = max(moved, eager.relative(a[:1].double(), b[:1].double()))
+    # The example may be all zeros, which hides what scales it: another image is tried as well.
+    other = [_others(own, 3)[0] for own in first]
+    moved = max(
+        _moved(module, one, [[torch.cat(each)[:count] for each in batch] for batch in pair])
+        for pair in (
+            [[(own, *_others(own, seed)) for own in first] for seed in (1, 2)],
+            [[(own, *_far(own, end)) for own in other] for end in (_FAR, -_FAR)],
+        )
+    )
     if form == "c" and moved > _MIXED:
         raise ImportModelError(
             f"the images of a batch influence each other in {type(module).__name__} (a mean over "
             "the batch, or batch norm without running statistics), but the plain-C form runs one "
             "image after another: leave the batch out of it, use runtime vm, or max_batch=1"
         )
-    return moved == 0.0
+    return moved == 0.0 and count == _IMAGES
+
+
+def _moved(
+    module: nn.Module, one: Sequence[torch.Tensor], batches: Sequence[Sequence[torch.Tensor]]
+) -> float:
+    """How far the first image's outputs differ between two batches, relative to the largest.
+
+    Args:
+        module: the network.
+        one: its outputs for one image.
+        batches: two, each one tensor per input.
+    """
+    runs = []
+    for batch in batches:
+        with unchanged(module):
+            runs.append(_call(module, batch))
+    count, moved = len(batches[0][0]), 0.0
+    for alone, a, b in zip(one, *runs, strict=True):
+        _expect_batch(a, count)
+        if tuple(alone.shape[1:]) != tuple(a.shape[1:]):
+            raise ImportModelError(
+                f"the output for one image has the shape {list(alone.shape)}, for {count} "
+                f"{list(a.shape)}, but all but the first dimension must stay: name the dimensions "
+                "in squeeze(), flatten(), view() and means"
+            )
+        moved = max(moved, eager.relative(a[:1].double(), b[:1].double()))
+    return moved
 
 
 def _others(own: torch.Tensor, seed: int) -> list[torch.Tensor]:
@@ -81,6 +106,12 @@ def _others(own: torch.Tensor, seed: int) -> list[torch.Tensor]:
         return [torch.randn(own.shape, generator=generator).to(own.dtype) for _ in range(2)]
     high = integers_below(own)
     return [torch.randint(0, high, own.shape, generator=generator).to(own.dtype) for _ in range(2)]
+
+
+def _far(own: torch.Tensor, end: float) -> list[torch.Tensor]:
+    """Images as `_others`, floats between 0 and about ``end``."""
+    found = _others(own, 1 if end > 0 else 2)
+    return [x.abs() * end if x.is_floating_point() else x for x in found]
 
 
 def integers_below(example: torch.Tensor) -> int:

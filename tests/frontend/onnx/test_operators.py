@@ -349,6 +349,21 @@ def test_resizes(by, place, data):
     agree(graph([node], {"x": x}, {"s": shape}, opset=19), {"x": x})
 
 
+@pytest.mark.parametrize("by", ["scales", "sizes"])
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_resizes_with_channels_last(mode, by):
+    """Rows are axis 1 then; the batch alone keeps its size."""
+    x = np.arange(2 * 5 * 4 * 3, dtype=np.float32).reshape(2, 5, 4, 3) ** 1.5
+    constants = {"s": np.float32([1, 2, 1.5, 1]) if by == "scales" else ints(2, 10, 6, 3)}
+    inputs = ["x", "", "s"] if by == "scales" else ["x", "", "", "s"]
+    node = helper.make_node("Resize", inputs, ["y"], mode=mode)
+    agree(graph([node], {"x": x}, constants, opset=19), {"x": x})
+    if by == "scales":
+        batch = graph([node], {"x": x}, {"s": np.float32([2, 1, 1, 1])}, opset=19)
+        with pytest.raises(ImportModelError, match="resizes the batch"):
+            by_us(batch, {"x": x})
+
+
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
 @pytest.mark.parametrize(("op", "opset"), [("Resize", 10), ("Upsample", 9)])
 def test_resizes_of_old_versions(op, opset, mode):
@@ -418,7 +433,13 @@ def test_what_is_not_taken_is_said(node, message):
 
 
 @pytest.mark.parametrize(
-    ("part", "domain"), [("operators", ""), ("qonnx", QONNX), ("channels last", LAST)]
+    ("part", "domain"),
+    [
+        ("operators", ""),
+        ("qonnx", QONNX),
+        ("openvino", "org.openvinotoolkit"),
+        ("channels last", LAST),
+    ],
 )
 def test_the_documentation_lists_every_operator(part, domain):
     text = (Path(__file__).parents[3] / "docs" / "onnx.md").read_text("utf-8")

@@ -24,6 +24,11 @@ def two_bits(x):
     return torch.round(x.clamp(0, 1) * 3)
 
 
+def signed_two_bits(x):
+    """-2 to 1, as quantisers of two bits give them."""
+    return torch.round(x.clamp(-2, 1))
+
+
 def heads(x):
     """``[N, T, C] -> [N, heads, T, C / heads]``."""
     return x.view(*x.shape[:-1], HEADS, SIZE).permute(0, 2, 1, 3)
@@ -64,6 +69,19 @@ PACKED = {
         lambda q, k, qh, kh: one(q).mT @ one(k - k.amax((1, 2), True) / 4),
         (1, 1),
     ),
+    "an offset of one": (lambda q, k, qh, kh: one(q) @ (zero_one(k) + 0.5).mT, (1, 1)),
+    "offsets of both": (
+        lambda q, k, qh, kh: signed_two_bits(qh) @ (signed_two_bits(kh) * 0.25).mT,
+        (2, 2),
+    ),
+    "an offset of the first, summed over tokens": (
+        lambda q, k, qh, kh: (zero_one(q) + 3.0).transpose(1, 2) @ torch.sign(k),
+        (1, 2),
+    ),
+    "offsets and one view": (
+        lambda q, k, qh, kh: signed_two_bits(q) @ signed_two_bits(q).mT,
+        (2, 2),
+    ),
 }
 
 FLOAT = {
@@ -72,10 +90,6 @@ FLOAT = {
     "many": (
         lambda q, k, qh, kh: torch.round(q.clamp(0, 1) * 7) @ two_bits(k).mT,
         "6 products of planes",
-    ),
-    "offset": (
-        lambda q, k, qh, kh: one(q) @ (zero_one(k) + 0.5).mT,
-        "takes the values 0.5, 1.5; those",
     ),
     "broadcast": (lambda q, k, qh, kh: one(qh) @ one(kh[:, :1]).mT, "are not packed"),
 }

@@ -136,7 +136,7 @@ def settle(module: OnnxModule, given: Mapping[str, Sequence[int]] | None = None)
     if all(size is None for size in fixed):
         sized = [(2, *_known(shape)) for shape in shapes]
         outputs = rehearse(module, sized)
-        _batch_outputs(outputs, 2)
+        _batch_outputs(module, outputs, 2)
         return Batch(tuple((1, *_known(shape)) for shape in shapes), True)
     sizes = {size for size in fixed if size is not None}
     if len(sizes) != 1:
@@ -145,7 +145,7 @@ def settle(module: OnnxModule, given: Mapping[str, Sequence[int]] | None = None)
         )
     own = sizes.pop()
     exact = [(own, *_known(shape)) for shape in shapes]
-    _batch_outputs(rehearse(module, exact), own)
+    _batch_outputs(module, rehearse(module, exact), own)
     module.batch = own
     if _varies(module, exact, own):
         return Batch(tuple((1, *_known(shape)) for shape in shapes), True)
@@ -160,12 +160,12 @@ def _known(shape: Sequence[int | None]) -> tuple[int, ...]:
     return tuple(int(size or 1) for size in shape[1:])
 
 
-def _batch_outputs(shapes: Sequence[Sequence[int]], batch: int) -> None:
-    for shape in shapes:
+def _batch_outputs(module: OnnxModule, shapes: Sequence[Sequence[int]], batch: int) -> None:
+    for name, shape in zip(module.graph.outputs, shapes, strict=True):
         if not shape or shape[0] != batch:
             raise ImportModelError(
-                f"an output has the shape {list(shape)} for a batch of {batch}, but the batch must "
-                "come first"
+                f"the output {name!r} has the shape {list(shape)} for a batch of {batch}, but the "
+                "batch must come first: take it from the file's outputs, or transpose it there"
             )
 
 
@@ -174,9 +174,9 @@ def _varies(module: OnnxModule, exact: Sequence[tuple[int, ...]], own: int) -> b
     try:
         larger = [(shape[0] * 2, *shape[1:]) for shape in exact]
         outputs = rehearse(module, larger)
-        _batch_outputs(outputs, 2 * own)
+        _batch_outputs(module, outputs, 2 * own)
         one = rehearse(module, [(1, *shape[1:]) for shape in exact]) if own != 1 else outputs
-        _batch_outputs(one, 1 if own != 1 else 2)
+        _batch_outputs(module, one, 1 if own != 1 else 2)
     except ImportModelError:
         return False
     return images_are_apart(module, exact, own)

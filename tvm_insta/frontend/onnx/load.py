@@ -18,13 +18,14 @@ from tvm_insta.frontend.onnx import limits
 from tvm_insta.frontend.onnx.external import load_external
 from tvm_insta.frontend.onnx.functions import inline
 from tvm_insta.frontend.onnx.graph import STANDARD, Graph, Input
-from tvm_insta.frontend.onnx.operators import domains, names
+from tvm_insta.frontend.onnx.operators import names
 from tvm_insta.frontend.onnx.scope import Scope, note_widened
 from tvm_insta.frontend.onnx.tensors import check_tensor
 
 QONNX = "qonnx.custom_op.general"
 QONNX_NAMES = frozenset(names(QONNX))
 _PROPERTY = 1 << 20  # characters
+_INT = onnx.AttributeProto.INT
 OLDEST_OPSET = 7
 """Before it, broadcasting had to be asked for."""
 
@@ -55,6 +56,7 @@ def load(source: str | Path | bytes | onnx.ModelProto) -> Graph:
         raise ImportModelError("the file holds no graph with outputs: see that it is an ONNX model")
     _check_sizes(model)
     _add_missing_imports(model)
+    _drop_bit_widths(model)
     model = inline(model)
     _check_sizes(model)
     for tensor in model.graph.initializer:
@@ -135,10 +137,23 @@ def _add_missing_imports(model: onnx.ModelProto) -> None:
     for node in nodes:  # the oldest files have them in ONNX's own domain
         if node.domain in STANDARD and node.op_type in QONNX_NAMES:
             node.domain = QONNX
-    local = {function.domain for function in model.functions}
-    for domain in sorted({node.domain for node in nodes} & (domains() | local)):
+    # Of a domain that is not known the operator will be named, which says more than the import.
+    for domain in sorted({node.domain for node in nodes}):
         if domain not in imported and not (domain in STANDARD and imported & STANDARD):
             model.opset_import.append(onnx.helper.make_opsetid(domain, 1))
+
+
+def _drop_bit_widths(model: onnx.ModelProto) -> None:
+    """QuantLib and DORY note bit widths at operators that have no such attributes: "weight_bits".
+
+    They say what the values of the file say as well, and no standard operator has one of that name.
+    """
+    for graph in (model.graph, *_inner(model.graph)):
+        for node in (node for node in graph.node if node.domain in STANDARD):
+            kept = [a for a in node.attribute if not (a.name.endswith("_bits") and a.type == _INT)]
+            if len(kept) < len(node.attribute):
+                del node.attribute[:]
+                node.attribute.extend(kept)
 
 
 def _check_format(model: onnx.ModelProto) -> None:

@@ -17,9 +17,15 @@ from tvm_insta.frontend.onnx.operators.window import AutoPad
 from tvm_insta.frontend.onnx.tensors import bounds
 
 
-def _centred(x: Tensor | Codes, point: Constant | None, axis: int = -1) -> Tensor:
-    """The integers less their zero point, in float32."""
+def _centred(x: Tensor | Codes, point: Constant | Tensor | None, axis: int = -1) -> Tensor:
+    """The integers less their zero point, in float32; a computed one must be one number."""
     values = x.values if isinstance(x, Codes) else x.to(torch.float32)
+    if isinstance(point, Tensor):
+        if point.numel() != 1:
+            raise ImportModelError(
+                f"its zero point of shape {list(point.shape)} is computed, but must be one number"
+            )
+        return values - point.to(torch.float32).reshape(())
     if point is None or not point.array.any():
         return values
     return values - _along(point, values, axis)
@@ -108,7 +114,7 @@ def qlinear_matmul(
 def conv_integer(
     x: Tensor | Codes,
     w: Tensor,
-    x_point: Constant | None = None,
+    x_point: Tensor | None = None,
     w_point: Constant | None = None,
     *,
     auto_pad: AutoPad = "NOTSET",

@@ -75,7 +75,7 @@ def _positive(scale: Constant, what: str = "scale") -> None:
         raise ImportModelError(f"its {what} must be positive numbers")
 
 
-def _operand(x: Tensor, value: Constant, what: str) -> Any:
+def operand(x: Tensor, value: Constant, what: str) -> Any:
     """A number, or a tensor that broadcasts to ``x`` without changing its shape."""
     array = value.array
     if not np.all(np.isfinite(array)):
@@ -114,7 +114,7 @@ def _minus(x: Tensor, zero: Any) -> Tensor:
 def bipolar_quant(x: Tensor, scale: Constant) -> Tensor:
     """``scale`` where ``x >= 0``, else ``-scale``."""
     _positive(scale)
-    return _times(torch.where(x >= 0, 1.0, -1.0), _operand(x, scale, "scale"))
+    return _times(torch.where(x >= 0, 1.0, -1.0), operand(x, scale, "scale"))
 
 
 @operator("Quant", "IntQuant", domains=DOMAINS)
@@ -131,7 +131,7 @@ def quant(
     """``x / scale + zero_point``, clamped, rounded, and back."""
     _positive(scale)
     bits = _bits(bit_width)
-    factor, zero = _operand(x, scale, "scale"), _operand(x, zero_point, "zero point")
+    factor, zero = operand(x, scale, "scale"), operand(x, zero_point, "zero point")
     y = _plus(_divided(x, factor), zero)
     if bits == 1 and signed:  # old exporters of FINN write the signs of binary weights so
         y = torch.where(y >= 0, 1.0, -1.0)
@@ -161,7 +161,7 @@ def trunc(
     """
     _positive(scale)
     _bits(input_bits, "input bit width")
-    factor, zero = _operand(x, scale, "scale"), _operand(x, zero_point, "zero point")
+    factor, zero = operand(x, scale, "scale"), operand(x, zero_point, "zero point")
     y = torch.round(_plus(_divided(x, factor), zero))
     if fifth is None:
         step: Any = float(2.0 ** (_bits(input_bits) - _bits(fourth, "output bit width")))
@@ -170,7 +170,7 @@ def trunc(
     _positive(fourth, "output scale")
     ratio = np.exp2(np.round(np.log2(fourth.array / scale.array))).astype(np.float32)
     numbers = Constant(ratio, scale.element, torch.from_numpy(np.asarray(ratio)))
-    step, result_scale = _operand(x, numbers, "scale"), _operand(x, fourth, "output scale")
+    step, result_scale = operand(x, numbers, "scale"), operand(x, fourth, "output scale")
     low, high = integer_range(_bits(fifth, "output bit width"), signed, narrow)
     y = _rounding(rounding_mode, low)(torch.clamp(_divided(y, step), low, high))
     if isinstance(zero, float) and zero == 0.0:

@@ -118,11 +118,11 @@ def dynamic_quantize_linear(x: Tensor) -> Result:
 def matmul_integer(
     a: Tensor, b: Tensor, a_point: Tensor | None = None, b_point: Tensor | None = None
 ) -> Tensor:
-    """The product of integer matrices, int32."""
-    left = a.to(torch.int32)
-    right = b.to(torch.int32)
+    """The product of integer matrices, int32; its sums are taken in float32, see `qlinear`."""
+    left, right = a.to(torch.float32), b.to(torch.float32)
     if a_point is not None:
-        left = left - (a_point[:, None] if a_point.ndim == 1 and a_point.numel() > 1 else a_point)
+        point = a_point.to(torch.float32)
+        left = left - (point[:, None] if point.ndim == 1 and point.numel() > 1 else point)
     if b_point is not None:
-        right = right - b_point
-    return torch.matmul(left, right)
+        right = right - b_point.to(torch.float32)
+    return torch.matmul(left, right).to(torch.int32)

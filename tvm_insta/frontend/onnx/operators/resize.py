@@ -175,18 +175,16 @@ def _changes(
 ) -> dict[int, tuple[int, float]]:
     """The new length of each axis and its scale: ``factors``, or what gives the lengths ``wanted``.
 
-    A batch and its channels keep their size, whatever the batch was written as.
+    A batch keeps its size, whatever it was written as. Rows may be axis 1: channels are last then.
     """
     found: dict[int, tuple[int, float]] = {}
     for i, axis in enumerate(axes):
-        if axis < 2:
+        if axis == 0:
             if factors and factors[i] != 1.0:
-                raise ImportModelError("it resizes the batch or the channels, which is not taken")
-            if axis == 1 and wanted and wanted[i] != x.shape[1]:
-                raise ImportModelError("it resizes the channels, which is not taken")
+                raise ImportModelError("it resizes the batch, which is not taken")
             continue
         result = _length(x.shape[axis], factors[i]) if factors else int(wanted[i])
-        check_shape([*x.shape[2:axis], result, *x.shape[axis + 1 :]], "its result")
+        check_shape([*x.shape[1:axis], result, *x.shape[axis + 1 :]], "its result")
         if result < 1:
             raise ImportModelError(f"axis {axis} would have length {result}")
         found[axis] = result, factors[i] if factors else result / x.shape[axis]

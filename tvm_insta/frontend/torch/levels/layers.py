@@ -15,6 +15,7 @@ of the layer are, so that a sum which is 0 in PyTorch is 0.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -133,6 +134,7 @@ class _Rewrite:
         if packed:
             sides = [self.packer.factor(node, factor) for factor in packed]
             result = call(node, torch.ops.tvm_insta.product.default, (*sides, name))
+            result = _with_offsets(node, form, packed, result)
         else:
             result = form.apply(node, form.data, form.weight, name)
         bits = [each.codes.bits for each in packed] or [0, 0]
@@ -298,6 +300,23 @@ class _Rewrite:
             return result
         shaped = form.per_channel(ratio)
         return call(node, _aten.mul.Tensor, (result, buffer(node, shaped, "ratio")))
+
+
+def _with_offsets(
+    node: fx.Node, form: MatMul, factors: Sequence[Factor], product: fx.Node
+) -> fx.Node:
+    """The product of both factors from that of what was packed of them, see `products`."""
+    assert isinstance(form.weight, fx.Node)
+    first, second = (factor.offset for factor in factors)
+    for offset, other, summed in ((first, form.weight, -2), (second, form.data, -1)):
+        if offset:
+            sums = call(node, _aten.sum.dim_IntList, (other, [summed], True))
+            scaled = call(node, _aten.mul.Tensor, (sums, offset))
+            product = call(node, _aten.add.Tensor, (product, scaled))
+    if first and second:
+        both = first * second * int(shape_of(form.data)[-1])
+        product = call(node, _aten.sub.Tensor, (product, both))
+    return product
 
 
 def _as_fraction(ratio: float) -> tuple[float, int]:

@@ -1,7 +1,9 @@
 """Products of two tensors of few values, as in the attention of binary transformers.
 
-Both factors are packed along the summed dimension. Their values must be integers times a factor,
-starting at 0 or symmetrical about 0: with others, sums of one factor would have to be added.
+Both factors are packed along the summed dimension, as integers that start at 0 or lie symmetrically
+about 0, times a factor. Other values, such as -2 to 1, are such integers and an offset: a product
+of ``a + p`` and ``b + q`` is that of a and b, and p times the sums of ``b + q``, q times those of
+``a + p``, less ``p * q`` for each summed element.
 """
 
 from __future__ import annotations
@@ -35,17 +37,24 @@ class Factor:
         steps: its comparisons.
         codes: how the values are coded.
         turned: whether the summed dimension of `data` is the last but one.
+        ternary: whether the values are -t, 0 and t.
     """
 
     data: fx.Node
     steps: Steps
     codes: Codes
     turned: bool
+    ternary: bool
+
+    @property
+    def offset(self) -> float:
+        """What is added to `values` to give those of `data`."""
+        return 0.0 if self.ternary else self.codes.base
 
     @property
     def values(self) -> tuple[float, float]:
-        """Base and step of the values."""
-        if not self.codes.plain:  # ternary
+        """Base and step of the values that are packed."""
+        if self.ternary:
             return -self.codes.factor, self.codes.factor
         base, step = self.codes.integers
         return base * self.codes.factor, step * self.codes.factor
@@ -98,18 +107,10 @@ def _factor(data: fx.Node, which: str, levels: Levels, *, summed: int) -> Factor
     codes = codes_of(steps)
     if isinstance(codes, WhyFloat):
         return WhyFloat(codes.code, codes.text.replace("its input", f"its {which} factor", 1))
-    values = steps.values
-    ternary = len(values) == 3 and abs(codes.value_base + codes.value_step) <= 1e-6 * abs(
+    ternary = len(steps.values) == 3 and abs(codes.value_base + codes.value_step) <= 1e-6 * abs(
         codes.value_step
     )
-    if not codes.plain and not ternary:
-        listed = ", ".join(f"{value:g}" for value in sorted(values))
-        text = (
-            f"its {which} factor takes the values {listed}; those of a product of two binarised "
-            "tensors must start at 0 or be 2, 3, 4, 8 or 16 that lie symmetrically about 0"
-        )
-        return WhyFloat(Reason.OFFSET_LEVELS, text)
-    return Factor(data, steps, codes, turned)
+    return Factor(data, steps, codes, turned, not codes.plain and ternary)
 
 
 def _swaps_last_two(node: fx.Node) -> bool:
