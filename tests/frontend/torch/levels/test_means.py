@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import tvm_insta
 from tests.frontend.torch.graphs import exported, results, values
 from tvm_insta.frontend import Reason
+from tvm_insta.frontend.torch.graph import base_name
 from tvm_insta.frontend.torch.levels.grid import grid_of
 from tvm_insta.frontend.torch.levels.layers import rewrite_layers
 from tvm_insta.frontend.torch.levels.values import Levels
@@ -226,12 +227,24 @@ def test_windows_of_several_sizes_are_counted_together():
         lambda x: QUANTISERS["signs"](x).mean(),
         lambda x: F.avg_pool2d(x, 2),
         lambda x: F.avg_pool2d(torch.where(x >= 0, 1.0, 1.0 + 1e-4), 3),  # sums are rounded
-        lambda x: torch.round(F.avg_pool2d(QUANTISERS["0.1 * sign"](x), 2) * 10 + 0.5),
     ],
 )
 def test_what_is_not_known_to_be_few_values(function):
     (node,) = results(exported(function, X))
     assert Levels().nearby(node) is None
+
+
+def test_means_that_are_rounded_next_to_ties_are_compared_as_they_are():
+    """They lie between the ends of what is averaged; on which side of a tie, is computed."""
+    graph = exported(
+        lambda x: torch.round(F.avg_pool2d(QUANTISERS["0.1 * sign"](x), 2) * 10 + 0.5), X
+    )
+    (node,) = results(graph)
+    steps = Levels().steps(node)
+    assert steps is not None and steps.values == (-1.0, 0.0, 1.0, 2.0)
+    assert base_name(steps.x) in ("aten.avg_pool2d", "aten.mul", "aten.add")
+    x = torch.randn(64, *X.shape[1:], generator=torch.Generator().manual_seed(SEED))
+    assert set(values(graph, x)[node].unique().tolist()) <= set(steps.values)
 
 
 @pytest.mark.parametrize(
