@@ -21,10 +21,11 @@ from tvm_insta.frontend.exclusive import exclusive
 from tvm_insta.frontend.torch.batch_numbers import settle_batch_numbers
 from tvm_insta.frontend.torch.batch_trace import Sizes
 from tvm_insta.frontend.torch.decompose import decompose
-from tvm_insta.frontend.torch.export_checks import refuse_numbers, tracing
+from tvm_insta.frontend.torch.export_checks import tracing
 from tvm_insta.frontend.torch.export_errors import WRITTEN, export_error
 from tvm_insta.frontend.torch.state import unchanged
 from tvm_insta.frontend.torch.supposed import GUARDED, check_supposed
+from tvm_insta.frontend.torch.value_refusals import refuse_numbers
 
 _BATCHES = (2, 3, 7)
 """Batches, with the largest, for which a number that is always the same is taken for constant."""

@@ -20,7 +20,6 @@ scale with ``.item()``. `tracing` lets export see what eager PyTorch does:
 from __future__ import annotations
 
 import functools
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -37,9 +36,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.torch.batch_trace import Sizes
 from tvm_insta.frontend.torch.fake_quantize import WRITTEN_OUT
-from tvm_insta.frontend.torch.graph import base_name
-from tvm_insta.frontend.torch.operators.refusal import line_of
-from tvm_insta.frontend.torch.origin import is_foreign
+from tvm_insta.frontend.torch.value_refusals import LOOKS, looks_at_value, users_line
 
 _Tensor = torch.Tensor
 _GET_DATA = _Tensor.data.__get__  # type: ignore[attr-defined]
@@ -47,26 +44,6 @@ _SET_DATA = _Tensor.data.__set__  # type: ignore[attr-defined]
 
 _DATA = (_GET_DATA, _SET_DATA)
 _RANDOM = ("rand", "normal", "bernoulli", "dropout", "multinomial", "empty", "uniform")
-
-_VALUES: dict[Any, str] = {
-    _Tensor.item: "reads a number with .item()",
-    _Tensor.tolist: "makes a list of a tensor",
-    _Tensor.numpy: "turns a tensor into a numpy array",
-    _Tensor.__array__: "turns a tensor into a numpy array",
-    _Tensor.__bool__: "branches on a value",
-    _Tensor.__float__: "makes a Python number of a tensor",
-    _Tensor.__int__: "makes a Python number of a tensor",
-    _Tensor.__index__: "indexes with a tensor's value",
-    _Tensor.__format__: "writes out a tensor",
-    _Tensor.__contains__: "asks whether a tensor contains a value",
-}
-"""Functions that look at values, and how a sentence says so."""
-
-_INSTEAD: dict[Any, str] = {
-    _Tensor.__bool__: "choose with torch.where, or decide on parameters and shapes only",
-    _Tensor.__contains__: "choose with torch.where, or decide on parameters and shapes only",
-}
-_COMPUTE = "compute with the tensor itself, in torch"
 
 _SIZED_BY_VALUES = (
     *(torch.nonzero, _Tensor.nonzero, torch.argwhere, _Tensor.argwhere),
@@ -115,21 +92,6 @@ def tracing(module: nn.Module, sizes: Sizes | None = None) -> Iterator[None]:
             del module.forward
 
 
-def refuse_numbers(program: torch.export.ExportedProgram) -> None:
-    """Refuse Python's numbers of tensors that operators take: ``alpha=x.mean().item()``.
-
-    Where an operator takes a tensor as well, there is none left.
-
-    Raises:
-        ImportModelError: there is one; its line is that of the operator that takes it.
-    """
-    for node in program.graph.nodes:
-        if base_name(node) in ("aten._local_scalar_dense", "aten.item") and node.users:
-            user = next(iter(node.users))
-            line = line_of(str(user.meta.get("stack_trace") or ""))
-            raise _looks(_Tensor.item, f" ({line})" if line else "")
-
-
 class _Eager(TorchFunctionMode):
     """Stands between forward and torch.export.
 
@@ -170,7 +132,7 @@ class _Eager(TorchFunctionMode):
             return args[0]
         args = _on_cpu(func, args)
         args, given = tree_map(self._current, (args, dict(_without_device(kwargs))))
-        if func in _VALUES or func is _LENGTH:
+        if func in LOOKS or func is _LENGTH:
             return self._value(func, args, given)
         if func is _Tensor.__getitem__:
             args = (args[0], self._places(args[1]))
@@ -197,7 +159,7 @@ class _Eager(TorchFunctionMode):
         try:
             return func(*args, **kwargs)
         except _WANTS_NUMBERS as error:
-            raise _looks(_Tensor.item, place) from error
+            raise looks_at_value(_Tensor.item, place) from error
 
     # -- parameters ------------------------------------------------------------------------------
 
@@ -242,8 +204,8 @@ class _Eager(TorchFunctionMode):
             self.values.pop(tensor, None)
         else:
             raise ImportModelError(
-                f"forward gives a tensor data of another shape or type{_place()}: assign the new "
-                "tensor to a name of its own"
+                f"forward gives a tensor data of another shape or type{users_line()}: assign "
+                "the new tensor to a name of its own"
             )
 
     def _current(self, leaf: Any) -> Any:
@@ -273,7 +235,7 @@ class _Eager(TorchFunctionMode):
         if value is None and func is _Tensor.__format__ and args[0].ndim == 0:
             return "nan"
         if value is None:
-            raise _looks(func, _place())
+            raise looks_at_value(func, users_line())
         with _disable_current_modes():
             return func(value.detach(), *args[1:], **kwargs)
 
@@ -285,7 +247,7 @@ class _Eager(TorchFunctionMode):
         elif dtype != torch.bool and not dtype.is_complex:
             dtype = torch.int64
         number = tensor.detach().to(dtype, copy=True)
-        self.values[number], self.numbers[number] = None, _place()
+        self.values[number], self.numbers[number] = None, users_line()
         return number
 
     def _places(self, index: Any) -> Any:
@@ -339,14 +301,6 @@ class _Eager(TorchFunctionMode):
             self.values[tensor] = value
 
 
-def _looks(func: Any, place: str) -> ImportModelError:
-    """The refusal of a function that looks at a value."""
-    return ImportModelError(
-        f"forward {_VALUES[func]} that is computed from the input{place}: "
-        f"{_INSTEAD.get(func, _COMPUTE)}"
-    )
-
-
 def _as_tensor(leaf: Any) -> Any:
     """A Python number as a tensor, which takes part in a choice of types as the number does."""
     number = isinstance(leaf, (int, float)) and not isinstance(leaf, bool)
@@ -397,9 +351,3 @@ def _is_other_device(value: Any) -> bool:
     if isinstance(value, torch.device):
         return value.type not in ("cpu", "meta")
     return isinstance(value, str) and value.partition(":")[0] in ("cuda", "mps", "xpu")
-
-
-def _place() -> str:
-    """`` (net.py, line 12)``: the innermost line of the running program that is the user's."""
-    frames = [frame for frame in traceback.extract_stack() if not is_foreign(frame.filename)]
-    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
