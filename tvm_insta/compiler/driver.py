@@ -206,7 +206,6 @@ def _accepted(
         amx_weights=options.amx_weights,
     )
     check_folder(out_dir)
-    check_folder(out_dir)
     linker = (plain_c if options.runtime == "c" else relax_vm).require(target, options.name)
     images = samples(options, source.preprocessing, example_inputs)
     apart = check_batch(module, example_inputs, max_batch=options.max_batch, form=options.runtime)

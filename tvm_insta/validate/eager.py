@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from tvm_insta.errors import ImportModelError
-from tvm_insta.frontend import Snapshot
+from tvm_insta.frontend import Snapshot, nearness
 from tvm_insta.validate.graph import Graph
 from tvm_insta.validate.rounding import distance, noise
 
@@ -75,8 +75,7 @@ def relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 def largest(value: torch.Tensor) -> float:
     """The largest finite magnitude, at least 1e-30."""
-    finite = value.double()[torch.isfinite(value.double())]
-    return max(float(finite.abs().max()) if finite.numel() else 0.0, 1e-30)
+    return max(nearness.largest(value), 1e-30)
 
 
 def is_rounding(

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from tvm_insta.errors import ImportModelError
+from tvm_insta.frontend.nearness import is_near
 from tvm_insta.frontend.onnx.layer import OnnxLayer
 from tvm_insta.frontend.onnx.module import OnnxModule, Watch, input_dtype
 
@@ -154,15 +155,7 @@ def _one_by_one(
 
 
 def _near(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
-    for a, b in zip(found, expected, strict=True):
-        if a.shape != b.shape:
-            return False
-        x, y = a.to(torch.float64), b.to(torch.float64)
-        finite = y[torch.isfinite(y)]
-        largest = float(finite.abs().max()) if finite.numel() else 0.0
-        if not torch.allclose(x, y, rtol=0, atol=_TOLERANCE * largest, equal_nan=True):
-            return False
-    return True
+    return all(is_near(a, b, _TOLERANCE) for a, b in zip(found, expected, strict=True))
 
 
 @contextmanager

@@ -28,7 +28,7 @@ import sympy  # type: ignore[import-untyped]
 import torch
 
 from tvm_insta.errors import ImportModelError
-from tvm_insta.frontend.torch.origin import is_foreign
+from tvm_insta.frontend.torch.origin import is_foreign, running_line
 
 _MOST = 4096
 """Up to here an expression is evaluated for every batch; above, for those beside its numbers."""
@@ -103,7 +103,7 @@ class Sizes:
         if values is None:
             return None
         if self.fixed is None and len(set(values.values())) > 1:
-            self.fixed = _line()
+            self.fixed = running_line()
         return values[self.batch]
 
     def _choice(self, size: Any, make: Callable[[Any], Any]) -> Any:
@@ -113,13 +113,13 @@ class Sizes:
         larger = {value for batch, value in values.items() if 1 < batch <= self.max_batch}
         if len(larger) > 1:
             raise ImportModelError(
-                f"forward decides on the size of the batch{_line()}, which is any from 1 to "
+                f"forward decides on the size of the batch{running_line()}, which is any from 1 to "
                 f"{self.max_batch}: let it decide on other sizes, reset what an earlier call left "
                 "in the module, or compile with max_batch=1"
             )
         (chosen,) = larger
         if self.lone is None and values[1] != chosen:
-            self.lone = _line()
+            self.lone = running_line()
         return chosen
 
     def _numpys(self, function: Callable[[float], float]) -> Callable[[Any], float]:
@@ -176,11 +176,3 @@ def _of_the_user(own: Callable[..., Any], make: Any, old: Any) -> Callable[[Any]
         return make(size.node.int_()) if old is None else old(size)
 
     return convert
-
-
-def _line() -> str:
-    """`` (net.py, line 12)`` of the user's innermost line."""
-    frame: Any = sys._getframe(1)
-    while frame is not None and is_foreign(frame.f_code.co_filename):
-        frame = frame.f_back
-    return "" if frame is None else f" ({frame.f_code.co_filename}, line {frame.f_lineno})"

@@ -18,18 +18,21 @@ from torch.utils._pytree import tree_leaves
 
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.exclusive import exclusive
+from tvm_insta.frontend.nearness import is_near
 from tvm_insta.frontend.torch.batch_numbers import settle_batch_numbers
 from tvm_insta.frontend.torch.batch_trace import Sizes
 from tvm_insta.frontend.torch.decompose import decompose
 from tvm_insta.frontend.torch.export_checks import tracing
-from tvm_insta.frontend.torch.export_errors import WRITTEN, export_error
+from tvm_insta.frontend.torch.export_errors import GUARDED, WRITTEN, export_error
 from tvm_insta.frontend.torch.state import unchanged
-from tvm_insta.frontend.torch.supposed import GUARDED, check_supposed
+from tvm_insta.frontend.torch.supposed import check_supposed
 from tvm_insta.frontend.torch.value_refusals import refuse_numbers
 
 _BATCHES = (2, 3, 7)
 """Batches, with the largest, for which a number that is always the same is taken for constant."""
 _ROUNDING = 1e-3
+"""Of the largest number. PyTorch adds in another order for other shapes: this is far more than that
+changes, and far less than another number of the batch in the sums."""
 
 
 @exclusive
@@ -83,17 +86,8 @@ def _check_single(
 
 
 def _close(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether two results are equal but for rounding: the same operators made them.
-
-    PyTorch adds in another order for other shapes: a thousandth of the largest number is far more
-    than that changes, and far less than another number of the batch in the sums.
-    """
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    one, other = one.double(), other.double()
-    finite = other[other.isfinite()]
-    most = float(finite.abs().max()) if finite.numel() else 0.0
-    return torch.allclose(one, other, rtol=0.0, atol=_ROUNDING * most, equal_nan=True)
+    """Whether two results are equal but for rounding: the same operators made them."""
+    return one.dtype == other.dtype and is_near(one, other, _ROUNDING)
 
 
 def _tensors(result: Any) -> list[torch.Tensor]:

@@ -36,7 +36,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.torch.batch_trace import Sizes
 from tvm_insta.frontend.torch.fake_quantize import WRITTEN_OUT
-from tvm_insta.frontend.torch.value_refusals import LOOKS, looks_at_value, users_line
+from tvm_insta.frontend.torch.origin import running_line
+from tvm_insta.frontend.torch.value_refusals import LOOKS, looks_at_value
 
 _Tensor = torch.Tensor
 _GET_DATA = _Tensor.data.__get__  # type: ignore[attr-defined]
@@ -150,8 +151,7 @@ class _Eager(TorchFunctionMode):
 
     def _call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function; where it wants a number and no tensor, say where that was read."""
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, _Tensor)]
-        place = next((self.numbers[each] for each in tensors if each in self.numbers), None)
+        place = self._read_at(args, kwargs)
         if place is None:
             return func(*args, **kwargs)
         if getattr(func, "__name__", "") in _LIMITING:
@@ -204,7 +204,7 @@ class _Eager(TorchFunctionMode):
             self.values.pop(tensor, None)
         else:
             raise ImportModelError(
-                f"forward gives a tensor data of another shape or type{users_line()}: assign "
+                f"forward gives a tensor data of another shape or type{running_line()}: assign "
                 "the new tensor to a name of its own"
             )
 
@@ -235,7 +235,7 @@ class _Eager(TorchFunctionMode):
         if value is None and func is _Tensor.__format__ and args[0].ndim == 0:
             return "nan"
         if value is None:
-            raise looks_at_value(func, users_line())
+            raise looks_at_value(func, running_line())
         with _disable_current_modes():
             return func(value.detach(), *args[1:], **kwargs)
 
@@ -247,8 +247,15 @@ class _Eager(TorchFunctionMode):
         elif dtype != torch.bool and not dtype.is_complex:
             dtype = torch.int64
         number = tensor.detach().to(dtype, copy=True)
-        self.values[number], self.numbers[number] = None, users_line()
+        self.values[number], self.numbers[number] = None, running_line()
         return number
+
+    def _read_at(self, args: Any, kwargs: Any) -> str | None:
+        """Where the first of the arguments was read that stands for a number; None without any."""
+        if not self.numbers:
+            return None
+        leaves = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, _Tensor))
+        return next((self.numbers[leaf] for leaf in leaves if leaf in self.numbers), None)
 
     def _places(self, index: Any) -> Any:
         """An index in which masks with values are the places that they choose."""
@@ -278,17 +285,12 @@ class _Eager(TorchFunctionMode):
     ) -> None:
         """Compute the value of a result, too, where every operand has one."""
         known = self._with_values(args, kwargs)
-        read = (
-            self.numbers.get(leaf)
-            for leaf in tree_leaves((args, kwargs))
-            if isinstance(leaf, _Tensor)
-        )
-        number = next((place for place in read if place), None)
+        read_at = self._read_at(args, kwargs)
         made = [leaf for leaf in tree_leaves(result) if isinstance(leaf, _Tensor)]
         for tensor in filter(_is_traced, made):  # also one that was written in place
             self.values[tensor] = None
-            if number is not None and tensor.ndim == 0:
-                self.numbers[tensor] = number
+            if read_at is not None and tensor.ndim == 0:
+                self.numbers[tensor] = read_at
         if not made or known is None or _undetermined(func, args, kwargs):
             return
         try:

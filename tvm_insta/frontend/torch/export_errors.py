@@ -13,9 +13,12 @@ from tvm_insta.frontend.torch.origin import is_foreign
 WRITTEN = "is mutated in the forward method"
 """What torch.export says of a tensor that forward writes into and that is no buffer."""
 
+GUARDED = "Constraints violated"
+"""What torch.export says where it does not find that a supposition holds for every batch."""
+
 _FIXED = (
     "specialized it to be a constant",
-    "Constraints violated",
+    GUARDED,
     "Specializations unexpectedly required",
 )
 """What torch.export says where the batch cannot be any number."""

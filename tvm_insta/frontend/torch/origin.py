@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,14 @@ def user_frame(stack: str, *, but_networks: bool = False) -> tuple[str, int] | N
         if not is_foreign(match["file"], but_networks=but_networks)
     ]
     return own[-1] if own else None
+
+
+def running_line() -> str:
+    """`` (net.py, line 12)``: the innermost line of the running program that is the user's."""
+    frame: Any = sys._getframe(1)
+    while frame is not None and is_foreign(frame.f_code.co_filename):
+        frame = frame.f_back
+    return "" if frame is None else f" ({frame.f_code.co_filename}, line {frame.f_lineno})"
 
 
 def source_line(node: fx.Node) -> str:

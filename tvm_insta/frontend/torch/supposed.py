@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-GUARDED = "Constraints violated"
-"""What torch.export says where it does not find that a supposition holds for every batch."""
+from tvm_insta.frontend.torch.batch_trace import of_batch
+from tvm_insta.frontend.torch.export_errors import GUARDED
 
 
 def check_supposed(program: torch.export.ExportedProgram, max_batch: int) -> None:
@@ -25,12 +27,10 @@ def check_supposed(program: torch.export.ExportedProgram, max_batch: int) -> Non
                 raise ValueError(f"{GUARDED}: {expression} for a batch of {batch}")
 
 
-def _holds(expression: object, batch: int) -> bool:
+def _holds(expression: Any, batch: int) -> bool:
     """A truth, or a condition of one symbol at most."""
     if isinstance(expression, bool):
         return expression
-    symbols: set[object] = getattr(expression, "free_symbols", set())
-    if len(symbols) > 1:
+    if len(expression.free_symbols) > 1:
         return False
-    substituted = expression.subs(dict.fromkeys(symbols, batch))  # type: ignore[attr-defined]
-    return bool(substituted == True)  # noqa: E712 (a sympy truth)
+    return bool(of_batch(expression, batch) == True)  # noqa: E712 (a sympy truth)

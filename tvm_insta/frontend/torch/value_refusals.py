@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import Any
 
 import torch
 
 from tvm_insta.errors import ImportModelError
 from tvm_insta.frontend.torch.graph import base_name
-from tvm_insta.frontend.torch.operators.refusal import line_of
-from tvm_insta.frontend.torch.origin import is_foreign
+from tvm_insta.frontend.torch.operators.refusal import user_line
 
 _Tensor = torch.Tensor
 
@@ -53,12 +51,5 @@ def refuse_numbers(program: torch.export.ExportedProgram) -> None:
     """
     for node in program.graph.nodes:
         if base_name(node) in ("aten._local_scalar_dense", "aten.item") and node.users:
-            user = next(iter(node.users))
-            line = line_of(str(user.meta.get("stack_trace") or ""))
+            line = user_line(next(iter(node.users)))
             raise looks_at_value(_Tensor.item, f" ({line})" if line else "")
-
-
-def users_line() -> str:
-    """`` (net.py, line 12)``: the innermost line of the running program that is the user's."""
-    frames = [frame for frame in traceback.extract_stack() if not is_foreign(frame.filename)]
-    return f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
